@@ -1,0 +1,86 @@
+package upkeep
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// FieldError says that one field of a declared thing breaks a rule.
+type FieldError struct {
+	// Field is the path of the field inside its document, such as
+	// "members[1].address". Empty means the document as a whole.
+	Field string `json:"field"`
+	// Value is what was given, shortened for printing.
+	Value string `json:"value,omitempty"`
+	// Rule is what was expected, as a sentence fragment.
+	Rule string `json:"rule"`
+	// File, Line and Column are filled in where the document was read from text.
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Column int    `json:"column,omitempty"`
+}
+
+// Error formats the error as "file:line:column: field: value: rule", leaving
+// out what is not known.
+func (e FieldError) Error() string {
+	var b strings.Builder
+	if e.File != "" {
+		fmt.Fprintf(&b, "%s:%d:%d: ", e.File, e.Line, e.Column)
+	}
+	if e.Field != "" {
+		b.WriteString(e.Field + ": ")
+	}
+	if e.Value != "" {
+		fmt.Fprintf(&b, "%q: ", e.Value)
+	}
+	b.WriteString(e.Rule)
+	return b.String()
+}
+
+// InvalidError carries every broken rule found in one input, so that a person
+// mends them all in one go.
+type InvalidError struct{ Fields []FieldError }
+
+func (e *InvalidError) Error() string {
+	lines := make([]string, len(e.Fields))
+	for i, f := range e.Fields {
+		lines[i] = f.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Kinds of failure that callers tell apart; the API maps them to statuses and
+// the command line to exit codes, each in one place.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrConflict = errors.New("conflict")
+	ErrRefused  = errors.New("refused")
+)
+
+// HintError adds to an error what a person can do next.
+type HintError struct {
+	Err  error
+	Hint string
+}
+
+func (e *HintError) Error() string { return e.Err.Error() }
+func (e *HintError) Unwrap() error { return e.Err }
+
+// WithHint wraps err with advice; the command line prints it on a line of its
+// own after "hint:".
+func WithHint(err error, hint string) error { return &HintError{Err: err, Hint: hint} }
+
+// rules collects the broken rules of one document while it is validated.
+type rules struct{ fields []FieldError }
+
+func (r *rules) add(field string, value any, rule string, args ...any) {
+	text := ""
+	if value != nil {
+		text = fmt.Sprint(value)
+		if len(text) > 80 {
+			text = text[:77] + "..."
+		}
+	}
+	r.fields = append(r.fields, FieldError{Field: field, Value: text, Rule: fmt.Sprintf(rule, args...)})
+}

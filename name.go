@@ -1,0 +1,64 @@
+package upkeep
+
+import (
+	"regexp"
+	"strings"
+)
+
+// objectName is what a declared thing that is not a zone may be called.
+var objectName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// ValidName reports whether s is a host or domain name in presentation form
+// without a final dot: labels of 1 to 63 letters, digits, hyphens and
+// underscores, 253 octets at most (RFC 1035 section 2.3.4, RFC 8552 for the
+// underscore). Escapes are not accepted, so a valid name can stand in a zone
+// file as it is.
+func ValidName(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if !validLabel(label) {
+			return false
+		}
+	}
+	return true
+}
+
+func validLabel(label string) bool {
+	if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(label) {
+		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidOwner reports whether s names a record inside a zone: "@", a relative
+// name, or a wildcard such as "*" or "*.eu" (RFC 4592).
+func ValidOwner(s string) bool {
+	if s == "@" || s == "*" {
+		return true
+	}
+	return ValidName(strings.TrimPrefix(s, "*."))
+}
+
+// Absolute joins an owner as declared with its zone: "@" in "example.test" is
+// "example.test", "www" is "www.example.test". Both are without a final dot
+// and come back in lower case.
+func Absolute(owner, zone string) string {
+	if owner == "@" {
+		return strings.ToLower(zone)
+	}
+	return strings.ToLower(owner + "." + zone)
+}
+
+// Within reports whether name is zone or lies below it.
+func Within(name, zone string) bool {
+	name, zone = strings.ToLower(strings.TrimSuffix(name, ".")), strings.ToLower(zone)
+	return name == zone || strings.HasSuffix(name, "."+zone)
+}

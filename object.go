@@ -1,0 +1,105 @@
+package upkeep
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Kinds of declared things.
+const (
+	KindPool = "pool"
+	KindZone = "zone"
+)
+
+// Kinds lists the declared kinds in the order in which they depend on each other.
+var Kinds = []string{KindZone, KindPool}
+
+// Object is a declared thing: a [Pool] or a [Zone].
+type Object interface {
+	// ObjectKind is one of [Kinds]; with ObjectName it identifies the thing.
+	ObjectKind() string
+	ObjectName() string
+	Validate() []FieldError
+}
+
+func (p Pool) ObjectKind() string { return KindPool }
+func (p Pool) ObjectName() string { return p.Name }
+func (z Zone) ObjectKind() string { return KindZone }
+func (z Zone) ObjectName() string { return z.Name }
+
+// Declared is an object as it is stored.
+type Declared struct {
+	// Generation is raised on each change, starting at 1.
+	Generation int64  `json:"generation"`
+	Object     Object `json:"object"`
+}
+
+// Conflict is a rule broken between declared things; Object is the one to mend.
+type Conflict struct {
+	Object Object
+	FieldError
+}
+
+// CheckAll returns the rules broken between declared things, the whole set as
+// it would be after a change: zones that pools name must exist, two writers
+// must not claim one name, and a member is not checked by a name that upkeep
+// itself publishes.
+func CheckAll(objects []Object) []Conflict {
+	c := conflicts{zones: map[string]Zone{}, owners: map[string]string{}}
+	for _, object := range objects {
+		if zone, is := object.(Zone); is {
+			c.zones[zone.Name] = zone
+		}
+	}
+	for _, zone := range c.zones {
+		for _, record := range zone.Records {
+			if slices.Contains([]string{"A", "AAAA", "CNAME"}, record.Type) {
+				c.owners[Absolute(record.Name, zone.Name)] = "zone " + zone.Name
+			}
+		}
+	}
+	for _, object := range objects {
+		if pool, is := object.(Pool); is {
+			c.checkPool(pool)
+		}
+	}
+	return c.found
+}
+
+type conflicts struct {
+	zones  map[string]Zone
+	owners map[string]string // absolute name to who publishes addresses at it
+	found  []Conflict
+}
+
+func (c *conflicts) add(object Object, field, value, rule string, args ...any) {
+	c.found = append(c.found, Conflict{object, FieldError{Field: field, Value: value, Rule: fmt.Sprintf(rule, args...)}})
+}
+
+func (c *conflicts) checkPool(pool Pool) {
+	for i, name := range pool.Zones {
+		if _, exists := c.zones[name]; !exists {
+			c.add(pool, fmt.Sprintf("zones[%d]", i), name, "must be a declared zone; none of that name exists")
+			continue
+		}
+		for j, record := range pool.Records {
+			owner := Absolute(record, name)
+			if other, taken := c.owners[owner]; taken {
+				c.add(pool, fmt.Sprintf("records[%d]", j), record, "is already published at %s by %s", owner, other)
+			}
+			c.owners[owner] = "pool " + pool.Name
+		}
+	}
+	for i, m := range pool.Members {
+		if strings.Trim(m.CheckAddress, "0123456789.:abcdefABCDEF") == "" {
+			continue // an address
+		}
+		for zone := range c.zones {
+			if Within(m.CheckAddress, zone) && !slices.Contains(pool.Zones, zone) {
+				c.add(pool, fmt.Sprintf("members[%d].check_address", i), m.CheckAddress,
+					"must not lie in %s, which upkeep publishes: checks would go in a loop", zone)
+			}
+		}
+	}
+}
