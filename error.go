@@ -8,6 +8,9 @@ import (
 
 // FieldError says that one field of a declared thing breaks a rule.
 type FieldError struct {
+	// Object is the declared thing, such as "pool/web", where more than one is
+	// at hand.
+	Object string `json:"object,omitempty"`
 	// Field is the path of the field inside its document, such as
 	// "members[1].address". Empty means the document as a whole.
 	Field string `json:"field"`
@@ -21,12 +24,15 @@ type FieldError struct {
 	Column int    `json:"column,omitempty"`
 }
 
-// Error formats the error as "file:line:column: field: value: rule", leaving
-// out what is not known.
+// Error formats the error as "file:line:column: object: field: value: rule",
+// leaving out what is not known.
 func (e FieldError) Error() string {
 	var b strings.Builder
 	if e.File != "" {
 		fmt.Fprintf(&b, "%s:%d:%d: ", e.File, e.Line, e.Column)
+	}
+	if e.Object != "" {
+		b.WriteString(e.Object + ": ")
 	}
 	if e.Field != "" {
 		b.WriteString(e.Field + ": ")
