@@ -1,7 +1,11 @@
 package upkeep
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -27,6 +31,37 @@ func (p Pool) ObjectKind() string { return KindPool }
 func (p Pool) ObjectName() string { return p.Name }
 func (z Zone) ObjectKind() string { return KindZone }
 func (z Zone) ObjectName() string { return z.Name }
+
+// zeroObjects has an empty object of each kind; whatever reads objects from text
+// finds their types here. A new kind is added here and to [Kinds].
+var zeroObjects = map[string]Object{KindZone: Zone{}, KindPool: Pool{}}
+
+// ZeroObject returns an empty object of the kind, false when there is no such
+// kind.
+func ZeroObject(kind string) (Object, bool) {
+	zero, known := zeroObjects[kind]
+	return zero, known
+}
+
+// DecodeObject reads the JSON form of an object, as the database and the API
+// carry it. A field that the kind does not have is an error: dropping it would
+// change what was declared.
+func DecodeObject(kind string, text []byte) (Object, error) {
+	zero, known := ZeroObject(kind)
+	if !known {
+		return nil, fmt.Errorf("reading a %q: there is no such kind", kind)
+	}
+	value := reflect.New(reflect.TypeOf(zero))
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(value.Interface()); err != nil {
+		return nil, fmt.Errorf("reading a %s: %w", kind, err)
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return nil, fmt.Errorf("reading a %s: more than one JSON value", kind)
+	}
+	return value.Elem().Interface().(Object), nil
+}
 
 // Declared is an object as it is stored.
 type Declared struct {

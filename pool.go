@@ -1,6 +1,8 @@
 package upkeep
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -51,6 +53,27 @@ func (m *Member) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not an IPv4 or IPv6 address", text)
 	}
 	*m = Member{Address: addr}
+	return nil
+}
+
+// UnmarshalJSON reads both forms. It is needed because encoding/json hands every
+// value of a type with UnmarshalText to that method and refuses an object.
+func (m *Member) UnmarshalJSON(text []byte) error {
+	if len(text) > 0 && text[0] == '"' {
+		var short string
+		if err := json.Unmarshal(text, &short); err != nil {
+			return err
+		}
+		return m.UnmarshalText([]byte(short))
+	}
+	type plain Member
+	var long plain
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields() // the outer decoder's choice does not reach here
+	if err := decoder.Decode(&long); err != nil {
+		return err
+	}
+	*m = Member(long)
 	return nil
 }
 
