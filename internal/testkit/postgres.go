@@ -91,7 +91,7 @@ func startPostgres() (*postgresServer, error) {
 		Argv: []string{"postgres", "-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "fsync=off",
 			"-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB"},
 		Dir: dir, User: credential,
-	}.start()
+	}.Launch()
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func Start(t testing.TB, argv ...string) *Process {
 // Start starts the command; see [Start].
 func (c Command) Start(t testing.TB) *Process {
 	t.Helper()
-	p, err := c.start()
+	p, err := c.Launch()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,9 @@ func (c Command) Start(t testing.TB) *Process {
 	return p
 }
 
-func (c Command) start() (*Process, error) {
+// Launch starts the command for callers that are no test, such as benchmarks.
+// The process dies with the caller's; stopping it earlier is theirs to do.
+func (c Command) Launch() (*Process, error) {
 	path, err := Find(c.Argv[0])
 	if err != nil {
 		return nil, err
