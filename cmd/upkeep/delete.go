@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"upkeep"
+	"upkeep/internal/declare"
+)
+
+func newDelete(a *app) *cobra.Command {
+	var files []string
+	c := &cobra.Command{
+		Use:   "delete KIND NAME | delete -f FILE",
+		Short: "Delete declared objects; what they published is withdrawn",
+		Long: `Delete one object, or those that YAML documents name. An object that another one
+still names is refused. With -f pools are deleted before zones, one after the
+other, and the first refusal ends it.`,
+		Args:              atMost(2),
+		ValidArgsFunction: a.completeObjects,
+		RunE: func(c *cobra.Command, args []string) error {
+			targets, err := a.targets(args, files)
+			if err != nil {
+				return err
+			}
+			return a.delete(c.Context(), targets)
+		},
+	}
+	c.Flags().StringArrayVarP(&files, "file", "f", nil, filesHelp)
+	return c
+}
+
+// deletion names an object to delete.
+type deletion struct {
+	Kind   string `json:"kind"`
+	Name   string `json:"name"`
+	Action string `json:"action"`
+}
+
+func (a *app) targets(args, files []string) ([]deletion, error) {
+	switch {
+	case len(files) > 0 && len(args) > 0:
+		return nil, &usageError{err: fmt.Errorf("give KIND and NAME, or -f, not both")}
+	case len(files) == 0:
+		if err := exactly("KIND", "NAME")(&cobra.Command{Use: "upkeep delete KIND NAME"}, args); err != nil {
+			return nil, err
+		}
+		kind, err := kinds(args)
+		if err != nil {
+			return nil, err
+		}
+		return []deletion{{Kind: kind[0], Name: args[1]}}, nil
+	}
+	sources, err := a.sources(files)
+	if err != nil {
+		return nil, err
+	}
+	var targets []deletion
+	for _, source := range sources {
+		objects, err := declare.Read(source.File, []byte(source.Text))
+		if err != nil {
+			return nil, err
+		}
+		for _, object := range objects {
+			targets = append(targets, deletion{Kind: object.ObjectKind(), Name: object.ObjectName()})
+		}
+	}
+	slices.SortStableFunc(targets, func(a, b deletion) int {
+		return slices.Index(upkeep.Kinds, b.Kind) - slices.Index(upkeep.Kinds, a.Kind)
+	})
+	return targets, nil
+}
+
+func (a *app) delete(ctx context.Context, targets []deletion) error {
+	up, err := a.client()
+	if err != nil {
+		return err
+	}
+	for i, t := range targets {
+		if err := up.Delete(ctx, t.Kind, t.Name); err != nil {
+			return err
+		}
+		targets[i].Action = "deleted"
+		if a.output == "table" {
+			fmt.Fprintf(a.out, "%s/%s deleted\n", t.Kind, printable(t.Name))
+		}
+	}
+	if a.output != "table" {
+		return a.show(targets)
+	}
+	return nil
+}

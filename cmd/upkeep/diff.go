@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func newDiff(a *app) *cobra.Command {
+	var files []string
+	c := &cobra.Command{
+		Use:   "diff -f FILE",
+		Short: "Show what applying YAML documents would change",
+		Long: `Show what apply would change, as unified diffs of the documents. Nothing is
+changed. As with diff(1) the exit status is 0 when nothing would change, 1 when
+something would, and 2 or above on errors.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			err := a.diff(c.Context(), files)
+			if err != nil && exitStatus(err) == exitFailed && err != statusError(exitFailed) {
+				return &usageError{err: err, hint: hintOf(err)}
+			}
+			return err
+		},
+	}
+	c.Flags().StringArrayVarP(&files, "file", "f", nil, filesHelp)
+	return c
+}
+
+func (a *app) diff(ctx context.Context, files []string) error {
+	sources, err := a.sources(files)
+	if err != nil {
+		return err
+	}
+	up, err := a.client()
+	if err != nil {
+		return err
+	}
+	result, err := up.Diff(ctx, sources)
+	if err != nil {
+		return err
+	}
+	if a.output != "table" {
+		if err := a.show(result); err != nil {
+			return err
+		}
+	} else {
+		for _, warning := range result.Warnings {
+			fmt.Fprintln(a.err, "warning:", printable(warning))
+		}
+		for _, change := range result.Changes {
+			for line := range strings.Lines(change.Diff) {
+				fmt.Fprintln(a.out, printable(strings.TrimRight(line, "\n")))
+			}
+		}
+	}
+	if result.Changed() {
+		return statusError(exitFailed)
+	}
+	return nil
+}

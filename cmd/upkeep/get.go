@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"upkeep"
+	"upkeep/internal/api/client"
+	"upkeep/internal/api/wire"
+)
+
+func newGet(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "get [KIND [NAME]]",
+		Short: "Show what is declared",
+		Long: `Show declared objects of a kind, one of them, or all. With -o yaml or json the
+documents come out as apply takes them: applied again they change nothing.`,
+		Example:           "  upkeep get\n  upkeep get pool\n  upkeep get pool web -o yaml",
+		Args:              atMost(2),
+		ValidArgsFunction: a.completeObjects,
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.get(c.Context(), args)
+		},
+	}
+}
+
+// kinds reads a kind as people write it: "pool", "pools", or nothing for all.
+func kinds(args []string) ([]string, error) {
+	if len(args) == 0 || args[0] == "all" && len(args) == 1 {
+		return upkeep.Kinds, nil
+	}
+	kind := strings.TrimSuffix(strings.ToLower(args[0]), "s")
+	if !slices.Contains(upkeep.Kinds, kind) {
+		return nil, &usageError{err: fmt.Errorf("kind %q must be one of %s", args[0], strings.Join(upkeep.Kinds, ", "))}
+	}
+	return []string{kind}, nil
+}
+
+func (a *app) get(ctx context.Context, args []string) error {
+	all, err := kinds(args)
+	if err != nil {
+		return err
+	}
+	name := ""
+	if len(args) == 2 {
+		name = args[1]
+	}
+	up, err := a.client()
+	if err != nil {
+		return err
+	}
+	if a.output == "yaml" {
+		return a.getYAML(ctx, up, all, name)
+	}
+	var objects []wire.Declared
+	for _, kind := range all {
+		some, err := up.Objects(ctx, kind, name)
+		if err != nil {
+			return err
+		}
+		objects = append(objects, some...)
+	}
+	if a.output == "json" {
+		documents := []json.RawMessage{}
+		for _, object := range objects {
+			documents = append(documents, object.Object)
+		}
+		if name != "" && len(documents) == 1 {
+			return a.show(documents[0])
+		}
+		return a.show(documents)
+	}
+	if len(objects) == 0 {
+		fmt.Fprintln(a.err, "nothing is declared; upkeep apply -f FILE declares")
+		return nil
+	}
+	t := newTable("KIND", "NAME", "GENERATION", "SUMMARY")
+	for _, object := range objects {
+		t.add(object.Kind, object.Name, strconv.FormatInt(object.Generation, 10), summary(object))
+	}
+	return t.write(a.out)
+}
+
+func (a *app) getYAML(ctx context.Context, up *client.Client, all []string, name string) error {
+	written := false
+	for _, kind := range all {
+		text, err := up.ObjectsYAML(ctx, kind, name)
+		if err != nil {
+			return err
+		}
+		if len(text) == 0 {
+			continue
+		}
+		if written {
+			fmt.Fprintln(a.out, "---")
+		}
+		if _, err := a.out.Write(text); err != nil {
+			return err
+		}
+		written = true
+	}
+	return nil
+}
+
+// summary is a few words on an object of any kind that this program knows.
+func summary(d wire.Declared) string {
+	var fields struct {
+		Zones, Records []json.RawMessage
+		Members        []json.RawMessage
+		Check          struct{ Type string }
+		Publishers     []struct{ Type string }
+		Servers        []string
+	}
+	if err := json.Unmarshal(d.Object, &fields); err != nil {
+		return ""
+	}
+	switch d.Kind {
+	case upkeep.KindPool:
+		return fmt.Sprintf("%s, %s check, in %s", count(len(fields.Members), "member"), fields.Check.Type, count(len(fields.Zones), "zone"))
+	case upkeep.KindZone:
+		types := []string{}
+		for _, p := range fields.Publishers {
+			types = append(types, p.Type)
+		}
+		return fmt.Sprintf("published by %s, %s asked", strings.Join(types, " and "), count(len(fields.Servers), "name server"))
+	}
+	return ""
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}
+
+func atMost(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > n {
+			return &usageError{err: fmt.Errorf("%s takes no argument such as %q", c.CommandPath(), args[n])}
+		}
+		return nil
+	}
+}
+
+// exactly asks for the named arguments.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return &usageError{err: fmt.Errorf("%s is missing", strings.Join(names[len(args):], " and ")), hint: c.UseLine()}
+		}
+		return atMost(len(names))(c, args)
+	}
+}
+
+// completeObjects completes KIND and NAME from what is declared.
+func (a *app) completeObjects(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	const only = cobra.ShellCompDirectiveNoFileComp
+	if len(args) == 0 {
+		return upkeep.Kinds, only
+	}
+	all, err := kinds(args)
+	if err != nil || len(all) != 1 || len(args) > 1 {
+		return nil, only
+	}
+	up, err := a.client()
+	if err != nil {
+		return nil, only
+	}
+	objects, err := up.Objects(c.Context(), all[0], "")
+	if err != nil {
+		return nil, only
+	}
+	var names []string
+	for _, object := range objects {
+		names = append(names, object.Name)
+	}
+	return names, only
+}

@@ -1,0 +1,6 @@
+// Command upkeep keeps DNS answering only with hosts that are alive.
+package main
+
+import "os"
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

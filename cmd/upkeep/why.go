@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"upkeep"
+)
+
+func newPoolWhy(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "why POOL [MEMBER]",
+		Short: "Say why each member is in the answers of DNS or not, and what would change it",
+		Long: `Say for a pool and each of its members why things are as they are, when they last
+changed, and what would change them next.`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return exactly("POOL")(c, args)
+			}
+			return atMost(2)(c, args)
+		},
+		ValidArgsFunction: a.completePools,
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.why(c.Context(), args)
+		},
+	}
+}
+
+func (a *app) why(ctx context.Context, args []string) error {
+	up, err := a.client()
+	if err != nil {
+		return err
+	}
+	pool, err := up.Pool(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	if len(args) == 2 {
+		var chosen []upkeep.MemberStatus
+		for _, m := range pool.Members {
+			if m.Address.String() == args[1] {
+				chosen = append(chosen, m)
+			}
+		}
+		if len(chosen) == 0 {
+			return upkeep.WithHint(fmt.Errorf("pool %s has no member %s: %w", pool.Name, args[1], upkeep.ErrNotFound), "upkeep pool status "+pool.Name+" lists the members")
+		}
+		pool.Members = chosen
+	}
+	if a.output != "table" {
+		return a.show(pool)
+	}
+	now := time.Now()
+	if len(args) == 1 {
+		a.poolHead(pool, now)
+		for _, zone := range pool.Zones {
+			for _, server := range zone.Servers {
+				if !server.InSync {
+					fmt.Fprintf(a.out, "%-10s %s does not answer this for %s yet%s\n", "but", printable(server.Address), printable(zone.Name), because(server.Error))
+				}
+			}
+		}
+	}
+	for i, m := range pool.Members {
+		if i > 0 || len(args) == 1 {
+			fmt.Fprintln(a.out)
+		}
+		a.whyMember(m, now)
+	}
+	return nil
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + printable(reason)
+}
+
+func (a *app) whyMember(m upkeep.MemberStatus, now time.Time) {
+	state := "not published"
+	if m.Published {
+		state = "published"
+	}
+	if m.Backup {
+		state += ", backup"
+	}
+	if m.Admin != upkeep.AdminAuto && m.Admin != "" {
+		state += ", forced " + m.Admin + " (measured " + m.Verdict.String() + ")"
+	} else {
+		state += ", " + m.Verdict.String()
+	}
+	fmt.Fprintf(a.out, "%s  %s\n", m.Address, printable(state))
+	line := func(name, text string) {
+		if text != "" {
+			fmt.Fprintf(a.out, "  %-8s %s\n", name, printable(text))
+		}
+	}
+	line("because", m.Reason)
+	if !m.ChangedAt.IsZero() {
+		line("since", bothWays(m.ChangedAt, now))
+	}
+	line("next", m.Next)
+	line("checked", checked(m, now))
+	line("warning", m.Warning)
+}
+
+// checked sums up what the probes saw.
+func checked(m upkeep.MemberStatus, now time.Time) string {
+	if m.LastProbe.IsZero() {
+		return ""
+	}
+	text := "last " + ago(m.LastProbe, now)
+	if m.Target != "" && m.Target != m.Address.String() {
+		text += " at " + m.Target
+	}
+	switch {
+	case m.LastOK.IsZero():
+		text += ", never answered well"
+	case !m.LastOK.Equal(m.LastProbe):
+		text += ", last well " + ago(m.LastOK, now)
+	}
+	if m.RTT > 0 {
+		text += fmt.Sprintf(", round trip %s, %.2g%% lost", short(time.Duration(m.RTT)), 100*m.Loss)
+	}
+	return text
+}

@@ -1,0 +1,165 @@
+// Package api is the HTTP API: what the command line, the status page and any
+// other program use to declare things and to see what is being done about them.
+//
+// Who may do what is decided in auth.go, which error becomes which status in
+// problem.go. Everything else is one file per noun.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"upkeep"
+	"upkeep/internal/store"
+)
+
+// Declarer stores what operators declare.
+type Declarer interface {
+	Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (Applied, error)
+	Delete(ctx context.Context, who, kind, name string) error
+	// Objects returns all objects, those of a kind, or the one of a kind and a name.
+	Objects(ctx context.Context, kind, name string) ([]upkeep.Declared, error)
+}
+
+// Observer tells what is being done now.
+type Observer interface {
+	Pools(ctx context.Context) ([]upkeep.PoolStatus, error)
+	Pool(ctx context.Context, name string) (upkeep.PoolStatus, error)
+	Zones(ctx context.Context) ([]upkeep.ZoneStatus, error)
+	Budget(ctx context.Context, pool string) (upkeep.Budget, error)
+}
+
+// Forcer lays admin states over what was measured.
+type Forcer interface {
+	Force(ctx context.Context, who string, o upkeep.Override) (members []string, err error)
+	Release(ctx context.Context, who, pool, member string) (members []string, err error)
+	Drained(ctx context.Context, pool, member string) (done bool, waiting string, err error)
+}
+
+// Recorder keeps and spreads events.
+type Recorder interface {
+	Events(ctx context.Context, f store.EventFilter) ([]upkeep.Event, error)
+	// Subscribe returns events from now on. The channel is closed by cancel, and
+	// when its reader falls too far behind.
+	Subscribe() (events <-chan upkeep.Event, cancel func())
+}
+
+// Applied is what an apply did, or would do.
+type Applied struct {
+	Changes  []AppliedChange
+	Warnings []string
+}
+
+// AppliedChange is what became of one object; Old is nil when it is new.
+type AppliedChange struct {
+	Action     string
+	Generation int64
+	Old, New   upkeep.Object
+}
+
+// Options are what an API is made of.
+type Options struct {
+	Declarer Declarer
+	Observer Observer
+	Forcer   Forcer
+	Recorder Recorder
+	Log      *slog.Logger
+	Version  string
+	// Token is the bearer token that the TCP side accepts; empty accepts none.
+	Token string
+	// Private closes the status pages, the status and the metrics to callers
+	// without a token, which may otherwise read them.
+	Private bool
+	// Hosts are the names by which browsers may address the TCP side, beside
+	// any address, "localhost" and this machine's name. Others are refused:
+	// a name of somebody else that points here is how DNS rebinding works.
+	Hosts []string
+	// Metrics answers /metrics; nil leaves it out.
+	Metrics http.Handler
+	// Page answers what is left, the status page; nil leaves it out.
+	Page http.Handler
+	// Alive returns when the loop last ended a round, for /healthz.
+	Alive func() time.Time
+}
+
+// API answers requests.
+type API struct {
+	o      Options
+	log    *slog.Logger
+	routes *http.ServeMux
+	hosts  map[string]bool
+	spec   []byte
+	peers  func() []uint32 // user ids that the control socket lets in
+}
+
+// New makes an API. [API.Control] and [API.Public] are its two faces.
+func New(o Options) (*API, error) {
+	a := &API{o: o, log: o.Log, routes: http.NewServeMux(), hosts: allowedHosts(o.Hosts), peers: trustedUsers}
+	config := huma.DefaultConfig("upkeep", o.Version)
+	config.Info.Description = "Declare pools and zones, see what DNS answers and why, and take members out of it. " +
+		"Over TCP requests carry \"Authorization: Bearer TOKEN\"; on the control socket the user that connects decides."
+	config.OpenAPIPath = "" // huma renders it at the first request, unguarded against a second; see below
+	config.DocsPath = ""    // its page loads scripts from a CDN
+	config.SchemasPath = ""
+	config.CreateHooks = nil // no $schema member in every body
+	config.RejectUnknownQueryParameters = true
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
+	h := humago.New(a.routes, config)
+	h.UseMiddleware(a.authorise(h))
+	a.declareRoutes(h)
+	a.poolRoutes(h)
+	a.zoneRoutes(h)
+	a.eventRoutes(h)
+	var err error
+	if a.spec, err = h.OpenAPI().MarshalJSON(); err != nil {
+		return nil, err
+	}
+	a.plainRoutes()
+	return a, nil
+}
+
+// pagePattern is where the status page is: everywhere that nothing else is.
+const pagePattern = "GET /"
+
+// plainRoutes are those that no OpenAPI document lists.
+func (a *API) plainRoutes() {
+	a.routes.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/openapi+json")
+		w.Write(a.spec)
+	})
+	a.routes.HandleFunc("GET /healthz", a.health)
+	if a.o.Metrics != nil {
+		a.routes.Handle("GET /metrics", a.readable(a.o.Metrics))
+	}
+	if a.o.Page != nil {
+		a.routes.Handle(pagePattern, a.readable(a.o.Page))
+	}
+}
+
+// stalled is how long the loop may stand still before /healthz says so. It
+// turns once a second at the least.
+const stalled = 30 * time.Second
+
+func (a *API) health(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if a.o.Alive != nil {
+		if still := time.Since(a.o.Alive()); still > stalled {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			w.Write([]byte("the loop has stood still for " + still.Round(time.Second).String() + "\n"))
+			return
+		}
+	}
+	w.Write([]byte("ok\n"))
+}
+
+// secured marks an operation that takes a token or a trusted user; operations
+// without it may be read by anybody unless Options.Private.
+func secured(op huma.Operation) huma.Operation {
+	op.Security = []map[string][]string{{"token": {}}}
+	return op
+}

@@ -1,0 +1,256 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"mime"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/rogpeppe/go-internal/diff"
+
+	"upkeep"
+	"upkeep/internal/api/wire"
+	"upkeep/internal/declare"
+)
+
+// applyInput is YAML text with its name and base beside it, or JSON with
+// several such texts.
+type applyInput struct {
+	ContentType string `header:"Content-Type"`
+	File        string `query:"file" maxLength:"4096" doc:"Name of the YAML text in error messages."`
+	Base        string `query:"base" maxLength:"4096" doc:"Absolute directory that relative paths in the YAML text are resolved below."`
+	RawBody     []byte
+}
+
+type dryRunInput struct {
+	applyInput
+	DryRun bool `query:"dry_run" doc:"Check everything, change nothing."`
+}
+
+type applyOutput struct{ Body wire.ApplyResult }
+
+type kindInput struct {
+	Kind string `path:"kind" enum:"zone,pool,receiver"`
+}
+
+type objectInput struct {
+	kindInput
+	Name string `path:"name" maxLength:"253"`
+}
+
+type objectsOutput struct {
+	Body struct {
+		Objects []wire.Declared `json:"objects" nullable:"false"`
+	}
+}
+
+func (a *API) declareRoutes(h huma.API) {
+	documents := &huma.RequestBody{Required: true, Description: "Documents as YAML, or several texts as JSON.", Content: map[string]*huma.MediaType{
+		"application/yaml": {Schema: &huma.Schema{Type: huma.TypeString}},
+		"application/json": {Schema: h.OpenAPI().Components.Schemas.Schema(typeOf[wire.Sources](), true, "Sources")},
+	}}
+	apply := secured(huma.Operation{OperationID: "apply", Method: http.MethodPost, Path: "/api/v1/apply",
+		Summary: "Declare objects, all of them or none", RequestBody: documents,
+		MaxBodyBytes: wire.MaxBody, BodyReadTimeout: 30 * time.Second, SkipValidateBody: true})
+	huma.Register(h, apply, func(ctx context.Context, in *dryRunInput) (*applyOutput, error) {
+		result, err := a.apply(ctx, in.applyInput, in.DryRun, false)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &applyOutput{result}, nil
+	})
+	compare := apply
+	compare.OperationID, compare.Path, compare.Summary = "diff", "/api/v1/diff", "Compare documents with what is declared"
+	compare.Responses = nil
+	huma.Register(h, compare, func(ctx context.Context, in *applyInput) (*applyOutput, error) {
+		result, err := a.apply(ctx, *in, true, true)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &applyOutput{result}, nil
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "list-objects", Method: http.MethodGet, Path: "/api/v1/objects/{kind}",
+		Summary: "Declared objects of one kind, as JSON or by Accept as YAML"}), func(ctx context.Context, in *kindInput) (*huma.StreamResponse, error) {
+		return a.objects(ctx, in.Kind, "")
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "get-object", Method: http.MethodGet, Path: "/api/v1/objects/{kind}/{name}",
+		Summary: "One declared object, as JSON or by Accept as YAML"}), func(ctx context.Context, in *objectInput) (*huma.StreamResponse, error) {
+		return a.objects(ctx, in.Kind, in.Name)
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "delete-object", Method: http.MethodDelete, Path: "/api/v1/objects/{kind}/{name}",
+		Summary: "Delete an object that no other one names", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *objectInput) (*struct{}, error) {
+		if err := a.o.Declarer.Delete(ctx, callerOf(ctx).who, in.Kind, in.Name); err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return nil, nil
+	})
+}
+
+// apply reads documents and applies them or, with dry, says what would become of them.
+func (a *API) apply(ctx context.Context, in applyInput, dry, diffs bool) (wire.ApplyResult, error) {
+	sources, err := readSources(in)
+	if err != nil {
+		return wire.ApplyResult{}, err
+	}
+	objects, err := readObjects(sources)
+	if err != nil {
+		return wire.ApplyResult{}, err
+	}
+	applied, err := a.o.Declarer.Apply(ctx, callerOf(ctx).who, objects, dry)
+	if err != nil {
+		return wire.ApplyResult{}, err
+	}
+	result := wire.ApplyResult{DryRun: dry, Changes: []wire.Change{}, Warnings: applied.Warnings}
+	for i, c := range applied.Changes {
+		change := wire.Change{Kind: objects[i].ObjectKind(), Name: objects[i].ObjectName(), Action: c.Action, Generation: c.Generation}
+		if diffs {
+			if change.Diff, err = unified(c.Old, c.New); err != nil {
+				return wire.ApplyResult{}, err
+			}
+		}
+		result.Changes = append(result.Changes, change)
+	}
+	return result, nil
+}
+
+// yamlTypes are the media types that YAML travels under: RFC 9512, and what was
+// used before it.
+var yamlTypes = []string{"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"}
+
+func readSources(in applyInput) ([]wire.Source, error) {
+	media, _, err := mime.ParseMediaType(in.ContentType)
+	switch {
+	case err == nil && slices.Contains(yamlTypes, media):
+		if in.Base != "" && !filepath.IsAbs(in.Base) {
+			return nil, wire.NewProblem(http.StatusUnprocessableEntity, fmt.Sprintf("base %q must be an absolute path", in.Base), "")
+		}
+		return []wire.Source{{File: in.File, Base: in.Base, Text: string(in.RawBody)}}, nil
+	case err == nil && media == "application/json":
+		if in.File != "" || in.Base != "" {
+			return nil, wire.NewProblem(http.StatusUnprocessableEntity, "file and base stand inside a JSON body", "")
+		}
+		var body wire.Sources
+		decoder := json.NewDecoder(bytes.NewReader(in.RawBody))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&body); err != nil {
+			return nil, wire.NewProblem(http.StatusBadRequest, "the body is no list of sources: "+err.Error(), "")
+		}
+		for _, source := range body.Sources {
+			if source.Base != "" && !filepath.IsAbs(source.Base) {
+				return nil, wire.NewProblem(http.StatusUnprocessableEntity, fmt.Sprintf("base %q must be an absolute path", source.Base), "")
+			}
+		}
+		return body.Sources, nil
+	default:
+		return nil, wire.NewProblem(http.StatusUnsupportedMediaType,
+			fmt.Sprintf("content type %q is not application/yaml or application/json", in.ContentType),
+			"with curl: -H 'Content-Type: application/yaml' --data-binary @FILE")
+	}
+}
+
+// readObjects reads every source and reports the faults of all of them at once.
+func readObjects(sources []wire.Source) ([]upkeep.Object, error) {
+	invalid := &upkeep.InvalidError{}
+	var objects []upkeep.Object
+	from := map[string]string{}
+	for _, source := range sources {
+		read, err := declare.Read(source.File, []byte(source.Text))
+		if bad, is := err.(*upkeep.InvalidError); is {
+			invalid.Fields = append(invalid.Fields, bad.Fields...)
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		for _, object := range read {
+			if source.Base != "" {
+				object = declare.ResolvePaths(object, source.Base)
+			}
+			id := object.ObjectKind() + "/" + object.ObjectName()
+			if other, twice := from[id]; twice && other != source.File {
+				invalid.Fields = append(invalid.Fields, upkeep.FieldError{Object: id, Field: "name", Value: object.ObjectName(),
+					Rule: "is declared in " + source.File + " and in " + other})
+			}
+			from[id] = source.File
+			objects = append(objects, object)
+		}
+	}
+	if len(invalid.Fields) > 0 {
+		return nil, invalid
+	}
+	if len(objects) == 0 {
+		return nil, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Rule: "there is no document to apply"}}}
+	}
+	return objects, nil
+}
+
+// unified compares two objects as YAML; either may be nil.
+func unified(before, after upkeep.Object) (string, error) {
+	old, new := bytes.Buffer{}, bytes.Buffer{}
+	var name string
+	for object, text := range map[upkeep.Object]*bytes.Buffer{before: &old, after: &new} {
+		if object == nil {
+			continue
+		}
+		name = object.ObjectKind() + "/" + object.ObjectName()
+		if err := declare.Write(text, object); err != nil {
+			return "", err
+		}
+	}
+	text := string(diff.Diff(name+" (declared)", old.Bytes(), name+" (given)", new.Bytes()))
+	_, text, _ = strings.Cut(text, "\n") // the line "diff OLD NEW", which says nothing more
+	return text, nil
+}
+
+// objects answers as the Accept header asks: YAML that can be applied again, or
+// JSON with the generations.
+func (a *API) objects(ctx context.Context, kind, name string) (*huma.StreamResponse, error) {
+	declared, err := a.o.Declarer.Objects(ctx, kind, name)
+	if err != nil {
+		return nil, a.problem(ctx, err)
+	}
+	body := objectsOutput{}.Body
+	body.Objects = []wire.Declared{}
+	plain := make([]upkeep.Object, 0, len(declared))
+	for _, d := range declared {
+		document, err := wire.NewDeclared(d)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		body.Objects = append(body.Objects, document)
+		plain = append(plain, d.Object)
+	}
+	return &huma.StreamResponse{Body: func(h huma.Context) {
+		if accepts(h.Header("Accept"), yamlTypes[:4]...) {
+			h.SetHeader("Content-Type", "application/yaml")
+			if err := declare.Write(h.BodyWriter(), plain...); err != nil {
+				a.log.Error("writing objects as YAML", "err", err)
+			}
+			return
+		}
+		h.SetHeader("Content-Type", "application/json")
+		if err := json.NewEncoder(h.BodyWriter()).Encode(body); err != nil {
+			a.log.Debug("writing objects", "err", err)
+		}
+	}}, nil
+}
+
+// accepts reports whether an Accept header names one of the types before JSON.
+func accepts(header string, types ...string) bool {
+	for part := range strings.SplitSeq(header, ",") {
+		media, _, err := mime.ParseMediaType(strings.TrimSpace(part))
+		if err == nil && slices.Contains(types, media) {
+			return true
+		}
+		if media == "application/json" {
+			return false
+		}
+	}
+	return false
+}

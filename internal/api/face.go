@@ -1,0 +1,80 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"upkeep/internal/api/wire"
+)
+
+// writeTimeout is how long an answer may take to be taken by its reader. Event
+// streams set their own, line by line.
+const writeTimeout = 30 * time.Second
+
+// face is what every request passes on its way in, on either side.
+func (a *API) face(identify func(*http.Request) (caller, *wire.Problem)) http.Handler {
+	cross := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer a.recover(w, r)
+		header := w.Header()
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Cache-Control", "no-store")
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+		if err := cross.Check(r); err != nil {
+			writeProblem(w, wire.NewProblem(http.StatusForbidden, "requests from other sites' pages are refused", ""))
+			return
+		}
+		who, problem := identify(r)
+		if problem != nil {
+			a.log.Warn("refused", "path", r.URL.Path, "remote", r.RemoteAddr, "why", problem.Detail)
+			writeProblem(w, problem)
+			return
+		}
+		r = r.WithContext(context.WithValue(r.Context(), callerKey, who))
+		_, pattern := a.routes.Handler(r)
+		if pattern == "" || pattern == pagePattern && strings.HasPrefix(r.URL.Path, "/api/") {
+			a.noRoute(w, r)
+			return
+		}
+		a.routes.ServeHTTP(w, r)
+	})
+}
+
+// recover keeps one request's fault from ending the connection without a word.
+// net/http would keep the process alive too, but log to the default logger.
+func (a *API) recover(w http.ResponseWriter, r *http.Request) {
+	fault := recover()
+	if fault == nil || fault == http.ErrAbortHandler {
+		return
+	}
+	a.log.Error("handling a request", "method", r.Method, "path", r.URL.Path, "fault", fault, "stack", string(debug.Stack()))
+	writeProblem(w, wire.NewProblem(http.StatusInternalServerError, "upkeep is at fault; its log has the details", ""))
+}
+
+// noRoute words the mux's own plain-text answers, 404 and 405, as problems.
+func (a *API) noRoute(w http.ResponseWriter, r *http.Request) {
+	answer := &discard{header: http.Header{}, status: http.StatusOK}
+	a.routes.ServeHTTP(answer, r)
+	switch answer.status {
+	case http.StatusMethodNotAllowed:
+		w.Header().Set("Allow", answer.header.Get("Allow"))
+		writeProblem(w, wire.NewProblem(answer.status, r.Method+" is not possible here; "+answer.header.Get("Allow")+" is", ""))
+	default:
+		writeProblem(w, wire.NewProblem(http.StatusNotFound, "there is nothing at "+r.URL.Path, "GET /openapi.json lists what there is"))
+	}
+}
+
+// discard takes an answer for its status and headers alone.
+type discard struct {
+	header http.Header
+	status int
+	bytes.Buffer
+}
+
+func (d *discard) Header() http.Header    { return d.header }
+func (d *discard) WriteHeader(status int) { d.status = status }

@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"path"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"upkeep"
+	"upkeep/internal/api/wire"
+)
+
+type poolInput struct {
+	Name string `path:"name" maxLength:"63"`
+}
+
+type memberInput struct {
+	poolInput
+	Member string `path:"member" maxLength:"100" doc:"An address, or a glob such as 192.0.2.* as in path.Match."`
+}
+
+type forceInput struct {
+	memberInput
+	Body wire.Force
+}
+
+type poolsOutput struct {
+	Body struct {
+		Pools []upkeep.PoolStatus `json:"pools" nullable:"false"`
+	}
+}
+
+type poolOutput struct{ Body upkeep.PoolStatus }
+type forcedOutput struct{ Body wire.Forced }
+type drainedOutput struct{ Body wire.Drained }
+type budgetOutput struct{ Body upkeep.Budget }
+
+func (a *API) poolRoutes(h huma.API) {
+	huma.Register(h, huma.Operation{OperationID: "list-pools", Method: http.MethodGet, Path: "/api/v1/pools",
+		Summary: "What every pool is doing now"}, func(ctx context.Context, _ *struct{}) (*poolsOutput, error) {
+		pools, err := a.o.Observer.Pools(ctx)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		out := &poolsOutput{}
+		out.Body.Pools = append([]upkeep.PoolStatus{}, pools...)
+		return out, nil
+	})
+	huma.Register(h, huma.Operation{OperationID: "get-pool", Method: http.MethodGet, Path: "/api/v1/pools/{name}",
+		Summary: "What a pool is doing now, and why"}, func(ctx context.Context, in *poolInput) (*poolOutput, error) {
+		pool, err := a.o.Observer.Pool(ctx, in.Name)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &poolOutput{pool}, nil
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "get-budget", Method: http.MethodGet, Path: "/api/v1/pools/{name}/budget",
+		Summary: "The longest a failover of a pool can take, part by part"}), func(ctx context.Context, in *poolInput) (*budgetOutput, error) {
+		budget, err := a.o.Observer.Budget(ctx, in.Name)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &budgetOutput{budget}, nil
+	})
+	a.forceRoutes(h)
+}
+
+func (a *API) forceRoutes(h huma.API) {
+	const at = "/api/v1/pools/{name}/members/{member}"
+	huma.Register(h, secured(huma.Operation{OperationID: "force-member", Method: http.MethodPost, Path: at + "/force",
+		Summary: "Force members into an admin state"}), func(ctx context.Context, in *forceInput) (*forcedOutput, error) {
+		if err := globs(in.Name, in.Member); err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		members, err := a.o.Forcer.Force(ctx, callerOf(ctx).who, upkeep.Override{Pool: in.Name, Member: in.Member, State: in.Body.State, Why: in.Body.Why})
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &forcedOutput{wire.Forced{Members: append([]string{}, members...)}}, nil
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "release-member", Method: http.MethodDelete, Path: at + "/force",
+		Summary: "Give members back to their verdicts"}), func(ctx context.Context, in *memberInput) (*forcedOutput, error) {
+		if err := globs(in.Name, in.Member); err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		members, err := a.o.Forcer.Release(ctx, callerOf(ctx).who, in.Name, in.Member)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &forcedOutput{wire.Forced{Members: append([]string{}, members...)}}, nil
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "get-drained", Method: http.MethodGet, Path: at + "/drained",
+		Summary: "Whether a member is out of every answer and every cache"}), func(ctx context.Context, in *memberInput) (*drainedOutput, error) {
+		done, waiting, err := a.o.Forcer.Drained(ctx, in.Name, in.Member)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &drainedOutput{wire.Drained{Done: done, Waiting: waiting}}, nil
+	})
+}
+
+// globs refuses patterns that path.Match cannot read, which would match nothing
+// for ever.
+func globs(pool, member string) error {
+	invalid := &upkeep.InvalidError{}
+	for _, glob := range []struct{ field, pattern string }{{"pool", pool}, {"member", member}} {
+		if _, err := path.Match(glob.pattern, ""); err != nil {
+			invalid.Fields = append(invalid.Fields, upkeep.FieldError{Field: glob.field, Value: glob.pattern,
+				Rule: "must be a name or a glob such as 192.0.2.*"})
+		}
+	}
+	if len(invalid.Fields) > 0 {
+		return invalid
+	}
+	return nil
+}
+
+func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }

@@ -1,0 +1,216 @@
+// Package wire holds what the API and its client say to each other, beyond the
+// glossary's own types: requests, answers that exist only on the way, and the
+// one form of error.
+package wire
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"upkeep"
+)
+
+// MaxBody is the largest request body that the API reads, in bytes.
+const MaxBody = 10 << 20
+
+// Source is one text of YAML documents to apply or compare.
+type Source struct {
+	// File names the text in error messages.
+	File string `json:"file,omitempty"`
+	// Base is the absolute directory that relative paths in the documents are
+	// resolved below. Without it they must be absolute.
+	Base string `json:"base,omitempty"`
+	Text string `json:"text"`
+}
+
+// Sources is the JSON body of an apply; all of its documents are applied, or none.
+type Sources struct {
+	Sources []Source `json:"sources"`
+}
+
+// Actions of a [Change].
+const (
+	Created   = "created"
+	Changed   = "changed"
+	Unchanged = "unchanged"
+	Deleted   = "deleted"
+)
+
+// Change is what applying did, or would do, to one object.
+type Change struct {
+	Kind   string `json:"kind"`
+	Name   string `json:"name"`
+	Action string `json:"action" enum:"created,changed,unchanged,deleted"`
+	// Generation is the object's after the change; zero in a dry run that would
+	// create it.
+	Generation int64 `json:"generation,omitempty"`
+	// Diff is a unified diff of the document before and after.
+	Diff string `json:"diff,omitempty"`
+}
+
+// ApplyResult is the outcome of applying a set of objects: all of them, or none.
+type ApplyResult struct {
+	// DryRun means that nothing was stored.
+	DryRun   bool     `json:"dry_run"`
+	Changes  []Change `json:"changes" nullable:"false"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Changed reports whether any object differs from what was stored.
+func (r ApplyResult) Changed() bool {
+	for _, c := range r.Changes {
+		if c.Action != Unchanged {
+			return true
+		}
+	}
+	return false
+}
+
+// Declared is an object as it is stored.
+type Declared struct {
+	Kind       string `json:"kind"`
+	Name       string `json:"name"`
+	Generation int64  `json:"generation"`
+	// Object is the whole document, kind and name first, as a JSON object. It
+	// can be applied again as it is, JSON being YAML.
+	Object json.RawMessage `json:"object"`
+}
+
+// NewDeclared makes the document of a stored object.
+func NewDeclared(d upkeep.Declared) (Declared, error) {
+	kind, name := d.Object.ObjectKind(), d.Object.ObjectName()
+	fields, err := json.Marshal(d.Object)
+	if err != nil {
+		return Declared{}, err
+	}
+	head, err := json.Marshal(map[string]string{"kind": kind})
+	if err != nil {
+		return Declared{}, err
+	}
+	// Both are objects with at least one member, so they join at the braces.
+	document := string(head[:len(head)-1]) + "," + string(fields[1:])
+	return Declared{Kind: kind, Name: name, Generation: d.Generation, Object: json.RawMessage(document)}, nil
+}
+
+// Force is the body of a request that forces members into an admin state.
+type Force struct {
+	State string `json:"state" enum:"up,down,drain"`
+	// Why is shown wherever the member's reason is.
+	Why string `json:"why,omitempty" maxLength:"500"`
+}
+
+// Forced is the outcome of a force or a release.
+type Forced struct {
+	// Members are those that the glob matches now, as pool/address.
+	Members []string `json:"members" nullable:"false"`
+}
+
+// Drained says whether it is safe to stop a member: no listed name server
+// answers with it, and the TTL of the last answer that held it has run out.
+type Drained struct {
+	Done bool `json:"done"`
+	// Waiting says in one sentence what is being waited for.
+	Waiting string `json:"waiting,omitempty"`
+}
+
+// Problem is every error that the API answers with (RFC 9457).
+type Problem struct {
+	Type   string `json:"type,omitempty"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	// Hint says what a person can do next.
+	Hint   string   `json:"hint,omitempty"`
+	Errors []Detail `json:"errors,omitempty"`
+}
+
+// Detail is one broken rule of a request: a field of a document, or a parameter.
+type Detail struct {
+	upkeep.FieldError
+	// Message and Location are set where the request itself was at fault rather
+	// than a document in it: location is "query.limit" and the like.
+	Message  string `json:"message,omitempty"`
+	Location string `json:"location,omitempty"`
+}
+
+// UnmarshalJSON accepts any type of value for Value: the validation of
+// parameters echoes what it was given.
+func (d *Detail) UnmarshalJSON(text []byte) error {
+	type plain Detail
+	var any struct {
+		*plain
+		Value json.RawMessage `json:"value"`
+	}
+	any.plain = (*plain)(d)
+	if err := json.Unmarshal(text, &any); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(any.Value, &d.Value); err != nil {
+		d.Value = string(any.Value)
+	}
+	return nil
+}
+
+func (d Detail) String() string {
+	if d.Message == "" {
+		return d.FieldError.Error()
+	}
+	var b strings.Builder
+	for _, part := range []string{d.Location, d.Value} {
+		if part != "" {
+			b.WriteString(part + ": ")
+		}
+	}
+	return b.String() + d.Message
+}
+
+// NewProblem makes a problem of a status and a sentence.
+func NewProblem(status int, detail, hint string) *Problem {
+	return &Problem{Title: http.StatusText(status), Status: status, Detail: detail, Hint: hint}
+}
+
+// Error lists the details when there are any, one a line, as they say more.
+func (p *Problem) Error() string {
+	if len(p.Errors) == 0 {
+		if p.Detail == "" {
+			return p.Title
+		}
+		return p.Detail
+	}
+	lines := make([]string, len(p.Errors))
+	for i, d := range p.Errors {
+		lines[i] = d.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Is lets errors.Is find the kinds of failure of the glossary in an answer.
+func (p *Problem) Is(target error) bool {
+	switch target {
+	case upkeep.ErrNotFound:
+		return p.Status == http.StatusNotFound
+	case upkeep.ErrConflict:
+		return p.Status == http.StatusConflict
+	case upkeep.ErrRefused:
+		return p.Status == http.StatusForbidden || p.Status == http.StatusUnauthorized || p.Status == http.StatusMisdirectedRequest
+	}
+	return false
+}
+
+// Invalid reports whether the problem is bad input, which sending again as it is
+// cannot mend.
+func (p *Problem) Invalid() bool {
+	switch p.Status {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:
+		return true
+	}
+	return false
+}
+
+// GetStatus and ContentType make a problem answer as itself wherever a handler
+// returns it as its error.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType implements huma.ContentTypeFilter.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
