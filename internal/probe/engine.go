@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,11 +40,14 @@ type Options struct {
 type Engine struct {
 	options Options
 	log     *slog.Logger
+	loop    *loop
+	names   *names
 
 	set     sync.Mutex // serialises Set and Close; guards what follows
 	closed  bool
 	members map[Key]*member
 	defs    map[string]*definition
+	shares  map[time.Duration]*share
 	closers []func()
 }
 
@@ -53,12 +59,18 @@ type definition struct {
 	members int
 }
 
-// member is one target with one check.
-type member struct {
-	key  Key
-	def  *definition
-	stop func() // of a watcher
-	gate *gate
+// Stats counts what an engine did since it began.
+type Stats struct {
+	Probes     uint64 // begun
+	Timeouts   uint64
+	PutOff     uint64 // put off because this machine had no room for them
+	Late       uint64 // answers to pings after their timeout
+	Duplicates uint64 // second answers to a ping
+	Strays     uint64 // answers to pings that were never sent, or from a wrong host
+	Overflow   uint64 // ICMP messages that the socket's queue had no room for
+	// Paused is how long the engine was kept from running: a suspended machine,
+	// or one without processor time to give. No target is blamed for it.
+	Paused time.Duration
 }
 
 // New makes an engine that asks nobody yet.
@@ -75,11 +87,18 @@ func New(o Options) (*Engine, error) {
 	if o.MaxInFlight == 0 {
 		o.MaxInFlight = 10_000
 	}
+	l, err := newLoop(o.Logger, o.MaxInFlight)
+	if err != nil {
+		return nil, fmt.Errorf("starting the probe engine: %w", err)
+	}
 	return &Engine{
 		options: o,
 		log:     o.Logger,
+		loop:    l,
+		names:   newNames(o.Resolver),
 		members: make(map[Key]*member),
 		defs:    make(map[string]*definition),
+		shares:  make(map[time.Duration]*share),
 	}, nil
 }
 
@@ -92,43 +111,138 @@ func (e *Engine) Set(specs map[Key]Spec) {
 	if e.closed {
 		return
 	}
+	e.reconcile(specs)
+}
+
+func (e *Engine) reconcile(specs map[Key]Spec) {
+	var gone, fresh []*member
 	for key, m := range e.members {
 		if _, kept := specs[key]; !kept {
-			e.remove(m)
+			gone = append(gone, m)
 		}
 	}
 	for key, spec := range specs {
-		if m, there := e.members[key]; there {
-			m.gate.replace(spec.Observe)
-			continue
+		if e.members[key] == nil {
+			fresh = append(fresh, e.newMember(key, spec))
 		}
-		e.add(key, spec)
+	}
+	e.remove(gone)
+	e.replace(specs)
+	e.add(fresh)
+}
+
+// chunk is how many members are changed in one go while the loop waits.
+const chunk = 512
+
+// locked does f to all members, leaving the loop room to work in between.
+func (e *Engine) locked(members []*member, f func(*member)) {
+	for some := range slices.Chunk(members, chunk) {
+		e.loop.mu.Lock()
+		for _, m := range some {
+			f(m)
+		}
+		e.loop.mu.Unlock()
 	}
 }
 
-func (e *Engine) add(key Key, spec Spec) {
-	m := &member{key: key, def: e.define(spec.Check), gate: &gate{observe: spec.Observe}}
-	e.members[key] = m
-	if w, ok := m.def.asker.(watcher); ok {
-		stop, err := w.watch(watched{target: spec.Target, name: spec.Name, check: m.def.check, report: m.gate.report})
+func (e *Engine) newMember(key Key, spec Spec) *member {
+	m := &member{
+		key: key, def: e.define(spec.Check), observe: spec.Observe,
+		host: spec.Target, name: spec.Name, fd: -1,
+	}
+	if addr, err := netip.ParseAddr(spec.Target); err == nil {
+		m.addr = addr.Unmap()
+	} else if _, watches := m.def.asker.(watcher); !watches {
+		m.names = e.names.watch(spec.Target)
+	}
+	return m
+}
+
+func (e *Engine) add(fresh []*member) {
+	var looped []*member
+	for _, m := range fresh {
+		e.members[m.key] = m
+		w, watches := m.def.asker.(watcher)
+		if !watches {
+			looped = append(looped, m)
+			continue
+		}
+		m.gate = &gate{observe: m.observe}
+		stop, err := w.watch(watched{target: m.host, name: m.name, check: m.def.check, report: m.gate.report})
 		if err != nil {
-			e.log.Error("a check cannot be run", "target", spec.Target, "type", m.def.check.Type, "error", err)
-			return
+			e.log.Error("a check cannot be run", "target", m.host, "type", m.def.check.Type, "error", err)
+			m.gate.report(Result{Void: true, Reason: clean(err.Error())})
+			continue
 		}
 		m.stop = stop
 	}
+	e.locked(looped, func(m *member) {
+		e.loop.add(m, e.share(time.Duration(m.def.check.Interval)))
+	})
 }
 
-func (e *Engine) remove(m *member) {
-	m.gate.close()
-	if m.stop != nil {
-		m.stop()
+// share of the interval at which the next member takes its place. Steps by the
+// golden ratio from a random start keep any number of members evenly spread,
+// however many come and go, where i/n would ask to move those that are there.
+func (e *Engine) share(interval time.Duration) float64 {
+	s := e.shares[interval]
+	if s == nil {
+		s = &share{rand.Float64()}
+		e.shares[interval] = s
 	}
-	delete(e.members, m.key)
-	m.def.members--
-	if m.def.members == 0 {
-		delete(e.defs, digest(m.def.check))
+	return s.next()
+}
+
+type share struct{ at float64 }
+
+func (s *share) next() float64 {
+	s.at = math.Mod(s.at+math.Phi-1, 1)
+	return s.at
+}
+
+// replace gives members that stay their new observers.
+func (e *Engine) replace(specs map[Key]Spec) {
+	kept := make([]*member, 0, len(e.members))
+	for _, m := range e.members {
+		if m.gate != nil {
+			m.gate.replace(specs[m.key].Observe)
+			continue
+		}
+		kept = append(kept, m)
 	}
+	e.locked(kept, func(m *member) { m.observe = specs[m.key].Observe })
+}
+
+func (e *Engine) remove(gone []*member) {
+	var looped []*member
+	for _, m := range gone {
+		if m.gate != nil {
+			m.gate.close()
+			if m.stop != nil {
+				m.stop()
+			}
+		} else {
+			looped = append(looped, m)
+		}
+		if m.names != nil {
+			e.names.leave(m.names)
+		}
+		delete(e.members, m.key)
+		m.def.members--
+		if m.def.members == 0 {
+			delete(e.defs, digest(m.def.check))
+		}
+	}
+	e.locked(looped, e.loop.remove)
+}
+
+// Stats returns the counts so far.
+func (e *Engine) Stats() Stats {
+	e.loop.mu.Lock()
+	defer e.loop.mu.Unlock()
+	s := e.loop.stats
+	s.Paused = e.loop.clock.skew
+	return s
 }
 
 // define returns the shared definition of c, made anew when nobody has it.
@@ -167,10 +281,15 @@ func (e *Engine) onClose(f func()) { e.closers = append(e.closers, f) }
 // Close stops all checks and frees everything. No Observe is called after it
 // has returned. Closing twice is harmless.
 func (e *Engine) Close() error {
-	e.Set(nil)
 	e.set.Lock()
 	defer e.set.Unlock()
+	if e.closed {
+		return nil
+	}
 	e.closed = true
+	e.reconcile(nil)
+	e.names.close()
+	e.loop.close()
 	for _, f := range e.closers {
 		f()
 	}

@@ -21,7 +21,12 @@ type checkType struct {
 }
 
 // checkTypes is the registry: a check type is a file of its own and a line here.
-var checkTypes = map[string]checkType{}
+var checkTypes = map[string]checkType{
+	upkeep.CheckPing:  {prepare: preparePing, preflight: preflightPing},
+	upkeep.CheckTCP:   {prepare: prepareTCP},
+	upkeep.CheckHTTP:  {prepare: prepareHTTP},
+	upkeep.CheckHTTPS: {prepare: prepareHTTP, preflight: preflightHTTPS},
+}
 
 // asker is a prepared check definition: a runner, a starter or a watcher.
 type asker any
@@ -29,8 +34,9 @@ type asker any
 // runner asks by blocking calls, in a goroutine of its own for each probe.
 type runner interface {
 	// run asks once. ctx ends when the timeout is over; t.timeout says how long
-	// that is, for the reason. At is filled in by the caller.
-	run(ctx context.Context, t target) Result
+	// that is, for the reason. An error of which isLack is true puts the probe off;
+	// any other makes it void.
+	run(ctx context.Context, t target) (Result, error)
 }
 
 // target is whom a runner asks.
@@ -39,6 +45,17 @@ type target struct {
 	host    string     // as declared: an address or a host name
 	name    string     // what the member is published under
 	timeout time.Duration
+}
+
+// starter asks without blocking, inside the event loop, with its lock held.
+type starter interface {
+	// start sends the question; the type's own code calls loop.finish when the
+	// answer is there.
+	start(l *loop, m *member)
+	// expire gives up when the timeout is over and says why.
+	expire(l *loop, m *member) Result
+	// cancel drops a question without a result.
+	cancel(l *loop, m *member)
 }
 
 // watcher takes what members report by themselves.
