@@ -10,7 +10,6 @@ import (
 type zoneRow struct {
 	bun.BaseModel `bun:"table:zones"`
 	Name          string `bun:",pk"`
-	Serial        int64
 	Content       []byte
 }
 
@@ -18,84 +17,56 @@ type zoneDeltaRow struct {
 	bun.BaseModel `bun:"table:zone_deltas"`
 	ID            int64 `bun:",pk,autoincrement"`
 	Zone          string
-	FromSerial    int64
-	ToSerial      int64
 	Content       []byte
 }
 
-// ZoneRecord is what is kept of a served zone. The contents are opaque here:
-// they belong to whoever serves the zone.
-type ZoneRecord struct {
-	Zone    string
-	Serial  uint32
-	Content []byte
-	Deltas  []ZoneDelta // oldest first, each starting where the one before ended, the last ending at Serial
-}
+// MaxDeltaBytes bounds one zone's journal; the oldest deltas go first. A
+// secondary that is further behind gets the whole zone.
+const MaxDeltaBytes = 4 << 20
 
-// ZoneDelta is the difference between two contents of a zone.
-type ZoneDelta struct {
-	From, To uint32
-	Content  []byte
-}
-
-// Bounds of one zone's journal; the oldest deltas go first. A secondary that is
-// further behind gets the whole zone.
-const (
-	MaxDeltas     = 256
-	MaxDeltaBytes = 4 << 20
-)
-
-// LoadZone returns what is kept of a zone; false when nothing is.
-func (s *Store) LoadZone(ctx context.Context, zone string) (record ZoneRecord, found bool, err error) {
-	const doing = "loading the journal of zone %s"
+// LoadZone returns what the last [Store.SaveZone] left of a zone, deltas oldest
+// first; content is nil when nothing is kept. Both are opaque here: they belong
+// to whoever serves the zone.
+func (s *Store) LoadZone(ctx context.Context, zone string) (content []byte, deltas [][]byte, err error) {
 	// Both tables are read in one transaction, lest a save fall in between.
 	err = s.snapshot(ctx, func(ctx context.Context, tx bun.Tx) error {
 		row := zoneRow{Name: zone}
-		if found, err = notFound(tx.NewSelect().Model(&row).WherePK().Scan(ctx)); !found || err != nil {
+		if found, err := notFound(tx.NewSelect().Model(&row).WherePK().Scan(ctx)); !found || err != nil {
 			return err
 		}
-		record = ZoneRecord{Zone: zone, Serial: uint32(row.Serial), Content: row.Content}
-		var deltas []zoneDeltaRow
-		if err := tx.NewSelect().Model(&deltas).Where("zone = ?", zone).Order("id").Scan(ctx); err != nil {
+		content = present(row.Content)
+		var rows []zoneDeltaRow
+		if err := tx.NewSelect().Model(&rows).Where("zone = ?", zone).Order("id").Scan(ctx); err != nil {
 			return err
 		}
-		for _, d := range deltas {
-			record.Deltas = append(record.Deltas, ZoneDelta{From: uint32(d.FromSerial), To: uint32(d.ToSerial), Content: d.Content})
+		for _, d := range rows {
+			deltas = append(deltas, d.Content)
 		}
 		return nil
 	})
 	if err != nil {
-		return ZoneRecord{}, false, s.explain(fmt.Sprintf(doing, zone), err)
+		return nil, nil, s.explain(fmt.Sprintf("loading the journal of zone %s", zone), err)
 	}
-	return record, found, nil
+	return content, deltas, nil
 }
 
-// SaveZone replaces the content of a zone and adds the delta that leads to it
-// from the content before. Without a delta, or with one that does not start at
-// the serial that was kept or end at the new one, the deltas kept so far lead
-// nowhere and are dropped. Deltas in the record itself are ignored.
-func (s *Store) SaveZone(ctx context.Context, record ZoneRecord, delta *ZoneDelta) error {
-	return s.change(ctx, "saving the journal of zone "+record.Zone, func(ctx context.Context, tx bun.Tx) error {
-		old := zoneRow{Name: record.Zone}
-		found, err := notFound(tx.NewSelect().Model(&old).WherePK().Scan(ctx))
+// SaveZone replaces the content of a zone and, in the same transaction, adds
+// the delta that led to it, unless that is nil. All but the newest keep deltas
+// are forgotten.
+func (s *Store) SaveZone(ctx context.Context, zone string, content, delta []byte, keep int) error {
+	return s.change(ctx, "saving the journal of zone "+zone, func(ctx context.Context, tx bun.Tx) error {
+		row := zoneRow{Name: zone, Content: present(content)}
+		_, err := tx.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").Set("content = EXCLUDED.content").Exec(ctx)
 		if err != nil {
 			return err
 		}
-		row := zoneRow{Name: record.Zone, Serial: int64(record.Serial), Content: present(record.Content)}
-		_, err = tx.NewInsert().Model(&row).On("CONFLICT (name) DO UPDATE").
-			Set("serial = EXCLUDED.serial").Set("content = EXCLUDED.content").Exec(ctx)
-		if err != nil {
-			return err
+		if delta != nil {
+			added := zoneDeltaRow{Zone: zone, Content: present(delta)}
+			if _, err := tx.NewInsert().Model(&added).Returning("id").Exec(ctx); err != nil {
+				return err
+			}
 		}
-		follows := found && delta != nil && int64(delta.From) == old.Serial && delta.To == record.Serial
-		if !follows {
-			return dropDeltas(ctx, tx, record.Zone, -1)
-		}
-		added := zoneDeltaRow{Zone: record.Zone, FromSerial: int64(delta.From), ToSerial: int64(delta.To), Content: present(delta.Content)}
-		if _, err := tx.NewInsert().Model(&added).Returning("id").Exec(ctx); err != nil {
-			return err
-		}
-		return trimDeltas(ctx, tx, record.Zone)
+		return trimDeltas(ctx, tx, zone, keep)
 	})
 }
 
@@ -110,7 +81,7 @@ func (s *Store) DeleteZone(ctx context.Context, zone string) error {
 }
 
 // trimDeltas drops the oldest deltas beyond the bounds.
-func trimDeltas(ctx context.Context, tx bun.Tx, zone string) error {
+func trimDeltas(ctx context.Context, tx bun.Tx, zone string, keep int) error {
 	var sizes []struct {
 		ID   int64
 		Size int
@@ -122,7 +93,7 @@ func trimDeltas(ctx context.Context, tx bun.Tx, zone string) error {
 	}
 	total := 0
 	for i, delta := range sizes {
-		if total += delta.Size; i >= MaxDeltas || total > MaxDeltaBytes {
+		if total += delta.Size; i >= keep || total > MaxDeltaBytes {
 			return dropDeltas(ctx, tx, zone, delta.ID)
 		}
 	}

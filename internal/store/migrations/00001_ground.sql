@@ -45,16 +45,13 @@ CREATE TABLE states (
 
 CREATE TABLE zones (
     name    ${KEY}   NOT NULL PRIMARY KEY,
-    serial  BIGINT   NOT NULL,
     content ${BYTES} NOT NULL
 );
 
 CREATE TABLE zone_deltas (
-    id          ${SERIAL},
-    zone        ${KEY}   NOT NULL,
-    from_serial BIGINT   NOT NULL,
-    to_serial   BIGINT   NOT NULL,
-    content     ${BYTES} NOT NULL
+    id      ${SERIAL},
+    zone    ${KEY}   NOT NULL,
+    content ${BYTES} NOT NULL
 );
 CREATE INDEX zone_deltas_by_zone ON zone_deltas (zone, id);
 
