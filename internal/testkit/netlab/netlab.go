@@ -37,13 +37,15 @@ type Host struct {
 	Addr  netip.Addr
 	Addr6 netip.Addr
 	ns    namespace
+	sw    namespace
+	port  string // of the switch
 }
 
 // maxHosts is what one /24 holds.
 const maxHosts = 254
 
 // New makes a network with the hosts named, joined by a switch. It needs root
-// (CAP_SYS_ADMIN and CAP_NET_ADMIN) and the programs ip and nsenter.
+// (CAP_SYS_ADMIN and CAP_NET_ADMIN) and the programs ip, nsenter and nft.
 func New(names ...string) (*Network, error) {
 	if len(names) > maxHosts {
 		return nil, fmt.Errorf("making a network: %d hosts, at most %d", len(names), maxHosts)
@@ -60,7 +62,7 @@ func (n *Network) build(names []string) error {
 	if n.sw, err = newNamespace(); err != nil {
 		return err
 	}
-	wiring := &strings.Builder{}
+	wiring, chains, jumps := &strings.Builder{}, &strings.Builder{}, &strings.Builder{}
 	// A switch that waits before it forwards would lose the first packets.
 	fmt.Fprintf(wiring, "link add sw type bridge forward_delay 0 mcast_snooping 0\nlink set sw up\n")
 	for i, name := range names {
@@ -70,13 +72,26 @@ func (n *Network) build(names []string) error {
 		}
 		last := byte(i + 1)
 		host := &Host{
-			Name: name, ns: ns, Addr: netip.AddrFrom4([4]byte{10, 53, 0, last}),
+			Name: name, ns: ns, sw: n.sw, port: fmt.Sprintf("p%d", last), Addr: netip.AddrFrom4([4]byte{10, 53, 0, last}),
 			Addr6: netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x53, 15: last}),
 		}
 		n.hosts = append(n.hosts, host)
-		fmt.Fprintf(wiring, "link add p%d type veth peer name eth0 netns %s\nlink set p%d master sw up\n", last, ns.path(), last)
+		fmt.Fprintf(wiring, "link add %s type veth peer name eth0 netns %s\nlink set %[1]s master sw up\n", host.port, ns.path())
+		fmt.Fprintf(chains, "\tchain %s { }\n", host.port)
+		fmt.Fprintf(jumps, "\t\tjump %s\n", host.port)
 	}
 	if err := n.sw.ip(wiring.String()); err != nil {
+		return err
+	}
+	faults := fmt.Sprintf(`table bridge fault {
+%s	chain forward {
+		type filter hook forward priority 0
+		ether type arp accept
+		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+%s	}
+}
+`, chains, jumps)
+	if _, err := n.sw.run(faults, "nft", "-f", "-"); err != nil {
 		return err
 	}
 	for _, h := range n.hosts {
@@ -148,45 +163,48 @@ func (h *Host) Dial(ctx context.Context, network, address string) (conn net.Conn
 	return conn, err
 }
 
-// Blackhole drops every packet from and to the host. It stays on the network
-// and answers ARP, so whoever asks it meets silence and no error.
-func (h *Host) Blackhole() error { return h.fault("drop", "drop") }
+// Blackhole drops every packet from and to the host, in the switch: whoever asks
+// it, and the host itself, meet silence and no error.
+func (h *Host) Blackhole() error {
+	return h.fault(func(port string) []string { return []string{"iifname " + port + " drop", "oifname " + port + " drop"} })
+}
 
-// Lose drops incoming packets at random, a fraction of 0 to 1. What a round trip
-// loses is that fraction, because answers pass.
-func (h *Host) Lose(fraction float64) error {
-	return h.fault(fmt.Sprintf("numgen random mod 10000 < %d drop", int(fraction*10000)), "")
+// Lose drops packets to and from the host at random, each a fraction of 0 to 1.
+// With one of them zero, the other is what a round trip loses.
+func (h *Host) Lose(to, from float64) error {
+	return h.fault(func(port string) []string {
+		return []string{
+			fmt.Sprintf("oifname %s numgen random mod 10000 < %d drop", port, int(to*10000)),
+			fmt.Sprintf("iifname %s numgen random mod 10000 < %d drop", port, int(from*10000)),
+		}
+	})
 }
 
 // Cut drops every packet between the host and others than those named, as when
 // its uplink fails and its neighbours stay near.
 func (h *Host) Cut(except ...*Host) error {
-	if len(except) == 0 {
-		return h.Blackhole()
-	}
-	var addrs, addrs6 []string
-	for _, e := range append(except, h) {
-		addrs, addrs6 = append(addrs, e.Addr.String()), append(addrs6, e.Addr6.String())
-	}
-	rule := func(side string) string {
-		return fmt.Sprintf("iif lo accept; oif lo accept; ip %[1]s { %[2]s } accept; ip6 %[1]s { %[3]s } accept; drop",
-			side, strings.Join(addrs, ", "), strings.Join(addrs6, ", "))
-	}
-	return h.fault(strings.Replace(rule("saddr"), "oif lo accept; ", "", 1), strings.Replace(rule("daddr"), "iif lo accept; ", "", 1))
+	return h.fault(func(port string) []string {
+		var rules []string
+		for _, e := range except {
+			rules = append(rules, fmt.Sprintf("iifname %s oifname %s return", port, e.port), fmt.Sprintf("oifname %s iifname %s return", port, e.port))
+		}
+		return append(rules, "iifname "+port+" drop", "oifname "+port+" drop")
+	})
 }
 
 // Heal ends every fault of the host.
-func (h *Host) Heal() error { return h.fault("", "") }
+func (h *Host) Heal() error { return h.fault(func(string) []string { return nil }) }
 
-// fault replaces the rules of the host in one transaction.
-func (h *Host) fault(in, out string) error {
-	script := fmt.Sprintf(`add table inet fault
-delete table inet fault
-table inet fault {
-	chain in { type filter hook input priority 0; %s; }
-	chain out { type filter hook output priority 0; %s; }
-}`, in, out)
-	_, err := h.ns.run(strings.NewReplacer("; ; }", "; }").Replace(script), "nft", "-f", "-")
+// fault replaces the rules of the host in one transaction. Addresses go on being
+// resolved: a neighbour that cannot be resolved is an error at the sender, which
+// a distant host that is dead does not cause.
+func (h *Host) fault(rules func(port string) []string) error {
+	script := &strings.Builder{}
+	fmt.Fprintf(script, "flush chain bridge fault %s\n", h.port)
+	for _, rule := range rules(h.port) {
+		fmt.Fprintf(script, "add rule bridge fault %s %s\n", h.port, rule)
+	}
+	_, err := h.sw.run(script.String(), "nft", "-f", "-")
 	return err
 }
 

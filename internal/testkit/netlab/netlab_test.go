@@ -103,12 +103,21 @@ func TestFaults(t *testing.T) {
 	see("a cut off", false, false)
 	must(t, a.Heal())
 	see("a healed", true, true)
+	must(t, b.Cut(c))
+	must(t, c.Blackhole())
+	see("faults of two hosts at once", false, false)
+	must(t, c.Heal())
+	see("one of the two healed", false, true)
+	must(t, b.Heal())
+	must(t, a.Cut(c))
+	must(t, c.Blackhole())
+	see("cut off from all but a black hole", false, false)
 }
 
 func TestLossIsAFraction(t *testing.T) {
 	testkit.Need(t, "fping")
 	n := network(t, "a", "b")
-	must(t, n.Host("b").Lose(0.5))
+	must(t, n.Host("b").Lose(0.5, 0))
 	const count = 400
 	output, _ := n.Host("a").Run("fping", "-q", "-p", "2", "-t", "50", "-c", "400", n.Host("b").Addr.String())
 	var sent, received int
