@@ -1,0 +1,259 @@
+package beat
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"upkeep"
+)
+
+// Secret is what a member and the receiver share: 32 random bytes. It never
+// appears in logs and errors.
+type Secret [32]byte
+
+const redacted = "[secret]"
+
+func (Secret) String() string       { return redacted }
+func (Secret) GoString() string     { return redacted }
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// NewSecret makes a random secret.
+func NewSecret() Secret {
+	var s Secret
+	_, _ = rand.Read(s[:]) // never fails, see crypto/rand
+	return s
+}
+
+// Text is the secret as key files hold it: 44 characters of base64.
+func (s Secret) Text() string { return base64.StdEncoding.EncodeToString(s[:]) }
+
+// ParseSecret reads what [Secret.Text] wrote. Its errors do not repeat the text.
+func ParseSecret(text string) (Secret, error) {
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) != len(Secret{}) {
+		return Secret{}, errors.New("secret must be 32 bytes in base64 (44 characters), as upkeep beat keygen writes it")
+	}
+	return Secret(raw), nil
+}
+
+// Credential is one line of a key file: who beats, and with which secret.
+type Credential struct {
+	ID     string
+	Secret Secret
+}
+
+// ParseID brings a member's identity into its one form: an address as it is
+// written canonically, or a host name in lower case.
+func ParseID(s string) (string, error) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		return addr.Unmap().String(), nil
+	}
+	if upkeep.ValidName(s) {
+		return strings.ToLower(s), nil
+	}
+	return "", fmt.Errorf("%.80q is not an address or a host name", s)
+}
+
+// maxKeyFile bounds what is read: some 50,000 members.
+const maxKeyFile = 4 << 20
+
+// ParseKeys reads the text of a key file: one member on each line, its identity
+// and its secret with space between. Empty lines and lines that begin with "#"
+// mean nothing. file is for errors, which never show a secret.
+func ParseKeys(file string, text []byte) ([]Credential, error) {
+	if len(text) > maxKeyFile {
+		return nil, fmt.Errorf("%s: must be at most %d bytes", file, maxKeyFile)
+	}
+	var found []Credential
+	lines := map[string]int{} // identity to the line it was seen in
+	number := 0
+	for line := range strings.SplitSeq(string(text), "\n") {
+		number++
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		if len(fields) != 2 {
+			return nil, fmt.Errorf("%s:%d: must be an identity and a secret, but has %d words", file, number, len(fields))
+		}
+		id, err := ParseID(fields[0])
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: identity %w", file, number, err)
+		}
+		secret, err := ParseSecret(fields[1])
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %s: %w", file, number, id, err)
+		}
+		if first, twice := lines[id]; twice {
+			return nil, fmt.Errorf("%s:%d: %s is in line %d already", file, number, id, first)
+		}
+		lines[id] = number
+		found = append(found, Credential{id, secret})
+	}
+	return found, nil
+}
+
+// FormatKeys writes credentials as lines of a key file.
+func FormatKeys(credentials ...Credential) []byte {
+	var b bytes.Buffer
+	for _, c := range credentials {
+		fmt.Fprintf(&b, "%s %s\n", c.ID, c.Secret.Text())
+	}
+	return b.Bytes()
+}
+
+// ReadKeys reads a key file. A file that others may read is refused: whoever
+// reads a member's secret can keep it alive.
+func ReadKeys(path string) ([]Credential, error) {
+	text, err := readPrivate(path)
+	if err != nil {
+		return nil, err
+	}
+	found, err := ParseKeys(path, text)
+	if err != nil {
+		return nil, fmt.Errorf("reading key file: %w", err)
+	}
+	if len(found) == 0 {
+		return nil, upkeep.WithHint(fmt.Errorf("reading key file: %s holds no key", path), "make one with: upkeep beat keygen --key "+path+" ADDRESS")
+	}
+	return found, nil
+}
+
+func readPrivate(path string) (text []byte, err error) {
+	// Without O_NONBLOCK, opening a named pipe would wait for a writer.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, upkeep.WithHint(fmt.Errorf("reading key file: %w", err), "make it with: upkeep beat keygen --key "+path+" ADDRESS")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading key file: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("reading key file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("reading key file: %s is not a regular file", path)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && !isCredential(path) {
+		return nil, upkeep.WithHint(fmt.Errorf("reading key file: %s has mode %04o, so others than its owner can get at the keys", path, mode), "chmod 600 "+path)
+	}
+	text, err = io.ReadAll(io.LimitReader(file, maxKeyFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading key file: %w", err)
+	}
+	return text, nil
+}
+
+// isCredential reports whether systemd put the file there for this service
+// alone (LoadCredential=). It gives access by an ACL, whose mask shows as group
+// permission, in a folder that nobody else can enter.
+func isCredential(path string) bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	return dir != "" && filepath.Dir(filepath.Clean(path)) == filepath.Clean(dir)
+}
+
+// AddKeys makes a secret for each identity and adds them to a key file, which
+// comes into being with mode 0600. What the file held before is kept byte for
+// byte; an identity that it holds already is refused, and then nothing is
+// written.
+func AddKeys(path string, ids []string) ([]Credential, error) {
+	old, err := readPrivate(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	added, err := NewCredentials(ids)
+	if err != nil {
+		return nil, err
+	}
+	if len(old) > 0 && old[len(old)-1] != '\n' {
+		old = append(old, '\n')
+	}
+	text := append(old, FormatKeys(added...)...)
+	// Reading the result finds duplicates, with their lines, and old mistakes.
+	if _, err := ParseKeys(path, text); err != nil {
+		return nil, fmt.Errorf("adding keys: %w", err)
+	}
+	return added, writePrivate(path, text)
+}
+
+// NewCredentials makes a secret for each identity.
+func NewCredentials(ids []string) ([]Credential, error) {
+	var made []Credential
+	for _, given := range ids {
+		id, err := ParseID(given)
+		if err != nil {
+			return nil, err
+		}
+		made = append(made, Credential{id, NewSecret()})
+	}
+	return made, nil
+}
+
+// WriteKeys writes a new key file with mode 0600; a file that is there already
+// is refused.
+func WriteKeys(path string, credentials ...Credential) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("writing key file %s: %w", path, fs.ErrExist)
+	}
+	return writePrivate(path, FormatKeys(credentials...))
+}
+
+// writePrivate replaces a file as a whole: after a crash there is the old one or
+// the new one.
+func writePrivate(path string, text []byte) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("writing key file %s: %w", path, err)
+		}
+	}()
+	dir := filepath.Dir(path)
+	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(temp.Name()) // the first error is the one to tell
+		}
+	}()
+	// Run by root, the file stays with the service's user.
+	if info, statErr := os.Stat(path); statErr == nil {
+		if stat, is := info.Sys().(*syscall.Stat_t); is && (int(stat.Uid) != os.Geteuid()) {
+			if err := temp.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+				return errors.Join(err, temp.Close())
+			}
+		}
+	}
+	_, err = temp.Write(text)
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
