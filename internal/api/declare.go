@@ -20,28 +20,29 @@ import (
 	"upkeep/internal/declare"
 )
 
-// applyInput is YAML text with its name and base beside it, or JSON with
+// ApplyInput is exported, as are all structs embedded in an operation's input,
+// because huma reads the parameters of exported ones only. It is YAML text with its name and base beside it, or JSON with
 // several such texts.
-type applyInput struct {
+type ApplyInput struct {
 	ContentType string `header:"Content-Type"`
 	File        string `query:"file" maxLength:"4096" doc:"Name of the YAML text in error messages."`
 	Base        string `query:"base" maxLength:"4096" doc:"Absolute directory that relative paths in the YAML text are resolved below."`
 	RawBody     []byte
 }
 
-type dryRunInput struct {
-	applyInput
+type DryRunInput struct {
+	ApplyInput
 	DryRun bool `query:"dry_run" doc:"Check everything, change nothing."`
 }
 
 type applyOutput struct{ Body wire.ApplyResult }
 
-type kindInput struct {
+type KindInput struct {
 	Kind string `path:"kind" enum:"zone,pool,receiver"`
 }
 
-type objectInput struct {
-	kindInput
+type ObjectInput struct {
+	KindInput
 	Name string `path:"name" maxLength:"253"`
 }
 
@@ -59,8 +60,8 @@ func (a *API) declareRoutes(h huma.API) {
 	apply := secured(huma.Operation{OperationID: "apply", Method: http.MethodPost, Path: "/api/v1/apply",
 		Summary: "Declare objects, all of them or none", RequestBody: documents,
 		MaxBodyBytes: wire.MaxBody, BodyReadTimeout: 30 * time.Second, SkipValidateBody: true})
-	huma.Register(h, apply, func(ctx context.Context, in *dryRunInput) (*applyOutput, error) {
-		result, err := a.apply(ctx, in.applyInput, in.DryRun, false)
+	huma.Register(h, apply, func(ctx context.Context, in *DryRunInput) (*applyOutput, error) {
+		result, err := a.apply(ctx, in.ApplyInput, in.DryRun, false)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -69,7 +70,7 @@ func (a *API) declareRoutes(h huma.API) {
 	compare := apply
 	compare.OperationID, compare.Path, compare.Summary = "diff", "/api/v1/diff", "Compare documents with what is declared"
 	compare.Responses = nil
-	huma.Register(h, compare, func(ctx context.Context, in *applyInput) (*applyOutput, error) {
+	huma.Register(h, compare, func(ctx context.Context, in *ApplyInput) (*applyOutput, error) {
 		result, err := a.apply(ctx, *in, true, true)
 		if err != nil {
 			return nil, a.problem(ctx, err)
@@ -77,15 +78,15 @@ func (a *API) declareRoutes(h huma.API) {
 		return &applyOutput{result}, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "list-objects", Method: http.MethodGet, Path: "/api/v1/objects/{kind}",
-		Summary: "Declared objects of one kind, as JSON or by Accept as YAML"}), func(ctx context.Context, in *kindInput) (*huma.StreamResponse, error) {
+		Summary: "Declared objects of one kind, as JSON or by Accept as YAML"}), func(ctx context.Context, in *KindInput) (*huma.StreamResponse, error) {
 		return a.objects(ctx, in.Kind, "")
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "get-object", Method: http.MethodGet, Path: "/api/v1/objects/{kind}/{name}",
-		Summary: "One declared object, as JSON or by Accept as YAML"}), func(ctx context.Context, in *objectInput) (*huma.StreamResponse, error) {
+		Summary: "One declared object, as JSON or by Accept as YAML"}), func(ctx context.Context, in *ObjectInput) (*huma.StreamResponse, error) {
 		return a.objects(ctx, in.Kind, in.Name)
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "delete-object", Method: http.MethodDelete, Path: "/api/v1/objects/{kind}/{name}",
-		Summary: "Delete an object that no other one names", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *objectInput) (*struct{}, error) {
+		Summary: "Delete an object that no other one names", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *ObjectInput) (*struct{}, error) {
 		if err := a.o.Declarer.Delete(ctx, callerOf(ctx).who, in.Kind, in.Name); err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -94,7 +95,7 @@ func (a *API) declareRoutes(h huma.API) {
 }
 
 // apply reads documents and applies them or, with dry, says what would become of them.
-func (a *API) apply(ctx context.Context, in applyInput, dry, diffs bool) (wire.ApplyResult, error) {
+func (a *API) apply(ctx context.Context, in ApplyInput, dry, diffs bool) (wire.ApplyResult, error) {
 	sources, err := readSources(in)
 	if err != nil {
 		return wire.ApplyResult{}, err
@@ -124,7 +125,7 @@ func (a *API) apply(ctx context.Context, in applyInput, dry, diffs bool) (wire.A
 // used before it.
 var yamlTypes = []string{"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"}
 
-func readSources(in applyInput) ([]wire.Source, error) {
+func readSources(in ApplyInput) ([]wire.Source, error) {
 	media, _, err := mime.ParseMediaType(in.ContentType)
 	switch {
 	case err == nil && slices.Contains(yamlTypes, media):

@@ -24,13 +24,13 @@ const heartbeat = 15 * time.Second
 // batch is how many stored events are read at a time.
 const batch = 500
 
-type chooseInput struct {
+type ChooseInput struct {
 	Object string `query:"object" maxLength:"400" doc:"Only events of this object and what lies below it, such as pool/web."`
 	Kind   string `query:"kind" enum:"declared,verdict,admin,decision,publish,proof,warning,system" doc:"Only events of this kind."`
 }
 
 type eventsInput struct {
-	chooseInput
+	ChooseInput
 	Limit  int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The newest so many are returned, oldest first; with after, the oldest so many."`
 	After  int64     `query:"after" minimum:"0" doc:"Only events with a higher id."`
 	Before int64     `query:"before" minimum:"0" doc:"Only events with a lower id."`
@@ -38,7 +38,7 @@ type eventsInput struct {
 }
 
 type streamInput struct {
-	chooseInput
+	ChooseInput
 	After       int64  `query:"after" minimum:"0" doc:"Send stored events with a higher id first."`
 	LastEventID string `header:"Last-Event-ID" maxLength:"20" doc:"As browsers send it on reconnecting; wins over after."`
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"upkeep"
 )
 
 // SocketName is the control socket's name in the data folder.
@@ -25,13 +27,7 @@ const maxConnections = 1024
 // A socket that a dead process left behind is replaced; one that is answered
 // is not.
 func ListenControl(path string) (net.Listener, error) {
-	if conn, err := net.Dial("unix", path); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("control socket %s: another upkeep is listening there", path)
-	} else if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("control socket %s: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeDead(path); err != nil {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
 	// The mode is right from the first moment on only by way of the umask, which
@@ -45,6 +41,28 @@ func ListenControl(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	return listener, nil
+}
+
+// removeDead removes a socket that nobody answers, and nothing else.
+func removeDead(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("something that is no socket is in its place: %w", upkeep.ErrConflict)
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		conn.Close()
+		return fmt.Errorf("another upkeep listens there: %w", upkeep.ErrConflict)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
 }
 
 // Serve answers on listener until ctx ends, then gives running requests a
@@ -69,7 +87,10 @@ func Serve(ctx context.Context, listener net.Listener, handler http.Handler, log
 		}
 		stopped <- err
 	})
-	err := server.Serve(netutil.LimitListener(listener, maxConnections))
+	if listener.Addr().Network() != "unix" { // a limited connection hides its peer
+		listener = netutil.LimitListener(listener, maxConnections)
+	}
+	err := server.Serve(listener)
 	if stop() { // ctx has not ended: Serve failed by itself
 		return err
 	}

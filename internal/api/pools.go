@@ -12,17 +12,17 @@ import (
 	"upkeep/internal/api/wire"
 )
 
-type poolInput struct {
+type PoolInput struct {
 	Name string `path:"name" maxLength:"63"`
 }
 
-type memberInput struct {
-	poolInput
+type MemberInput struct {
+	PoolInput
 	Member string `path:"member" maxLength:"100" doc:"An address, or a glob such as 192.0.2.* as in path.Match."`
 }
 
 type forceInput struct {
-	memberInput
+	MemberInput
 	Body wire.Force
 }
 
@@ -49,7 +49,7 @@ func (a *API) poolRoutes(h huma.API) {
 		return out, nil
 	})
 	huma.Register(h, huma.Operation{OperationID: "get-pool", Method: http.MethodGet, Path: "/api/v1/pools/{name}",
-		Summary: "What a pool is doing now, and why"}, func(ctx context.Context, in *poolInput) (*poolOutput, error) {
+		Summary: "What a pool is doing now, and why"}, func(ctx context.Context, in *PoolInput) (*poolOutput, error) {
 		pool, err := a.o.Observer.Pool(ctx, in.Name)
 		if err != nil {
 			return nil, a.problem(ctx, err)
@@ -57,7 +57,7 @@ func (a *API) poolRoutes(h huma.API) {
 		return &poolOutput{pool}, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "get-budget", Method: http.MethodGet, Path: "/api/v1/pools/{name}/budget",
-		Summary: "The longest a failover of a pool can take, part by part"}), func(ctx context.Context, in *poolInput) (*budgetOutput, error) {
+		Summary: "The longest a failover of a pool can take, part by part"}), func(ctx context.Context, in *PoolInput) (*budgetOutput, error) {
 		budget, err := a.o.Observer.Budget(ctx, in.Name)
 		if err != nil {
 			return nil, a.problem(ctx, err)
@@ -81,7 +81,7 @@ func (a *API) forceRoutes(h huma.API) {
 		return &forcedOutput{wire.Forced{Members: append([]string{}, members...)}}, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "release-member", Method: http.MethodDelete, Path: at + "/force",
-		Summary: "Give members back to their verdicts"}), func(ctx context.Context, in *memberInput) (*forcedOutput, error) {
+		Summary: "Give members back to their verdicts"}), func(ctx context.Context, in *MemberInput) (*forcedOutput, error) {
 		if err := globs(in.Name, in.Member); err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -92,7 +92,7 @@ func (a *API) forceRoutes(h huma.API) {
 		return &forcedOutput{wire.Forced{Members: append([]string{}, members...)}}, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "get-drained", Method: http.MethodGet, Path: at + "/drained",
-		Summary: "Whether a member is out of every answer and every cache"}), func(ctx context.Context, in *memberInput) (*drainedOutput, error) {
+		Summary: "Whether a member is out of every answer and every cache"}), func(ctx context.Context, in *MemberInput) (*drainedOutput, error) {
 		done, waiting, err := a.o.Forcer.Drained(ctx, in.Name, in.Member)
 		if err != nil {
 			return nil, a.problem(ctx, err)

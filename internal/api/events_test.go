@@ -1,0 +1,226 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"upkeep"
+)
+
+// pipes is a listener of connections inside the process, whose time a synctest
+// bubble makes pass.
+type pipes struct {
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+func (p *pipes) dial() net.Conn {
+	here, there := net.Pipe()
+	p.conns <- there
+	return here
+}
+
+// serveBubble serves an API inside a synctest bubble until the returned function is called.
+func serveBubble(t *testing.T, a *API) (*pipes, func()) {
+	p := newPipes()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, p, a.Public(), slog.New(slog.DiscardHandler)) }()
+	return p, func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serving: %v", err)
+		}
+	}
+}
+
+// A client that sends its request a byte now and then is hung up on.
+func TestSlowSendersAreHungUpOn(t *testing.T) {
+	for name, request := range map[string]string{
+		"header": "GET /api/v1/pools HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+		"body": "POST /api/v1/apply HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + testToken +
+			"\r\nContent-Type: application/yaml\r\nContent-Length: 1000000\r\n\r\nkind: ",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, stop := serveBubble(t, newTestAPI(t, &fake{}))
+				defer stop()
+				conn := p.dial()
+				defer conn.Close()
+				go func() {
+					io.WriteString(conn, request)
+					for {
+						time.Sleep(time.Second) // of the bubble's clock
+						if _, err := conn.Write([]byte("x")); err != nil {
+							return
+						}
+					}
+				}()
+				ended := make(chan struct{})
+				go func() { io.Copy(io.Discard, conn); close(ended) }()
+				select {
+				case <-ended:
+				case <-time.After(time.Minute):
+					t.Error("after a minute the connection is still held open")
+				}
+				conn.Close()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// follow opens an event stream and returns its lines.
+func follow(t *testing.T, conn net.Conn, query string, header ...string) *bufio.Scanner {
+	t.Helper()
+	r := httptest.NewRequest("GET", "http://localhost/api/v1/events/stream"+query, nil)
+	r.Header.Set("Authorization", "Bearer "+testToken)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	go r.Write(conn)
+	response, err := http.ReadResponse(bufio.NewReader(conn), r)
+	if err != nil || response.StatusCode != 200 || response.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("opening a stream: %v %+v", err, response)
+	}
+	return bufio.NewScanner(response.Body)
+}
+
+// read returns the next line that starts with one of the prefixes.
+func read(t *testing.T, lines *bufio.Scanner, prefixes ...string) string {
+	t.Helper()
+	for lines.Scan() {
+		for _, prefix := range prefixes {
+			if strings.HasPrefix(lines.Text(), prefix) {
+				return lines.Text()
+			}
+		}
+	}
+	t.Fatalf("the stream ended: %v", lines.Err())
+	return ""
+}
+
+func someEvent(id int64) upkeep.Event {
+	return upkeep.Event{ID: id, Kind: upkeep.EventVerdict, Object: "pool/web/192.0.2.1", What: fmt.Sprint("event ", id)}
+}
+
+func TestStreamResumesWhereItStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		for id := int64(1); id <= 2*batch+10; id++ {
+			f.events = append(f.events, someEvent(id))
+		}
+		p, stop := serveBubble(t, newTestAPI(t, f))
+		defer stop()
+		conn := p.dial()
+		defer conn.Close()
+		lines := follow(t, conn, "?after=1", "Last-Event-ID", "5")
+		for id := int64(6); id <= 2*batch+10; id++ {
+			if got, want := read(t, lines, "id:"), fmt.Sprintf("id: %d", id); got != want {
+				t.Fatalf("%s, want %s", got, want)
+			}
+		}
+		read(t, lines, ": listening")
+		f.happen(someEvent(5000))
+		if got := read(t, lines, "id:"); got != "id: 5000" {
+			t.Errorf("the live event came as %s", got)
+		}
+	})
+}
+
+// A reader that was cut off because it was slow gets what it missed, once.
+func TestStreamCatchesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		p, stop := serveBubble(t, newTestAPI(t, f))
+		defer stop()
+		conn := p.dial()
+		defer conn.Close()
+		lines := follow(t, conn, "?object=pool/web")
+		read(t, lines, ": listening")
+		f.happen(someEvent(1))
+		read(t, lines, "id: 1")
+		f.cutOff()
+		f.happen(someEvent(2))
+		other := someEvent(3)
+		other.Object = "pool/webmail"
+		f.happen(other)
+		read(t, lines, "id: 2")
+		read(t, lines, ": listening")
+		f.happen(someEvent(4))
+		if got := read(t, lines, "id:"); got != "id: 4" {
+			t.Errorf("after catching up comes %s", got)
+		}
+	})
+}
+
+func TestStreamSaysThatItIsAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, stop := serveBubble(t, newTestAPI(t, &fake{}))
+		defer stop()
+		conn := p.dial()
+		defer conn.Close()
+		lines := follow(t, conn, "")
+		began := time.Now()
+		for range 20 { // far longer than any write timeout
+			read(t, lines, ": alive")
+		}
+		if passed := time.Since(began); passed != 20*heartbeat {
+			t.Errorf("20 signs of life came in %s", passed)
+		}
+	})
+}
+
+// A reader that takes nothing any more is let go.
+func TestStreamLetsGoOfWhoDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		p, stop := serveBubble(t, newTestAPI(t, f))
+		defer stop()
+		conn := p.dial()
+		defer conn.Close()
+		read(t, follow(t, conn, ""), ": listening")
+		time.Sleep(heartbeat + writeTimeout + time.Second) // of the bubble's clock; nobody reads
+		synctest.Wait()
+		if _, err := conn.Write([]byte("x")); err == nil {
+			t.Error("the connection is still open")
+		}
+	})
+}
+
+// Two lines in one text must not become two fields of the protocol.
+func TestHostileTextStaysOneEvent(t *testing.T) {
+	w := httptest.NewRecorder()
+	e := someEvent(1)
+	e.What = "x\n\nid: 99\ndata: forged\r\rdata: forged"
+	if err := NewStream(w).Event(e); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(w.Body.String(), "\n"); n != 3 || strings.Contains(w.Body.String(), "\r") {
+		t.Errorf("it became %q", w.Body)
+	}
+}
