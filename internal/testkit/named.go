@@ -3,8 +3,6 @@ package testkit
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -35,8 +33,8 @@ type NamedConfig struct {
 type Named struct {
 	// Dir is the server's folder as the test sees it.
 	Dir string
-	// Addr is where it answers, such as 127.18.7.201:5353: an address of its own
-	// in 127.0.0.0/8, so that servers tell each other apart by address.
+	// Addr is where it answers, a port of 127.0.0.1: named listens on addresses
+	// that an interface has, and of 127.0.0.0/8 that is the one.
 	Addr string
 	// RNDC is the command that controls it, program first.
 	RNDC []string
@@ -64,9 +62,9 @@ func StartNamed(t testing.TB, c NamedConfig) *Named {
 		t.Fatal(err)
 	}
 	n := &Named{Dir: dir, config: c}
-	ip := loopback()
-	port, control := freePortOf(t, ip), freePortOf(t, ip)
-	n.Addr = netip.AddrPortFrom(ip, port).String()
+	const ip = "127.0.0.1"
+	port, control := FreePort(t), FreePort(t)
+	n.Addr = fmt.Sprintf("%s:%d", ip, port)
 	n.RNDC = []string{"rndc", "-c", filepath.Join(dir, "rndc.conf")}
 
 	const key = `key "rndc" { algorithm hmac-sha256; secret "dXBrZWVwLXRlc3Qta2V5LXVwa2VlcC10ZXN0LWtleQ=="; };` + "\n"
@@ -76,13 +74,12 @@ func StartNamed(t testing.TB, c NamedConfig) *Named {
 	directory "{dir}/";
 	pid-file "{dir}/named.pid"; session-keyfile "{dir}/session.key"; lock-file none;
 	listen-on port %d { %s; }; listen-on-v6 { none; };
-	query-source address %s; notify-source %s; transfer-source %s;
 	recursion no; dnssec-validation no; empty-zones-enable no; notify explicit;
 	%s
 };
 controls { inet %s port %d allow { 127.0.0.0/8; } keys { "rndc"; }; };
 %s
-`, port, ip, ip, ip, ip, c.Options, ip, control, c.Config))
+`, port, ip, c.Options, ip, control, c.Config))
 	for name, text := range c.Files {
 		n.Write(t, name, text)
 	}
@@ -112,6 +109,10 @@ func (n *Named) start(t testing.TB) {
 		}
 		return strings.Contains(log, " running\n"), log
 	})
+	// named runs on when its port is taken, and answers nothing.
+	if log := n.process.Log(); !strings.Contains(log, "listening on IPv4 interface") {
+		t.Fatalf("named does not listen on %s:\n%s", n.Addr, log)
+	}
 }
 
 // inside is the folder as named sees it.
@@ -166,29 +167,4 @@ func (n *Named) Control(t testing.TB, args ...string) string {
 		t.Fatalf("rndc %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
-}
-
-// loopback picks an address of 127.0.0.0/8 that no other test is likely to use.
-func loopback() netip.Addr {
-	n := rand.Uint32N(1<<24 - 1<<17)
-	return netip.AddrFrom4([4]byte{127, byte(1 + n>>16), byte(n >> 8), byte(1 + n%250)})
-}
-
-func freePortOf(t testing.TB, ip netip.Addr) uint16 {
-	t.Helper()
-	for range 20 {
-		tcp, err := net.Listen("tcp4", netip.AddrPortFrom(ip, 0).String())
-		if err != nil {
-			t.Fatalf("finding a free port of %s: %v", ip, err)
-		}
-		addr := tcp.Addr().(*net.TCPAddr).AddrPort()
-		udp, err := net.ListenPacket("udp4", addr.String())
-		_ = tcp.Close() // it was bound only to learn the port
-		if err == nil {
-			_ = udp.Close()
-			return addr.Port()
-		}
-	}
-	t.Fatalf("finding a free port of %s: none was free for both TCP and UDP", ip)
-	return 0
 }

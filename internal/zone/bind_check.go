@@ -1,0 +1,272 @@
+package zone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"upkeep"
+)
+
+// bindPlace is where one zone's files lie. All paths are real ones, as seen
+// from outside a chroot.
+type bindPlace struct {
+	chroot     string // "" or absolute
+	includeDir string
+	zoneFile   string // "" when it was not given
+}
+
+// newBindPlace takes the paths of a publisher apart. With a chroot, a path below
+// it is a real one, and any other is one as named sees it: both are in use, and
+// no path can be both.
+func newBindPlace(p upkeep.Publisher) bindPlace {
+	place := bindPlace{}
+	if p.Chroot != "" {
+		place.chroot = filepath.Clean(p.Chroot)
+	}
+	place.includeDir = place.outside(p.IncludeDir)
+	if p.ZoneFile != "" {
+		place.zoneFile = place.outside(p.ZoneFile)
+	}
+	if dir, err := filepath.EvalSymlinks(place.includeDir); err == nil {
+		place.includeDir = dir
+	}
+	return place
+}
+
+// outside is the real path of one that may be as named sees it.
+func (p bindPlace) outside(path string) string {
+	path = filepath.Clean(path)
+	if p.chroot == "" || path == p.chroot || strings.HasPrefix(path, strings.TrimSuffix(p.chroot, "/")+"/") {
+		return path
+	}
+	return filepath.Join(p.chroot, path)
+}
+
+// inside is the path by which named knows a real one.
+func (p bindPlace) inside(path string) string {
+	if rest, below := strings.CutPrefix(path, strings.TrimSuffix(p.chroot, "/")+"/"); p.chroot != "" && below {
+		return "/" + rest
+	}
+	return path
+}
+
+// named is the real path of one that named was given by an $INCLUDE in file: a
+// relative one counts from named's working directory, which is taken to be the
+// nearest directory above the file from which there is such a file.
+func (p bindPlace) named(path, file string) string {
+	if filepath.IsAbs(path) {
+		return p.outside(path)
+	}
+	for dir := filepath.Dir(file); ; dir = filepath.Dir(dir) {
+		candidate := filepath.Join(dir, path)
+		if p.isInclude(candidate) != "" || exists(candidate) {
+			return candidate
+		}
+		if dir == p.chroot || dir == "/" || dir == "." {
+			return filepath.Join(filepath.Dir(file), path)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// isInclude returns which of upkeep's two files the path is, if any. It does
+// not have to exist yet.
+func (p bindPlace) isInclude(path string) string {
+	dir, name := filepath.Split(path)
+	if name != SOAInclude && name != IPsInclude {
+		return ""
+	}
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved
+	}
+	if filepath.Clean(dir) != p.includeDir {
+		return ""
+	}
+	return name
+}
+
+// assembly is a zone put together in a private directory as it would be after a
+// publish, with every path made one that can be read from outside a chroot.
+type assembly struct {
+	place bindPlace
+	dir   string
+	main  string            // the assembled zone file
+	swaps map[string]string // upkeep's files to their candidate texts
+	seen  map[string]bool   // which of upkeep's files the zone includes
+	names []string          // pairs of assembled and real path, for messages
+	count int
+}
+
+// maxIncludeDepth bounds include files that include each other.
+const maxIncludeDepth = 16
+
+// maxZoneFile bounds the zone files that are assembled, in bytes.
+const maxZoneFile = 1 << 30
+
+// assemble puts the zone together. Remove the directory afterwards, also after
+// an error.
+func assemble(place bindPlace, ips, soa []byte) (_ *assembly, err error) {
+	dir, err := os.MkdirTemp("", "upkeep-check-")
+	if err != nil {
+		return nil, fmt.Errorf("making a directory to check the zone in: %w", err)
+	}
+	a := &assembly{place: place, dir: dir, swaps: map[string]string{}, seen: map[string]bool{}}
+	for name, text := range map[string][]byte{IPsInclude: ips, SOAInclude: soa} {
+		path := filepath.Join(dir, name)
+		a.swaps[name] = path
+		a.names = append(a.names, path, filepath.Join(place.includeDir, name))
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			return a, fmt.Errorf("assembling the zone to check it: %w", err)
+		}
+	}
+	a.main, err = a.file(place.zoneFile, 0)
+	return a, err
+}
+
+func (a *assembly) remove() {
+	if a != nil {
+		_ = os.RemoveAll(a.dir) // a private temporary directory
+	}
+}
+
+// file returns the path of a copy of the file in which includes are replaced,
+// or of the file itself where there are none.
+func (a *assembly) file(path string, depth int) (string, error) {
+	if depth > maxIncludeDepth {
+		return "", fmt.Errorf("reading zone file %s: include files nest more than %d deep", path, maxIncludeDepth)
+	}
+	text, err := readZoneFile(path)
+	if err != nil {
+		return "", err
+	}
+	m, err := cutMaster(text)
+	if err != nil {
+		return "", fmt.Errorf("reading zone file %s: %w", path, err)
+	}
+	var out []byte
+	done := 0
+	for _, e := range m.entries {
+		if m.directive(e) != "$INCLUDE" || len(e.words) < 2 {
+			continue
+		}
+		target, err := a.include(m.value(e.words[1]), path, depth)
+		if err != nil {
+			return "", err
+		}
+		out = append(out, text[done:e.words[1].start]...)
+		out = append(out, `"`+target+`"`...)
+		done = e.words[1].end
+	}
+	if done == 0 {
+		return path, nil
+	}
+	out = append(out, text[done:]...)
+	a.count++
+	copied := filepath.Join(a.dir, fmt.Sprintf("zone%04d", a.count))
+	a.names = append(a.names, copied, path)
+	return copied, os.WriteFile(copied, out, 0o600)
+}
+
+func (a *assembly) include(name, file string, depth int) (string, error) {
+	path := a.place.named(name, file)
+	if own := a.place.isInclude(path); own != "" {
+		a.seen[own] = true
+		return a.swaps[own], nil
+	}
+	return a.file(path, depth+1)
+}
+
+func readZoneFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading zone file: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxZoneFile {
+		return nil, fmt.Errorf("reading zone file %s: it is not a regular file of at most %d bytes", path, maxZoneFile)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading zone file: %w", err)
+	}
+	return text, nil
+}
+
+// includesBoth returns an error unless the zone includes both of upkeep's files.
+func (a *assembly) includesBoth() error {
+	var lacking []string
+	for _, name := range []string{SOAInclude, IPsInclude} {
+		if !a.seen[name] {
+			lacking = append(lacking, fmt.Sprintf("$INCLUDE %q", a.place.inside(filepath.Join(a.place.includeDir, name))))
+		}
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	return upkeep.WithHint(fmt.Errorf("zone file %s has no line %s, so nothing published would reach the zone", a.place.zoneFile, strings.Join(lacking, " and no line ")),
+		"let upkeep put the lines in: upkeep zone adopt "+a.place.zoneFile+" --pool NAME")
+}
+
+// defaultCheckzone leaves names outside the zone alone: looking them up could
+// take long and says nothing of this zone. It is what named itself checks.
+var defaultCheckzone = []string{"named-checkzone", "-i", "local"}
+
+// errNoChecker means that named-checkzone is not installed; it was not named by
+// the operator either.
+var errNoChecker = errors.New("named-checkzone is not installed: zones are published without being checked before")
+
+// checkError is what named-checkzone says of a zone.
+type checkError struct{ said string }
+
+func (e *checkError) Error() string { return "named-checkzone: " + e.said }
+
+// check runs named-checkzone on the assembled zone. A *checkError says that the
+// zone is bad; any other error that it could not be checked.
+func (a *assembly) check(ctx context.Context, argv []string, zone string) error {
+	byDefault := len(argv) == 0
+	if byDefault {
+		argv = defaultCheckzone
+	}
+	out, err := run(ctx, slices.Concat(argv, []string{zone, a.main})...)
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case byDefault && errors.Is(err, exec.ErrNotFound):
+		return errNoChecker
+	case errors.As(err, &exit) && exit.ExitCode() == 1:
+		return &checkError{a.message(out)}
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, exec.ErrNotFound):
+		return upkeep.WithHint(fmt.Errorf("running %s: %w", strings.Join(argv, " "), err), "checkzone of the publisher must name a program that exists")
+	}
+	return fmt.Errorf("running %s: %w: %s", strings.Join(argv, " "), err, a.message(out))
+}
+
+// message makes one line of the errors in the output, with real paths.
+func (a *assembly) message(out string) string {
+	out = strings.NewReplacer(a.names...).Replace(out)
+	var said []string
+	for line := range strings.Lines(out) {
+		if line = strings.TrimSpace(line); line != "" && !strings.Contains(line, "warning:") {
+			said = append(said, line)
+		}
+	}
+	const shown = 4
+	if more := len(said) - shown; more > 0 {
+		said = append(said[:shown], fmt.Sprintf("and %d more lines", more))
+	}
+	if len(said) == 0 {
+		return "no message"
+	}
+	return strings.Join(said, "; ")
+}
