@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/uptrace/bun"
 
@@ -75,15 +74,11 @@ const maxText = 4 << 10
 // clean makes a text fit for both databases: PostgreSQL refuses NUL and bytes
 // that are not UTF-8.
 func clean(s string) string {
-	cut := len(s) > maxText
-	if cut {
-		s = s[:maxText]
-		for len(s) > 0 && !utf8.RuneStart(s[len(s)-1]) {
-			s = s[:len(s)-1]
-		}
-		s = s[:len(s)-1] + "..."
+	end := ""
+	if len(s) > maxText {
+		s, end = s[:maxText], "..." // a rune that is cut through becomes U+FFFD
 	}
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD") + end
 }
 
 // MaxEvents is how many events one call of [Store.Events] returns at most.

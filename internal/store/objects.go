@@ -125,7 +125,7 @@ func (c Change) validate() error {
 	seen := map[Ref]bool{}
 	once := func(ref Ref) {
 		if seen[ref] {
-			broken = append(broken, upkeep.FieldError{Field: ref.String(), Rule: "stands in the change twice"})
+			broken = append(broken, upkeep.FieldError{Object: ref.String(), Rule: "stands in the change twice"})
 		}
 		seen[ref] = true
 	}
@@ -133,7 +133,7 @@ func (c Change) validate() error {
 		ref := RefOf(object)
 		once(ref)
 		for _, field := range object.Validate() {
-			field.Field = ref.String() + ": " + field.Field
+			field.Object = ref.String()
 			broken = append(broken, field)
 		}
 	}
@@ -277,7 +277,7 @@ func (p *plan) checkAll() error {
 	for _, conflict := range upkeep.CheckAll(after) {
 		ref := RefOf(conflict.Object)
 		if !known[rule{ref, conflict.FieldError}] {
-			conflict.Field = ref.String() + ": " + conflict.Field
+			conflict.FieldError.Object = ref.String()
 			broken = append(broken, conflict.FieldError)
 		}
 	}

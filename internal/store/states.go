@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/uptrace/bun"
 )
@@ -51,16 +52,18 @@ func (s *Store) LoadStates(ctx context.Context, prefix string) (map[string][]byt
 	}
 	states := make(map[string][]byte, len(rows))
 	for _, row := range rows {
-		states[row.Key] = row.Value
+		if strings.HasPrefix(row.Key, prefix) {
+			states[row.Key] = row.Value
+		}
 	}
 	return states, nil
 }
 
-// after is the least ASCII text that follows everything beginning with prefix, ""
-// when there is none.
+// after is the least text that follows everything beginning with prefix, "" where
+// that takes more than raising the last letter: keys are ASCII in practice.
 func after(prefix string) string {
 	last := len(prefix) - 1
-	if prefix[last] >= 0x7e {
+	if prefix[last] >= 0x7f {
 		return ""
 	}
 	return prefix[:last] + string(rune(prefix[last]+1))
