@@ -1,0 +1,254 @@
+package main
+
+import (
+	"fmt"
+	"log"
+	"math/rand/v2"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// contender is one way of keeping dead members out of DNS.
+type contender struct {
+	name string
+	// deaths that are measured, and how many times each; 0 is the flag's number.
+	deaths []string
+	n      int
+	// start brings everything up on the stage.
+	start func(s *stage) error
+	// secondary says that the stage has a secondary to be asked as well.
+	secondary bool
+	// fresh contenders are started anew for each kill, since they would take
+	// longer to put a member back than to start; at once, all kills in parallel.
+	fresh bool
+	// patience is how long a kill may take to show.
+	patience time.Duration
+	// period is the time between two checks: a kill comes at a random point of it.
+	period time.Duration
+	// note goes below the table.
+	note string
+}
+
+// result is what was measured of a contender.
+type result struct {
+	contender contender
+	kills     map[string][]time.Duration // by death
+	missed    map[string]int             // kills that never showed
+	lag       []time.Duration            // of the secondary behind the primary
+	removals  int                        // at 20 % loss, in a minute, of three members
+	lossTime  time.Duration
+	open      [3]string // answers with 1, 2, 3 members down
+	err       error
+}
+
+func (r *result) run(o options) error {
+	r.kills, r.missed = map[string][]time.Duration{}, map[string]int{}
+	if o.parts["kill"] {
+		for _, death := range r.contender.deaths {
+			if err := r.runKills(o, death); err != nil {
+				return fmt.Errorf("%s: %w", death, err)
+			}
+		}
+	}
+	if o.parts["loss"] {
+		if err := r.onStage(o, "loss", func(s *stage, p *poller) error { return r.loss(o, s, p) }); err != nil {
+			return fmt.Errorf("measuring at 20 %% loss: %w", err)
+		}
+	}
+	if o.parts["open"] {
+		if err := r.onStage(o, "open", r.failOpen); err != nil {
+			return fmt.Errorf("taking all members down: %w", err)
+		}
+	}
+	return nil
+}
+
+// unsafe is what has a meaning in some server's configuration or in a path.
+var unsafe = regexp.MustCompile(`[^A-Za-z0-9]+`)
+
+// onStage brings the contender up on a stage of its own and calls f once all
+// members are answered.
+func (r *result) onStage(o options, name string, f func(*stage, *poller) error) error {
+	s, err := newStage(filepath.Join(o.work, unsafe.ReplaceAllString(r.contender.name+" "+name, "-")), o.upkeep)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for _, m := range s.members {
+		if err := m.revive(); err != nil {
+			return err
+		}
+	}
+	if err := r.contender.start(s); err != nil {
+		return fmt.Errorf("%w\n%s", err, s.logs())
+	}
+	p := poll(s.client, s.dns.Addr.String()+":53", 2*time.Millisecond)
+	defer p.stop()
+	if err := await("all members answered", time.Minute, func() bool { return p.answers(s.addresses()...) || s.ended() }); err != nil || s.ended() {
+		return fmt.Errorf("starting: %w\n%s", err, s.logs())
+	}
+	if err := f(s, p); err != nil {
+		return fmt.Errorf("%w\n%s", err, s.logs())
+	}
+	return nil
+}
+
+// logs is what the contender's programs wrote last.
+func (s *stage) logs() string {
+	b := &strings.Builder{}
+	for _, p := range s.processes {
+		text := p.Log()
+		fmt.Fprintf(b, "--- %d\n%s\n", p.PID(), text[max(0, len(text)-3000):])
+	}
+	return b.String()
+}
+
+func (r *result) runKills(o options, death string) error {
+	n := o.n
+	if r.contender.n != 0 {
+		n = min(n, r.contender.n)
+	}
+	if !r.contender.fresh {
+		return r.onStage(o, death, func(s *stage, p *poller) error {
+			for i := range n {
+				if err := r.kill(s, p, death, s.members[i%len(s.members)]); err != nil {
+					return fmt.Errorf("kill %d: %w", i+1, err)
+				}
+			}
+			return nil
+		})
+	}
+	errs := make(chan error, n)
+	outcomes := make([]result, n)
+	for i := range n {
+		one := &outcomes[i]
+		*one = result{contender: r.contender, kills: map[string][]time.Duration{}, missed: map[string]int{}}
+		go func() {
+			errs <- one.onStage(o, fmt.Sprintf("%s %d", death, i), func(s *stage, p *poller) error {
+				return one.kill(s, p, death, s.members[0])
+			})
+		}()
+	}
+	var last error
+	for range n {
+		if err := <-errs; err != nil {
+			last = err
+		}
+	}
+	for _, one := range outcomes {
+		r.kills[death] = append(r.kills[death], one.kills[death]...)
+		r.missed[death] += one.missed[death]
+	}
+	return last
+}
+
+// quiet is how long the zone is left alone before a kill: longer than BIND's
+// notify-delay, so that a secondary hears of the change at once, and long enough
+// for an adaptive detector to see the member answer again.
+const quiet = 6 * time.Second
+
+// kill kills a member at a random point of the contender's period, and measures
+// the time until the primary answers without it.
+func (r *result) kill(s *stage, p *poller, death string, m *member) error {
+	var second *poller
+	if r.contender.secondary {
+		second = poll(s.client, s.secondary.Addr.String()+":53", 2*time.Millisecond)
+		defer second.stop()
+	}
+	<-time.After(quiet + rand.N(max(r.contender.period, time.Millisecond)))
+	begin := time.Now() // before the act: what the act takes counts
+	if err := deaths[death](m); err != nil {
+		return err
+	}
+	addr := m.host.Addr
+	if err := await("gone", r.contender.patience, func() bool { return !p.leftAt(addr, begin).IsZero() }); err != nil {
+		r.missed[death]++
+	} else {
+		gone := p.leftAt(addr, begin)
+		r.kills[death] = append(r.kills[death], gone.Sub(begin))
+		if second != nil {
+			if err := await("gone from the secondary", 10*time.Second, func() bool { return !second.leftAt(addr, begin).IsZero() }); err != nil {
+				return err
+			}
+			r.lag = append(r.lag, second.leftAt(addr, begin).Sub(gone))
+		}
+		log.Printf("%s, %s: %s", r.contender.name, death, gone.Sub(begin).Round(time.Millisecond))
+	}
+	if r.contender.fresh {
+		return nil
+	}
+	if err := m.revive(); err != nil {
+		return err
+	}
+	return await("the member answered again", 5*time.Minute, func() bool { return p.answers(addr) })
+}
+
+// loss counts the removals of living members while a fifth of the packets to
+// them, or of the beats from them, is lost.
+func (r *result) loss(o options, s *stage, p *poller) error {
+	r.lossTime = time.Minute
+	if o.quick {
+		r.lossTime = 10 * time.Second
+	}
+	<-time.After(quiet)
+	before := p.removals()
+	for _, m := range s.members {
+		to, from := 0.2, 0.0
+		if m.beat != nil {
+			to, from = from, to
+		}
+		if err := m.host.Lose(to, from); err != nil {
+			return err
+		}
+	}
+	<-time.After(r.lossTime)
+	r.removals = p.removals() - before
+	return nil
+}
+
+// failOpen takes down one member after the other and notes what is answered
+// when nothing has changed for a while.
+func (r *result) failOpen(s *stage, p *poller) error {
+	death := r.contender.deaths[0]
+	for i, m := range s.members {
+		<-time.After(quiet)
+		if err := deaths[death](m); err != nil {
+			return err
+		}
+		// The last death may change nothing, or change the answer back to all.
+		<-time.After(r.contender.patience)
+		r.open[i] = s.describe(p.answer(), i+1)
+	}
+	return nil
+}
+
+// describe says which of the members an answer holds.
+func (s *stage) describe(answer []netip.Addr, down int) string {
+	dead, alive := 0, 0
+	for i, m := range s.members {
+		for _, addr := range answer {
+			if addr != m.host.Addr {
+				continue
+			}
+			if i < down {
+				dead++
+			} else {
+				alive++
+			}
+		}
+	}
+	switch {
+	case len(answer) == 0:
+		return "nothing"
+	case dead == 0:
+		return fmt.Sprintf("%d alive", alive)
+	case alive == 0 && dead < len(s.members):
+		return fmt.Sprintf("%d dead", dead)
+	case dead+alive == len(s.members):
+		return "all"
+	}
+	return fmt.Sprintf("%d alive, %d dead", alive, dead)
+}
