@@ -59,16 +59,7 @@ func (q query) once(ctx context.Context, network string, timeout time.Duration) 
 	m.SetQuestion(dns.Fqdn(q.name), q.qtype)
 	m.RecursionDesired = false
 	m.SetEdns0(udpSize, false)
-	// A Conn would keep the last TSIG MAC, so that its second signed message
-	// fails: a client per message.
-	client := &dns.Client{Net: network, Timeout: timeout, UDPSize: udpSize}
-	if !q.key.IsZero() {
-		m.SetTsig(q.key.Name, q.key.Algorithm, tsigFudge, time.Now().Unix())
-		client.TsigSecret = q.key.Secrets()
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	answer, _, err := client.ExchangeContext(ctx, m, q.server)
+	answer, err := exchange(ctx, m, q.server, network, timeout, q.key)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +69,28 @@ func (q query) once(ctx context.Context, network string, timeout time.Duration) 
 		return nil, errors.New("the answer is to another question")
 	}
 	return answer, nil
+}
+
+// exchange sends one message, signed when there is a key, and returns what came
+// back. An answer that says why the signature was refused is a *tsigError.
+func exchange(ctx context.Context, m *dns.Msg, server, network string, timeout time.Duration, key Key) (*dns.Msg, error) {
+	// A Conn would keep the last TSIG MAC, so that its second signed message
+	// fails: a client per message.
+	client := &dns.Client{Net: network, Timeout: timeout, UDPSize: udpSize}
+	if !key.IsZero() {
+		m = m.Copy()
+		m.SetTsig(key.Name, key.Algorithm, tsigFudge, time.Now().Unix())
+		client.TsigSecret = key.Secrets()
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	answer, _, err := client.ExchangeContext(ctx, m, server)
+	if answer != nil && !key.IsZero() {
+		if refused := tsigRefusal(answer, key); refused != nil {
+			return answer, refused
+		}
+	}
+	return answer, err
 }
 
 // noAnswer puts in plain words what the network says of a server that does not

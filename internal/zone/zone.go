@@ -25,6 +25,10 @@ type AddressSet struct {
 	Owner     string        // as declared: "@", "*", "www"
 	TTL       time.Duration // in whole seconds
 	Addresses []netip.Addr
+	// Members are all addresses that the pool may come to publish here. The
+	// update publisher takes a record set over, at first or after somebody else
+	// changed it, only when it holds nothing but members.
+	Members []netip.Addr
 }
 
 // Content is everything that a zone shall hold beside its SOA serial.
@@ -67,6 +71,7 @@ func (c Content) Normal() (Content, error) {
 		// one is the promise that both writers can keep.
 		whole.TTL = min(whole.TTL, set.TTL)
 		whole.Addresses = append(whole.Addresses, set.Addresses...)
+		whole.Members = append(whole.Members, set.Members...)
 	}
 	normal := Content{Zone: c.Zone}
 	for _, set := range joined {
