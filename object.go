@@ -78,8 +78,8 @@ type Conflict struct {
 
 // CheckAll returns the rules broken between declared things, the whole set as
 // it would be after a change: zones that pools name must exist, two writers
-// must not claim one name, and a member is not checked by a name that upkeep
-// itself publishes.
+// must not claim one name, a member is not checked by a name that upkeep itself
+// publishes, and zones that share include files have the same content.
 func CheckAll(objects []Object) []Conflict {
 	c := conflicts{zones: map[string]Zone{}, owners: map[string]string{}}
 	for _, object := range objects {
@@ -99,6 +99,7 @@ func CheckAll(objects []Object) []Conflict {
 			c.checkPool(pool)
 		}
 	}
+	c.checkShared(objects)
 	return c.found
 }
 

@@ -3,6 +3,7 @@ package upkeep
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,12 +53,16 @@ type Publisher struct {
 	AllowTransfer []netip.Prefix `json:"allow_transfer,omitempty"`
 	TSIG          string         `json:"tsig,omitempty"`
 
-	// bind: IncludeDir holds soa.include and ips.include; ZoneFile includes
-	// them. Chroot is prefixed to paths that named sees. RNDC and Checkzone are
-	// commands, program first.
+	// bind: IncludeDir holds soa.include and ips.include, which ZoneFile
+	// includes; any number of zones may include the same two files. With Chroot,
+	// the directory that named has for its root (named -t), both paths may be
+	// given as they are or as named sees them: see [Publisher.RealPath]. View is
+	// needed where the zone is in several views. RNDC and Checkzone are commands,
+	// program first.
 	ZoneFile   string   `json:"zone_file,omitempty"`
 	IncludeDir string   `json:"include_dir,omitempty"`
 	Chroot     string   `json:"chroot,omitempty"`
+	View       string   `json:"view,omitempty"`
 	RNDC       []string `json:"rndc,omitempty"`
 	Checkzone  []string `json:"checkzone,omitempty"`
 
@@ -75,6 +80,7 @@ var publisherFields = map[string][]string{
 	"zone_file":      {PublishBind},
 	"include_dir":    {PublishBind},
 	"chroot":         {PublishBind},
+	"view":           {PublishBind},
 	"rndc":           {PublishBind},
 	"checkzone":      {PublishBind},
 	"server":         {PublishBind, PublishUpdate},
@@ -207,7 +213,7 @@ func (p Publisher) validate(r *rules, at string) {
 	}
 	given := map[string]bool{
 		"secondaries": len(p.Secondaries) > 0, "allow_transfer": len(p.AllowTransfer) > 0, "tsig": p.TSIG != "",
-		"zone_file": p.ZoneFile != "", "include_dir": p.IncludeDir != "", "chroot": p.Chroot != "",
+		"zone_file": p.ZoneFile != "", "include_dir": p.IncludeDir != "", "chroot": p.Chroot != "", "view": p.View != "",
 		"rndc": len(p.RNDC) > 0, "checkzone": len(p.Checkzone) > 0, "server": p.Server != "", "key": p.Key != "",
 	}
 	for field, is := range given {
@@ -228,6 +234,14 @@ func (p Publisher) validate(r *rules, at string) {
 		if p.IncludeDir == "" {
 			r.add(at+".include_dir", nil, "is required: the directory of soa.include and ips.include")
 		}
+		if p.View != "" && !viewName.MatchString(p.View) {
+			r.add(at+".view", p.View, "must be the name of a view: letters, digits, dots, hyphens and underscores")
+		}
+		for field, argv := range map[string][]string{"rndc": p.RNDC, "checkzone": p.Checkzone} {
+			if len(argv) > 0 && argv[0] == "" || slices.ContainsFunc(argv, hasNUL) {
+				r.add(at+"."+field, nil, "must be a command, program first, free of NUL bytes; no shell is involved")
+			}
+		}
 	case PublishUpdate:
 		if p.Server == "" {
 			r.add(at+".server", nil, "is required: the address of the primary")
@@ -240,6 +254,12 @@ func (p Publisher) validate(r *rules, at string) {
 		validateServer(r, at+".server", p.Server)
 	}
 }
+
+// viewName is what the name of a view may be; named allows more, but nothing
+// that rndc could take for an option.
+var viewName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+
+func hasNUL(s string) bool { return strings.ContainsRune(s, 0) }
 
 // validateServer accepts "192.0.2.1:53", "[2001:db8::1]:53", "ns1.example.net:53".
 func validateServer(r *rules, at, server string) {

@@ -121,6 +121,9 @@ func (b *Bind) Publisher(z upkeep.Zone, p upkeep.Publisher) (*BindPublisher, err
 	if pub.server == "" {
 		pub.server = DefaultBindServer
 	}
+	if p.View != "" {
+		pub.view = []string{"IN", p.View}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	dir, exists := b.dirs[place.includeDir]

@@ -17,16 +17,14 @@ import (
 // bindPlace is where one zone's files lie. All paths are real ones, as seen
 // from outside a chroot.
 type bindPlace struct {
+	publisher  upkeep.Publisher
 	chroot     string // "" or absolute
 	includeDir string
 	zoneFile   string // "" when it was not given
 }
 
-// newBindPlace takes the paths of a publisher apart. With a chroot, a path below
-// it is a real one, and any other is one as named sees it: both are in use, and
-// no path can be both.
 func newBindPlace(p upkeep.Publisher) bindPlace {
-	place := bindPlace{}
+	place := bindPlace{publisher: p}
 	if p.Chroot != "" {
 		place.chroot = filepath.Clean(p.Chroot)
 	}
@@ -41,13 +39,7 @@ func newBindPlace(p upkeep.Publisher) bindPlace {
 }
 
 // outside is the real path of one that may be as named sees it.
-func (p bindPlace) outside(path string) string {
-	path = filepath.Clean(path)
-	if p.chroot == "" || path == p.chroot || strings.HasPrefix(path, strings.TrimSuffix(p.chroot, "/")+"/") {
-		return path
-	}
-	return filepath.Join(p.chroot, path)
-}
+func (p bindPlace) outside(path string) string { return filepath.Clean(p.publisher.RealPath(path)) }
 
 // inside is the path by which named knows a real one.
 func (p bindPlace) inside(path string) string {
