@@ -198,3 +198,31 @@ func skipName(p []byte, off int) int {
 	}
 	return -1
 }
+
+// WellFormed reports whether a packet holds as many questions and records as
+// its header says, and nothing behind them. The DNS library reads past both.
+func WellFormed(p []byte) bool {
+	if len(p) < headerLen {
+		return false
+	}
+	off := headerLen
+	for range binary.BigEndian.Uint16(p[4:]) {
+		if off = skipName(p, off); off < 0 || off+4 > len(p) {
+			return false
+		}
+		off += 4
+	}
+	records := 0
+	for i := 6; i < headerLen; i += 2 {
+		records += int(binary.BigEndian.Uint16(p[i:]))
+	}
+	for range records {
+		if off = skipName(p, off); off < 0 || off+10 > len(p) {
+			return false
+		}
+		if off += 10 + int(binary.BigEndian.Uint16(p[off+8:])); off > len(p) {
+			return false
+		}
+	}
+	return off == len(p)
+}

@@ -19,7 +19,7 @@ type limiter struct {
 	rate  int64 // octets a second, 0 for no bound
 	burst int64
 	key   [2]uint64 // of the hash
-	now   int64 // milliseconds
+	now   int64     // milliseconds
 	slots []allowance
 }
 
