@@ -122,7 +122,7 @@ func (c *call) stream(records []dns.RR) error {
 			size += dns.Len(records[n])
 			n++
 		}
-		m.Answer, records = records[:n], records[n:]
+		m.Answer, records = answer.Copies(records[:n]), records[n:]
 		packed, err := c.signed.pack(m)
 		if err != nil {
 			return err

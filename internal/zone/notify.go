@@ -269,7 +269,7 @@ func (n *notifier) send(ctx context.Context, t *target, serial uint32) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	m := new(dns.Msg).SetNotify(n.zone.origin)
 	if current, _, _ := n.zone.snapshot(); current != nil {
-		m.Answer = []dns.RR{current.zone.SOA()}
+		m.Answer = []dns.RR{dns.Copy(current.zone.SOA())}
 	}
 	packed, mac := []byte(nil), ""
 	if t.key.IsZero() {

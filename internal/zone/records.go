@@ -99,7 +99,7 @@ func wireWithoutTTL(rr dns.RR) (string, error) {
 
 func wire(rr dns.RR) (string, error) {
 	buf := make([]byte, dns.Len(rr)+256)
-	n, err := dns.PackRR(rr, buf, 0, nil, false)
+	n, err := dns.PackRR(dns.Copy(rr), buf, 0, nil, false) // packing writes into the header
 	if err != nil {
 		return "", fmt.Errorf("packing %s: %w", rr, err)
 	}

@@ -3,6 +3,7 @@ package zone
 import (
 	"context"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,23 @@ func startServer(t testing.TB, o ServerOptions) *Server {
 		}
 	})
 	return s
+}
+
+type testClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *testClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *testClock) Add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
 }
 
 func exampleZone() upkeep.Zone {
@@ -67,8 +85,8 @@ func mustPublish(t testing.TB, p Publisher, c Content) uint32 {
 	return serial
 }
 
-// query asks the server and returns the answer.
-func query(t testing.TB, s *Server, network, name string, qtype uint16) *dns.Msg {
+// ask asks the server and returns the answer.
+func ask(t testing.TB, s *Server, network, name string, qtype uint16) *dns.Msg {
 	t.Helper()
 	client := &dns.Client{Net: network, Timeout: 5 * time.Second}
 	answer, _, err := client.Exchange(new(dns.Msg).SetQuestion(name, qtype), s.Addr().String())
@@ -81,23 +99,23 @@ func query(t testing.TB, s *Server, network, name string, qtype uint16) *dns.Msg
 func TestPublishedContentIsAnswered(t *testing.T) {
 	s := startServer(t, ServerOptions{})
 	for _, network := range []string{"udp", "tcp"} {
-		if got := query(t, s, network, "www.example.test.", dns.TypeA); got.Rcode != dns.RcodeRefused {
+		if got := ask(t, s, network, "www.example.test.", dns.TypeA); got.Rcode != dns.RcodeRefused {
 			t.Errorf("%s: a zone that is not published is answered with %s", network, dns.RcodeToString[got.Rcode])
 		}
 	}
 	p := mustPublisher(t, s, upkeep.Publisher{})
 	serial := mustPublish(t, p, webContent("192.0.2.1", "192.0.2.2", "2001:db8::1"))
 	for _, network := range []string{"udp", "tcp"} {
-		if got := query(t, s, network, "www.example.test.", dns.TypeA); len(got.Answer) != 2 || !got.Authoritative {
+		if got := ask(t, s, network, "www.example.test.", dns.TypeA); len(got.Answer) != 2 || !got.Authoritative {
 			t.Errorf("%s: A is answered with %v", network, got)
 		}
-		if got := query(t, s, network, "www.example.test.", dns.TypeAAAA); len(got.Answer) != 1 {
+		if got := ask(t, s, network, "www.example.test.", dns.TypeAAAA); len(got.Answer) != 1 {
 			t.Errorf("%s: AAAA is answered with %v", network, got)
 		}
-		if got := query(t, s, network, "example.test.", dns.TypeNS); len(got.Answer) != 1 {
+		if got := ask(t, s, network, "example.test.", dns.TypeNS); len(got.Answer) != 1 {
 			t.Errorf("%s: NS is answered with %v", network, got)
 		}
-		got := query(t, s, network, "example.test.", dns.TypeSOA)
+		got := ask(t, s, network, "example.test.", dns.TypeSOA)
 		if len(got.Answer) != 1 || got.Answer[0].(*dns.SOA).Serial != serial {
 			t.Errorf("%s: SOA is answered with %v, want serial %d", network, got, serial)
 		}
@@ -105,33 +123,33 @@ func TestPublishedContentIsAnswered(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := query(t, s, "udp", "www.example.test.", dns.TypeA); got.Rcode != dns.RcodeRefused {
+	if got := ask(t, s, "udp", "www.example.test.", dns.TypeA); got.Rcode != dns.RcodeRefused {
 		t.Errorf("a zone that was given up is answered with %s", dns.RcodeToString[got.Rcode])
 	}
 }
 
 func TestSerialRisesOnChangeOnly(t *testing.T) {
-	now := time.Unix(1795465266, 0)
+	now := &testClock{now: time.Unix(1795465266, 0)}
 	journal := &MemoryJournal{}
-	s := startServer(t, ServerOptions{Journal: journal, Now: func() time.Time { return now }})
+	s := startServer(t, ServerOptions{Journal: journal, Now: now.Now})
 	p := mustPublisher(t, s, upkeep.Publisher{})
 	first := mustPublish(t, p, webContent("192.0.2.1", "192.0.2.2"))
 	if first != 1795465266 {
 		t.Errorf("the first serial is %d, want the time", first)
 	}
-	now = now.Add(time.Hour)
+	now.Add(time.Hour)
 	if again := mustPublish(t, p, webContent("192.0.2.2", "192.0.2.1", "192.0.2.1")); again != first {
 		t.Errorf("the same content got serial %d after %d", again, first)
 	}
-	now = now.Add(-2 * time.Hour)
+	now.Add(-2 * time.Hour)
 	if next := mustPublish(t, p, webContent("192.0.2.2")); next != first+1 {
 		t.Errorf("under a clock that was stepped back the serial is %d, want %d", next, first+1)
 	}
 	// A restarted server goes on where the journal ends, and answers before
 	// anything is published.
-	restarted := startServer(t, ServerOptions{Journal: journal, Now: func() time.Time { return now }})
+	restarted := startServer(t, ServerOptions{Journal: journal, Now: now.Now})
 	p = mustPublisher(t, restarted, upkeep.Publisher{})
-	if got := query(t, restarted, "udp", "www.example.test.", dns.TypeA); len(got.Answer) != 1 {
+	if got := ask(t, restarted, "udp", "www.example.test.", dns.TypeA); len(got.Answer) != 1 {
 		t.Errorf("after a restart the answer is %v", got)
 	}
 	if again := mustPublish(t, p, webContent("192.0.2.2")); again != first+1 {

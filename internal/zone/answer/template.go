@@ -217,7 +217,7 @@ func (e *encoder) data(rr dns.RR) error {
 		return nil
 	}
 	whole := make([]byte, dns.Len(rr)+maxName)
-	end, err := dns.PackRR(rr, whole, 0, nil, false)
+	end, err := dns.PackRR(dns.Copy(rr), whole, 0, nil, false) // packing writes into the header
 	if err != nil {
 		return fmt.Errorf("packing %s: %w", rr, err)
 	}

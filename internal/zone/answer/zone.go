@@ -173,11 +173,12 @@ func reversedLabels(key string) []string {
 // Origin returns the zone's name with a final dot.
 func (z *Zone) Origin() string { return z.nodes[z.origin].name }
 
-// SOA returns the zone's start of authority; it must not be changed.
+// SOA returns the zone's start of authority. It must not be changed, nor packed
+// otherwise than as a copy; see [Copies].
 func (z *Zone) SOA() *dns.SOA { return z.soa }
 
-// Records returns all records, the SOA first and the rest in canonical order;
-// they must not be changed.
+// Records returns all records, the SOA first and the rest in canonical order.
+// They must not be changed, nor packed otherwise than as copies; see [Copies].
 func (z *Zone) Records() []dns.RR { return z.records }
 
 // match says how a name was found.

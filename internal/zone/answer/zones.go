@@ -192,8 +192,22 @@ func (z *Zone) reply(m *dns.Msg, question dns.Question) {
 		return
 	}
 	m.Rcode, m.Authoritative, m.Compress = r.Rcode, r.Authoritative, true
-	m.Answer, m.Ns = r.Answer, r.Authority
-	m.Extra = append(r.Additional[:len(r.Additional):len(r.Additional)], m.Extra...)
+	m.Answer, m.Ns = Copies(r.Answer), Copies(r.Authority)
+	m.Extra = append(Copies(r.Additional), m.Extra...)
+}
+
+// Copies returns records that may be packed: the library writes the length of
+// the data into the header when it packs a record, which shared records do not
+// bear.
+func Copies(records []dns.RR) []dns.RR {
+	if len(records) == 0 {
+		return nil
+	}
+	copies := make([]dns.RR, len(records))
+	for i, rr := range records {
+		copies[i] = dns.Copy(rr)
+	}
+	return copies
 }
 
 // negotiate settles EDNS (RFC 6891): it adds the OPT record to the reply and
