@@ -32,14 +32,14 @@ type notifier struct {
 	zone *primary
 
 	mu      sync.Mutex
-	targets map[string]*target
+	targets map[string]*secondary
 	serial  uint32 // to tell of; 0 for none yet
 	closed  bool
 	running sync.WaitGroup
 }
 
-// target is one secondary.
-type target struct {
+// secondary is one secondary.
+type secondary struct {
 	address string // as declared
 	key     Key
 	wake    chan struct{} // holds one token while there is something to tell
@@ -63,7 +63,7 @@ type SecondaryStatus struct {
 }
 
 func newNotifier(zone *primary) *notifier {
-	return &notifier{zone: zone, targets: map[string]*target{}}
+	return &notifier{zone: zone, targets: map[string]*secondary{}}
 }
 
 // configure starts and stops telling so that exactly the secondaries of the
@@ -85,7 +85,7 @@ func (n *notifier) configure(s settings) {
 			continue
 		}
 		ctx, stop := context.WithCancel(context.Background())
-		t := &target{address: address, key: s.key, wake: make(chan struct{}, 1), stop: stop}
+		t := &secondary{address: address, key: s.key, wake: make(chan struct{}, 1), stop: stop}
 		t.status.Address = address
 		if addr, err := netip.ParseAddrPort(address); err == nil {
 			t.addrs = []netip.Addr{addr.Addr().Unmap()}
@@ -144,7 +144,7 @@ func (n *notifier) statuses() []SecondaryStatus {
 }
 
 // tell runs for as long as the target is a secondary of the zone.
-func (n *notifier) tell(ctx context.Context, t *target) {
+func (n *notifier) tell(ctx context.Context, t *secondary) {
 	n.lookup(ctx, t)
 	again := time.NewTicker(lookupInterval)
 	defer again.Stop()
@@ -165,7 +165,7 @@ func (n *notifier) tell(ctx context.Context, t *target) {
 
 // tellUntilAcknowledged sends NOTIFY with growing pauses. A new change ends the
 // pause.
-func (n *notifier) tellUntilAcknowledged(ctx context.Context, t *target) {
+func (n *notifier) tellUntilAcknowledged(ctx context.Context, t *secondary) {
 	wait, last := notifyPause, uint32(0)
 	for {
 		n.mu.Lock()
@@ -191,7 +191,7 @@ func (n *notifier) tellUntilAcknowledged(ctx context.Context, t *target) {
 }
 
 // note keeps the outcome of one NOTIFY.
-func (n *notifier) note(t *target, serial uint32, err error) {
+func (n *notifier) note(t *secondary, serial uint32, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err != nil {
@@ -235,7 +235,7 @@ func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 
 // lookup finds the addresses of a secondary that is given by name. The last
 // good ones are kept while the name does not resolve.
-func (n *notifier) lookup(ctx context.Context, t *target) {
+func (n *notifier) lookup(ctx context.Context, t *secondary) {
 	host, _, err := net.SplitHostPort(t.address)
 	if err != nil {
 		return
@@ -258,7 +258,7 @@ func (n *notifier) lookup(ctx context.Context, t *target) {
 }
 
 // send sends one NOTIFY and waits for its answer.
-func (n *notifier) send(ctx context.Context, t *target, serial uint32) error {
+func (n *notifier) send(ctx context.Context, t *secondary, serial uint32) error {
 	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
 	defer cancel()
 	conn, err := n.dial(ctx, t.address)

@@ -56,14 +56,14 @@ func NewServer(o ServerOptions) (*Server, error) {
 		o.Now = time.Now
 	}
 	s := &Server{o: o, transfers: make(chan struct{}, maxTransfers), primaries: map[string]*primary{}}
-	listening, err := dnsserver.New(dnsserver.Options{
-		Listen: o.Listen, Handler: (*exchange)(s), Logger: o.Logger,
+	sockets, err := dnsserver.New(dnsserver.Options{
+		Listen: o.Listen, Handler: (*listening)(s), Logger: o.Logger,
 		Amplification: o.Amplification, MaxConns: o.MaxConns,
 	})
 	if err != nil {
 		return nil, err
 	}
-	s.dns = listening
+	s.dns = sockets
 	return s, nil
 }
 

@@ -11,12 +11,12 @@ import (
 	"upkeep/internal/zone/answer"
 )
 
-// exchange is the [Server] as the sockets see it. Queries of the common form
+// listening is the [Server] as the sockets see it. Queries of the common form
 // are answered by copying; the rest is unpacked and dealt with by [call].
-type exchange Server
+type listening Server
 
 // Packet implements [dnsserver.Handler].
-func (e *exchange) Packet(dst, query []byte, from netip.AddrPort, turn uint32) int {
+func (e *listening) Packet(dst, query []byte, from netip.AddrPort, turn uint32) int {
 	s := (*Server)(e)
 	if n := s.zones.Quick(dst, query, true, turn); n > 0 {
 		return n
@@ -36,7 +36,7 @@ func (e *exchange) Packet(dst, query []byte, from netip.AddrPort, turn uint32) i
 var messages = sync.Pool{New: func() any { return new([dns.MaxMsgSize]byte) }}
 
 // Stream implements [dnsserver.Handler].
-func (e *exchange) Stream(query []byte, from netip.AddrPort, send func([]byte) error) error {
+func (e *listening) Stream(query []byte, from netip.AddrPort, send func([]byte) error) error {
 	s := (*Server)(e)
 	turn := uint32(0)
 	if len(query) >= 2 {
