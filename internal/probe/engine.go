@@ -236,6 +236,26 @@ func (e *Engine) remove(gone []*member) {
 	e.locked(looped, e.loop.remove)
 }
 
+// Kick asks keys now, beside their regular slots, which stay where they are.
+// Keys that are being asked at this moment, and those that report by
+// themselves, are left alone.
+func (e *Engine) Kick(keys ...Key) {
+	e.set.Lock()
+	defer e.set.Unlock()
+	members := make([]*member, 0, len(keys))
+	for _, key := range keys {
+		if m := e.members[key]; m != nil && m.gate == nil {
+			members = append(members, m)
+		}
+	}
+	e.locked(members, func(m *member) {
+		if m.phase == idle {
+			e.loop.wheel.set(m, e.loop.clock.now())
+			e.loop.wake(m.due)
+		}
+	})
+}
+
 // Stats returns the counts so far.
 func (e *Engine) Stats() Stats {
 	e.loop.mu.Lock()
