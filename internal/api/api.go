@@ -16,11 +16,12 @@ import (
 
 	"upkeep"
 	"upkeep/internal/store"
+	"upkeep/internal/watch"
 )
 
 // Declarer stores what operators declare.
 type Declarer interface {
-	Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (Applied, error)
+	Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (watch.Applied, error)
 	Delete(ctx context.Context, who, kind, name string) error
 	// Objects returns all objects, those of a kind, or the one of a kind and a name.
 	Objects(ctx context.Context, kind, name string) ([]upkeep.Declared, error)
@@ -47,19 +48,6 @@ type Recorder interface {
 	// Subscribe returns events from now on. The channel is closed by cancel, and
 	// when its reader falls too far behind.
 	Subscribe() (events <-chan upkeep.Event, cancel func())
-}
-
-// Applied is what an apply did, or would do.
-type Applied struct {
-	Changes  []AppliedChange
-	Warnings []string
-}
-
-// AppliedChange is what became of one object; Old is nil when it is new.
-type AppliedChange struct {
-	Action     string
-	Generation int64
-	Old, New   upkeep.Object
 }
 
 // Options are what an API is made of.

@@ -14,6 +14,7 @@ import (
 	"upkeep"
 	"upkeep/internal/api/wire"
 	"upkeep/internal/store"
+	"upkeep/internal/watch"
 )
 
 // fake is control in memory, for what is HTTP's own. That the real parts fit is
@@ -31,15 +32,15 @@ type fake struct {
 	panics  bool
 }
 
-func (f *fake) Apply(_ context.Context, who string, objects []upkeep.Object, dry bool) (Applied, error) {
+func (f *fake) Apply(_ context.Context, who string, objects []upkeep.Object, dry bool) (watch.Applied, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
-		return Applied{}, f.fail
+		return watch.Applied{}, f.fail
 	}
-	var result Applied
+	var result watch.Applied
 	for _, o := range objects {
-		result.Changes = append(result.Changes, AppliedChange{Action: wire.Created, Generation: 1, New: o})
+		result.Changes = append(result.Changes, watch.AppliedChange{Action: wire.Created, Generation: 1, New: o})
 	}
 	if !dry {
 		f.applied = append(f.applied, objects...)

@@ -1,0 +1,133 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"time"
+
+	"upkeep"
+)
+
+// Force puts every member that matches o into its admin state, over the
+// measured verdict and over earlier overrides. It returns the members meant, as
+// pool/address. A pattern that matches no member is refused: it would be a typing error.
+func (w *Watch) Force(ctx context.Context, who string, o upkeep.Override) (members []string, err error) {
+	if members, _, err = w.matching(o.Pool, o.Member); err != nil {
+		return nil, err
+	}
+	o.Who, o.At = who, w.cfg.Now()
+	_, events, err := w.cfg.Store.SetOverride(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return members, w.overridden(ctx, events)
+}
+
+// Release ends every override that was set with the same patterns and returns
+// the members that they match, as pool/address.
+func (w *Watch) Release(ctx context.Context, who, pool, member string) ([]string, error) {
+	members, _, err := w.matching(pool, member)
+	if err != nil {
+		return nil, err
+	}
+	n, events, err := w.cfg.Store.ClearOverrides(ctx, who, pool, member)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, upkeep.WithHint(
+			fmt.Errorf("no admin state was set with pool %s and member %s: %w", pool, member, upkeep.ErrNotFound),
+			"an admin state is ended with the same patterns that it was set with")
+	}
+	return members, w.overridden(ctx, events)
+}
+
+// matching returns the members that two patterns mean.
+func (w *Watch) matching(poolGlob, memberGlob string) (names []string, addresses []netip.Addr, err error) {
+	for field, glob := range map[string]string{"pool": poolGlob, "member": memberGlob} {
+		if _, err := path.Match(glob, ""); err != nil || glob == "" {
+			return nil, nil, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: field, Value: glob, Rule: "must be a name or a pattern such as 192.0.2.*"}}}
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range sortedKeys(w.pools) {
+		p := w.pools[name]
+		if ok, _ := path.Match(poolGlob, name); !ok {
+			continue
+		}
+		for _, m := range p.spec.Members {
+			if ok, _ := path.Match(memberGlob, m.Address.String()); ok {
+				names = append(names, name+"/"+m.Address.String())
+				addresses = append(addresses, m.Address)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil, fmt.Errorf("pool %s has no member %s: %w", poolGlob, memberGlob, upkeep.ErrNotFound)
+	}
+	return names, addresses, nil
+}
+
+// overridden makes changed admin states count.
+func (w *Watch) overridden(ctx context.Context, events []upkeep.Event) error {
+	overrides, err := w.cfg.Store.Overrides(ctx)
+	if err != nil {
+		return err
+	}
+	w.announce(events)
+	w.mu.Lock()
+	w.overrides = overrides
+	for name := range w.pools {
+		w.dirty[name] = true
+	}
+	w.mu.Unlock()
+	w.pending.signal()
+	return nil
+}
+
+// Drained reports whether no name server answers any member that matches any
+// more and the TTL that they were last answered with has run out since. Waiting
+// says what is still missing.
+func (w *Watch) Drained(ctx context.Context, poolName, memberGlob string) (done bool, waiting string, err error) {
+	_, members, err := w.matching(poolName, memberGlob)
+	if err != nil {
+		return false, "", err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.pools[poolName]
+	if p == nil {
+		return false, "", fmt.Errorf("pool %s: %w", poolName, upkeep.ErrNotFound)
+	}
+	now := w.cfg.Now()
+	for _, addr := range members {
+		if waiting := w.stillAnswered(p, addr, now); waiting != "" {
+			return false, waiting, nil
+		}
+	}
+	return true, "", nil
+}
+
+func (w *Watch) stillAnswered(p *pool, addr netip.Addr, now time.Time) string {
+	if slices.Contains(p.decision.Published, addr) {
+		return fmt.Sprintf("%s is still published: %s", addr, p.decision.Reason)
+	}
+	if !w.outEverywhere(p, addr) {
+		return fmt.Sprintf("not every name server answers without %s yet", addr)
+	}
+	gone, known := p.state.Gone[addr]
+	if !known {
+		return "" // was not published within memory
+	}
+	if left := gone.Proven.Add(gone.TTL).Sub(now); !gone.Proven.IsZero() && left > 0 {
+		return fmt.Sprintf("caches may hold %s for another %s", addr, left.Round(time.Second))
+	}
+	if gone.Proven.IsZero() {
+		return fmt.Sprintf("waiting for proof that %s is answered nowhere", addr)
+	}
+	return ""
+}

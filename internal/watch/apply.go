@@ -1,0 +1,218 @@
+package watch
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"upkeep"
+	"upkeep/internal/store"
+	"upkeep/internal/zone"
+)
+
+// Applied is what an apply did, or would do.
+type Applied struct {
+	Changes  []AppliedChange
+	Warnings []string
+}
+
+// AppliedChange is what became of one object; Old is nil when it is new.
+type AppliedChange struct {
+	Action string // store.Created, store.Changed or store.Unchanged
+	// Generation is the object's after the change.
+	Generation int64
+	Old, New   upkeep.Object
+}
+
+// Apply declares objects, all or none. It returns an [upkeep.InvalidError] when
+// the whole of what would then be declared breaks a rule. With dryRun nothing
+// is changed.
+func (w *Watch) Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (Applied, error) {
+	w.declare.Lock()
+	defer w.declare.Unlock()
+	before, err := w.cfg.Store.Objects(ctx)
+	if err != nil {
+		return Applied{}, err
+	}
+	applied, after := compare(before, objects)
+	if err := w.validate(objects, after); err != nil {
+		return Applied{}, err
+	}
+	if dryRun {
+		return applied, nil
+	}
+	return applied, w.commit(ctx, who, store.Change{Put: objects})
+}
+
+// compare says what putting objects over before would change, and returns all
+// that would then be declared.
+func compare(before []upkeep.Declared, objects []upkeep.Object) (Applied, []upkeep.Object) {
+	applied, after := Applied{Warnings: warnings(objects)}, plain(before)
+	for _, object := range objects {
+		change := AppliedChange{Action: store.Created, Generation: 1, New: object}
+		at := slices.IndexFunc(after, func(o upkeep.Object) bool { return same(o, object) })
+		if at < 0 {
+			after = append(after, object)
+			applied.Changes = append(applied.Changes, change)
+			continue
+		}
+		change.Old, change.Action = after[at], store.Changed
+		if at < len(before) { // else it is given twice, which validate refuses
+			change.Generation = before[at].Generation + 1
+		}
+		if equal(change.Old, object) {
+			change.Action = store.Unchanged
+			change.Generation--
+		}
+		after[at] = object
+		applied.Changes = append(applied.Changes, change)
+	}
+	return applied, after
+}
+
+// Delete removes a declared thing; what it published is withdrawn. What others
+// still use is refused with [upkeep.ErrConflict].
+func (w *Watch) Delete(ctx context.Context, who, kind, name string) error {
+	w.declare.Lock()
+	defer w.declare.Unlock()
+	before, err := w.cfg.Store.Objects(ctx)
+	if err != nil {
+		return err
+	}
+	after := slices.DeleteFunc(plain(before), func(o upkeep.Object) bool {
+		return o.ObjectKind() == kind && o.ObjectName() == name
+	})
+	if len(after) == len(before) {
+		return fmt.Errorf("%s %s: %w", kind, name, upkeep.ErrNotFound)
+	}
+	if conflicts := upkeep.CheckAll(after); len(conflicts) > 0 {
+		user := conflicts[0].Object
+		return upkeep.WithHint(
+			fmt.Errorf("deleting %s %s: %s %s still uses it: %w", kind, name, user.ObjectKind(), user.ObjectName(), upkeep.ErrConflict),
+			"change or delete what uses it first")
+	}
+	return w.commit(ctx, who, store.Change{Delete: []store.Ref{{Kind: kind, Name: name}}})
+}
+
+func (w *Watch) commit(ctx context.Context, who string, change store.Change) error {
+	stored, err := w.cfg.Store.Apply(ctx, who, change)
+	if err != nil {
+		return err
+	}
+	w.announce(stored.Events)
+	objects, err := w.cfg.Store.Objects(ctx)
+	if err != nil {
+		return fmt.Errorf("reading back what was stored: %w", err)
+	}
+	if stale := w.rebuild(objects, nil); len(stale) > 0 {
+		if err := w.cfg.Store.DeleteStates(ctx, stale...); err != nil {
+			w.log.Error("forgetting what is not declared any more", "err", err)
+		}
+	}
+	return nil
+}
+
+// validate holds the rules that need more than one document or more than the
+// root's knowledge; objects are the ones given, all is what would be declared.
+func (w *Watch) validate(objects, all []upkeep.Object) error {
+	invalid := &upkeep.InvalidError{}
+	add := func(object upkeep.Object, f upkeep.FieldError) {
+		f.Object = object.ObjectKind() + "/" + object.ObjectName()
+		invalid.Fields = append(invalid.Fields, f)
+	}
+	for i, object := range objects {
+		if slices.ContainsFunc(objects[:i], func(o upkeep.Object) bool { return same(o, object) }) {
+			add(object, upkeep.FieldError{Field: "name", Value: object.ObjectName(), Rule: "is given twice"})
+		}
+		for _, f := range object.Validate() {
+			add(object, f)
+		}
+		switch o := object.(type) {
+		case upkeep.Zone:
+			for _, f := range zone.ValidateRecords(o) {
+				add(o, f)
+			}
+		case upkeep.Pool:
+			for _, f := range w.preflight(o) {
+				add(o, f)
+			}
+		}
+	}
+	if len(invalid.Fields) > 0 {
+		return invalid
+	}
+	for _, conflict := range upkeep.CheckAll(all) {
+		add(conflict.Object, conflict.FieldError)
+	}
+	if len(invalid.Fields) > 0 {
+		return invalid
+	}
+	return nil
+}
+
+// preflight asks the probe engine whether this machine can run the pool's checks.
+func (w *Watch) preflight(p upkeep.Pool) []upkeep.FieldError {
+	var fields []upkeep.FieldError
+	ask := func(field string, c upkeep.Check) {
+		if err := w.cfg.Prober.Preflight(c); err != nil {
+			rule := err.Error()
+			if hint := (*upkeep.HintError)(nil); errors.As(err, &hint) {
+				rule += "; " + hint.Hint
+			}
+			fields = append(fields, upkeep.FieldError{Field: field, Value: c.Type, Rule: rule})
+		}
+	}
+	ask("check.type", p.Check.WithDefaults())
+	if len(p.Policy.Anchors) > 0 {
+		ask("policy.anchors", anchorCheck())
+	}
+	return fields
+}
+
+// Objects returns what is declared, of one kind and of one name where these are
+// not empty. It returns [upkeep.ErrNotFound] when a name was given and is not declared.
+func (w *Watch) Objects(ctx context.Context, kind, name string) ([]upkeep.Declared, error) {
+	objects, err := w.cfg.Store.Objects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	objects = slices.DeleteFunc(objects, func(d upkeep.Declared) bool {
+		return kind != "" && d.Object.ObjectKind() != kind || name != "" && d.Object.ObjectName() != name
+	})
+	if name != "" && len(objects) == 0 {
+		return nil, fmt.Errorf("%s %s: %w", kind, name, upkeep.ErrNotFound)
+	}
+	return objects, nil
+}
+
+func warnings(objects []upkeep.Object) []string {
+	var all []string
+	for _, object := range objects {
+		if warner, can := object.(interface{ Warnings() []string }); can {
+			all = append(all, warner.Warnings()...)
+		}
+	}
+	return all
+}
+
+func plain(declared []upkeep.Declared) []upkeep.Object {
+	objects := make([]upkeep.Object, len(declared))
+	for i, d := range declared {
+		objects[i] = d.Object
+	}
+	return objects
+}
+
+func same(a, b upkeep.Object) bool {
+	return a.ObjectKind() == b.ObjectKind() && a.ObjectName() == b.ObjectName()
+}
+
+// equal compares what would be stored: an empty list and one left out are the same.
+func equal(a, b upkeep.Object) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}

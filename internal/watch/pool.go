@@ -1,0 +1,280 @@
+package watch
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/failover"
+	"upkeep/internal/probe"
+	"upkeep/internal/zone"
+)
+
+// pool is a declared pool at work. Everything in it is guarded by Watch.mu.
+type pool struct {
+	spec       upkeep.Pool // defaults applied
+	generation int64
+	keys       []probe.Key // one per member
+	anchors    []probe.Key
+	state      poolState
+	decision   failover.Decision
+	freeze     failover.Freeze
+}
+
+// poolState is what of a pool survives a restart.
+type poolState struct {
+	Failover  failover.PoolState `json:"failover"`
+	ChangedAt time.Time          `json:"changed_at"`
+	// Gone holds the addresses taken out of DNS and not yet put back.
+	Gone map[netip.Addr]departure `json:"gone,omitempty"`
+	// Took is the failover time of the latest removal that was proven.
+	Took upkeep.Duration `json:"took,omitempty"`
+}
+
+// departure follows one address out of DNS and out of caches.
+type departure struct {
+	At     time.Time     `json:"at"`               // the decision
+	LastOK time.Time     `json:"last_ok,omitzero"` // the last good probe before it
+	TTL    time.Duration `json:"ttl"`              // of the records it stood in
+	Proven time.Time     `json:"proven,omitzero"`  // when the last server answered without it
+}
+
+// decide runs the pure decision on what is known now, and changes nothing.
+func (w *Watch) decide(p *pool, now time.Time) (failover.Decision, failover.Freeze) {
+	for i, anchor := range p.spec.Policy.Anchors {
+		t := w.targets[p.anchors[i]]
+		t.mu.Lock()
+		w.guard.Anchor(anchor, t.detector)
+		t.mu.Unlock()
+	}
+	freeze := w.guard.Freeze(p.spec, now)
+	in := failover.PoolInput{
+		Pool: p.spec, State: p.state.Failover, Now: now,
+		Members: make([]failover.MemberInput, len(p.spec.Members)),
+		Freeze:  freeze.Reason, FreezeFrom: freeze.From,
+	}
+	for i, m := range p.spec.Members {
+		v := w.targets[p.keys[i]].view(now)
+		in.Members[i] = failover.MemberInput{
+			Verdict: v.verdict, Admin: w.admin(p.spec.Name, m.Address), Since: v.since, Reason: v.reason, Next: v.next,
+		}
+	}
+	return failover.Decide(in), freeze
+}
+
+// admin is the admin state of a member: the last override that matches it.
+func (w *Watch) admin(poolName string, address netip.Addr) string {
+	state := upkeep.AdminAuto
+	for _, o := range w.overrides {
+		inPool, _ := path.Match(o.Pool, poolName) // patterns were checked when they were stored
+		isMember, _ := path.Match(o.Member, address.String())
+		if inPool && isMember {
+			state = o.State
+		}
+	}
+	return state
+}
+
+// round acts on all that happened since the last one and returns when to come
+// again without news. What was decided is stored before any publisher hears of
+// it: after a crash the stored set is published again.
+func (w *Watch) round(ctx context.Context) time.Time {
+	changes, turns := w.pending.take()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.cfg.Now()
+	w.corroborate(turns)
+	events := w.verdictEvents(changes)
+	wakeAt, states, zones := time.Time{}, map[string][]byte{}, map[string]bool{}
+	for name, p := range w.pools {
+		due := isDue(p.decision.Wake, now) || isDue(p.freeze.Wake, now)
+		if w.dirty[name] || due {
+			delete(w.dirty, name)
+			events = append(events, w.settle(p, now, states)...)
+			for _, z := range p.spec.Zones {
+				zones[z] = true
+			}
+		}
+		wakeAt = earlier(earlier(wakeAt, p.decision.Wake), p.freeze.Wake)
+	}
+	if len(states) > 0 {
+		if err := w.cfg.Store.SaveStates(ctx, states); err != nil {
+			w.log.Error("storing decisions; publishing them all the same", "err", err)
+		}
+	}
+	for name := range zones {
+		if z := w.zones[name]; z != nil {
+			z.offer(w.content(z.spec))
+		}
+	}
+	w.record(ctx, events...)
+	w.looped = w.cfg.Now()
+	return wakeAt
+}
+
+func isDue(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// settle decides on p; the state that must be stored is put into states.
+func (w *Watch) settle(p *pool, now time.Time, states map[string][]byte) []upkeep.Event {
+	frozen, old := p.freeze.Reason, p.state.Failover.Published
+	d, freeze := w.decide(p, now)
+	p.decision, p.freeze, p.state.Failover = d, freeze, d.State
+	var events []upkeep.Event
+	say := func(what, why string) {
+		events = append(events, upkeep.Event{
+			At: now, Kind: upkeep.EventDecision, Who: "upkeep", Object: "pool/" + p.spec.Name, What: what, Why: why,
+		})
+	}
+	if frozen == "" && p.freeze.Reason != "" {
+		say("frozen: nothing is removed", p.freeze.Reason)
+	} else if frozen != "" && p.freeze.Reason == "" {
+		say("no longer frozen", d.Reason)
+	}
+	if d.Changed {
+		p.state.ChangedAt = now
+		w.depart(p, old, now)
+		say("publishing "+describe(d.Published, len(p.spec.Members)), d.Change)
+	}
+	blob, err := json.Marshal(p.state)
+	if err != nil {
+		w.log.Error("encoding a decision", "pool", p.spec.Name, "err", err)
+	} else {
+		states[poolKey(p.spec.Name)] = blob
+	}
+	return events
+}
+
+func describe(set []netip.Addr, members int) string {
+	if len(set) == 0 {
+		return "no address"
+	}
+	names := make([]string, 0, 8)
+	for i, addr := range set {
+		if i == 8 {
+			names = append(names, fmt.Sprintf("and %d more", len(set)-i))
+			break
+		}
+		names = append(names, addr.String())
+	}
+	return fmt.Sprintf("%d of %d: %s", len(set), members, strings.Join(names, ", "))
+}
+
+// depart notes which addresses left the set, and forgets those that came back.
+func (w *Watch) depart(p *pool, old []netip.Addr, now time.Time) {
+	gone := map[netip.Addr]departure{}
+	for addr, d := range p.state.Gone {
+		if !slices.Contains(p.decision.Published, addr) && now.Sub(d.At) < upkeep.Day*8 {
+			gone[addr] = d
+		}
+	}
+	for _, addr := range old {
+		if slices.Contains(p.decision.Published, addr) {
+			continue
+		}
+		d := departure{At: now, TTL: time.Duration(max(p.spec.TTL, p.spec.DegradedTTL))}
+		if i := slices.IndexFunc(p.spec.Members, func(m upkeep.Member) bool { return m.Address == addr }); i >= 0 {
+			if v := w.targets[p.keys[i]].view(now); v.verdict == upkeep.Down {
+				d.LastOK = v.lastOK
+			}
+		}
+		gone[addr] = d
+	}
+	p.state.Gone = gone
+}
+
+// content is all that upkeep publishes in a zone.
+func (w *Watch) content(z upkeep.Zone) zone.Content {
+	c := zone.Content{Zone: z}
+	for _, name := range sortedKeys(w.pools) {
+		p := w.pools[name]
+		if !slices.Contains(p.spec.Zones, z.Name) {
+			continue
+		}
+		for _, owner := range p.spec.Records {
+			c.Sets = append(c.Sets, zone.AddressSet{
+				Owner: owner, TTL: time.Duration(p.decision.TTL), Addresses: slices.Clone(p.decision.Published),
+			})
+		}
+	}
+	return c
+}
+
+// corroborators is how many other targets are asked at once when one comes
+// under suspicion.
+const corroborators = 8
+
+// kickPause bounds what lossy paths, on which suspicions are frequent, add to
+// the load: corroborators probes in each.
+const kickPause = 200 * time.Millisecond
+
+// corroborate tells the guard which targets began or ceased to fail. For each
+// that began, the anchors of its pools and some other targets are asked at once:
+// by the time the suspicion is decided, it is known whether they fail as well.
+func (w *Watch) corroborate(turns []turn) {
+	began := false
+	for _, turn := range turns {
+		t := w.targets[turn.key]
+		if t == nil {
+			continue // undeclared since
+		}
+		w.guard.Observe(string(turn.key), turn.failing, turn.at)
+		began = began || turn.failing
+		for _, user := range t.users {
+			w.dirty[user.pool] = true
+			if turn.failing {
+				w.cfg.Prober.Kick(w.pools[user.pool].anchors...)
+			}
+		}
+	}
+	now := w.cfg.Now()
+	if !began || now.Sub(w.kicked) < kickPause {
+		return
+	}
+	w.kicked = now
+	others := make([]probe.Key, 0, corroborators)
+	for key := range w.targets { // in random order, so that no target is asked more than others
+		if len(others) == corroborators {
+			break
+		}
+		others = append(others, key)
+	}
+	w.cfg.Prober.Kick(others...)
+}
+
+func (w *Watch) verdictEvents(changes []verdictChange) []upkeep.Event {
+	var events []upkeep.Event
+	for _, c := range changes {
+		t := w.targets[c.key]
+		if t == nil {
+			continue // undeclared since
+		}
+		for _, user := range t.users {
+			w.dirty[user.pool] = true
+			if user.index < 0 {
+				continue // an anchor
+			}
+			address := w.pools[user.pool].spec.Members[user.index].Address
+			events = append(events, upkeep.Event{
+				At: c.at, Kind: upkeep.EventVerdict, Who: "upkeep",
+				Object: "pool/" + user.pool + "/" + address.String(), What: c.verdict.String(), Why: c.why,
+			})
+		}
+	}
+	return events
+}
+
+func poolKey(name string) string     { return "pool/" + name }
+func targetKey(key probe.Key) string { return "target/" + string(key) }

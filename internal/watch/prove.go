@@ -1,0 +1,207 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/zone"
+)
+
+const (
+	// proveFor is how long one round of proof keeps asking a server that is not
+	// in step; it then is reported and the publishers run again.
+	proveFor  = 20 * time.Second
+	proveFast = 5 * time.Millisecond // first pause between two questions to one server
+	proveSlow = time.Second          // last one
+	// alarmAfter is the lag at which a server is reported: twice BIND's
+	// notify-delay, which holds back a second change within five seconds.
+	alarmAfter = 10 * time.Second
+)
+
+// prove asks every name server until it answers what was published, and reports
+// whether all did. It ends early when there is news.
+func (z *zoneRun) prove(ctx context.Context, content zone.Content) bool {
+	ctx, cancel := context.WithTimeout(ctx, proveFor)
+	defer cancel()
+	z.mu.Lock()
+	minimum, was := z.oldestSerial(), z.proven
+	began := z.status.PublishedAt
+	if !was.IsZero() {
+		began = z.w.cfg.Now() // asking again after what was proven before
+	}
+	z.mu.Unlock()
+	var wait sync.WaitGroup
+	for i := range z.spec.Servers {
+		wait.Go(func() { z.proveServer(ctx, i, minimum, content.Sets, began) })
+	}
+	wait.Wait()
+	z.mu.Lock()
+	all := true
+	last := time.Time{}
+	for _, s := range z.status.Servers {
+		all = all && s.InSync
+		if s.AskedAt.After(last) {
+			last = s.AskedAt
+		}
+	}
+	if len(z.spec.Servers) == 0 {
+		last = z.w.cfg.Now()
+	}
+	first := all && was.IsZero()
+	if first {
+		z.proven = last
+	}
+	serial, published := z.status.Serial, z.status.PublishedAt
+	z.mu.Unlock()
+	if first {
+		z.w.provenEverywhere(z, content, last, serial, last.Sub(published))
+	}
+	return all
+}
+
+// oldestSerial is the least that a server may answer: publishers of one zone
+// may stand at different serials. z.mu is held.
+func (z *zoneRun) oldestSerial() uint32 {
+	oldest := z.status.Serial
+	for _, p := range z.status.Publishers {
+		if p.Error == "" && zone.SerialLess(p.Serial, oldest) {
+			oldest = p.Serial
+		}
+	}
+	return oldest
+}
+
+func (z *zoneRun) proveServer(ctx context.Context, i int, serial uint32, sets []zone.AddressSet, began time.Time) {
+	pause := proveFast
+	for {
+		status := zone.Prove(ctx, z.spec.Servers[i], z.spec.Name, serial, sets)
+		if ctx.Err() != nil && !status.InSync {
+			return
+		}
+		lag := z.w.cfg.Now().Sub(began)
+		z.noteServer(ctx, i, status, lag)
+		if status.InSync {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-z.newsNow():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(pause*3/2, proveSlow)
+	}
+}
+
+// newsNow is ready while an offer is pending, without taking it.
+func (z *zoneRun) newsNow() <-chan struct{} {
+	ready := make(chan struct{})
+	if len(z.news) > 0 {
+		close(ready)
+	}
+	return ready
+}
+
+// noteServer keeps what a server answered and raises or ends its alarm.
+func (z *zoneRun) noteServer(ctx context.Context, i int, status upkeep.ServerStatus, lag time.Duration) {
+	z.mu.Lock()
+	before := z.status.Servers[i]
+	status.Address = before.Address
+	status.Lag = before.Lag
+	if status.InSync && !before.InSync {
+		status.Lag = upkeep.Duration(lag)
+	}
+	z.status.Servers[i] = status
+	event := upkeep.Event{At: z.w.cfg.Now(), Kind: upkeep.EventProof, Who: "upkeep", Object: "zone/" + z.spec.Name}
+	was := z.alarmed[status.Address]
+	alarm := !status.InSync && lag > alarmAfter
+	z.alarmed[status.Address] = alarm || was && !status.InSync
+	z.mu.Unlock()
+	switch {
+	case alarm && !was:
+		event.What = "server " + status.Address + " does not answer what was published"
+		event.Why = status.Error
+	case was && status.InSync:
+		event.What = "server " + status.Address + " is in step again"
+	default:
+		return
+	}
+	z.w.record(ctx, event)
+}
+
+// provenEverywhere is called once per content that all servers of a zone answer.
+func (w *Watch) provenEverywhere(z *zoneRun, content zone.Content, at time.Time, serial uint32, lag time.Duration) {
+	w.mu.Lock()
+	if w.zones[z.spec.Name] != z {
+		w.mu.Unlock()
+		return
+	}
+	why := ""
+	for _, p := range w.pools {
+		if took := w.proveDepartures(p, content, z.spec.Name, at); took > 0 {
+			why = fmt.Sprintf("pool %s: %s after the last good probe of the member that left", p.spec.Name, took.Round(time.Millisecond))
+			p.state.Took = upkeep.Duration(took)
+		}
+	}
+	w.mu.Unlock()
+	w.record(w.base, upkeep.Event{
+		At: at, Kind: upkeep.EventProof, Who: "upkeep", Object: "zone/" + z.spec.Name,
+		What: fmt.Sprintf("every server answers serial %d, %s after it was published", serial, lag.Round(time.Millisecond)), Why: why,
+	})
+}
+
+// proveDepartures marks the addresses of p that no server of any of its zones
+// answers any more, and returns the longest time that took from the last good
+// probe, zero when nothing was newly proven. w.mu is held.
+func (w *Watch) proveDepartures(p *pool, content zone.Content, zoneName string, at time.Time) time.Duration {
+	took := time.Duration(0)
+	for addr, d := range p.state.Gone {
+		if !d.Proven.IsZero() || !w.outEverywhere(p, addr) {
+			continue
+		}
+		d.Proven = at
+		p.state.Gone[addr] = d
+		if !d.LastOK.IsZero() && d.At.After(w.started) {
+			took = max(took, at.Sub(d.LastOK))
+		}
+	}
+	return took
+}
+
+// outEverywhere reports whether all zones of p were proven with a content that
+// does not hold addr at the pool's names.
+func (w *Watch) outEverywhere(p *pool, addr netip.Addr) bool {
+	for _, name := range p.spec.Zones {
+		z := w.zones[name]
+		if z == nil || !z.provenWithout(p.spec.Records, addr) {
+			return false
+		}
+	}
+	return true
+}
+
+func (z *zoneRun) provenWithout(owners []string, addr netip.Addr) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.proven.IsZero() {
+		return false
+	}
+	for _, set := range z.content.Sets {
+		for _, owner := range owners {
+			if set.Owner != owner {
+				continue
+			}
+			for _, published := range set.Addresses {
+				if published == addr {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,101 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/failover"
+)
+
+// Pools returns the status of every pool, by name.
+func (w *Watch) Pools(ctx context.Context) ([]upkeep.PoolStatus, error) {
+	w.mu.Lock()
+	names := sortedKeys(w.pools)
+	w.mu.Unlock()
+	all := make([]upkeep.PoolStatus, 0, len(names))
+	for _, name := range names {
+		// One lock a pool: describing a hundred thousand members in one go would
+		// hold up a decision.
+		if status, err := w.Pool(ctx, name); err == nil {
+			all = append(all, status)
+		}
+	}
+	return all, nil
+}
+
+// Pool returns the status of one pool, or [upkeep.ErrNotFound].
+func (w *Watch) Pool(ctx context.Context, name string) (upkeep.PoolStatus, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.pools[name]
+	if p == nil {
+		return upkeep.PoolStatus{}, fmt.Errorf("pool %s: %w", name, upkeep.ErrNotFound)
+	}
+	return w.poolStatus(p, w.cfg.Now()), nil
+}
+
+// Zones returns the status of every zone, by name.
+func (w *Watch) Zones(ctx context.Context) ([]upkeep.ZoneStatus, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := make([]upkeep.ZoneStatus, 0, len(w.zones))
+	for _, name := range sortedKeys(w.zones) {
+		all = append(all, w.zones[name].snapshot())
+	}
+	return all, nil
+}
+
+// snapshot is a copy of the zone's status.
+func (z *zoneRun) snapshot() upkeep.ZoneStatus {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	s := z.status
+	s.Servers, s.Publishers = slices.Clone(s.Servers), slices.Clone(s.Publishers)
+	return s
+}
+
+// poolStatus describes p. The sentences are made anew from what is known now;
+// the set shown is the one that was decided and stored.
+func (w *Watch) poolStatus(p *pool, now time.Time) upkeep.PoolStatus {
+	said, freeze := w.decide(p, now)
+	s := upkeep.PoolStatus{
+		Name: p.spec.Name, Generation: p.generation, Published: slices.Clone(p.decision.Published),
+		TTL: p.decision.TTL, Reason: said.Reason, Next: said.Next, Frozen: freeze.Reason,
+		ChangedAt: p.state.ChangedAt, Failover: p.state.Took, Warnings: p.spec.Warnings(),
+		Members: make([]upkeep.MemberStatus, len(p.spec.Members)), Zones: []upkeep.ZoneStatus{},
+	}
+	if s.Published == nil {
+		s.Published = []netip.Addr{}
+	}
+	published := make(map[netip.Addr]bool, len(s.Published))
+	for _, addr := range s.Published {
+		published[addr] = true
+	}
+	for i, m := range p.spec.Members {
+		s.Members[i] = w.memberStatus(p, i, said.Members[i], published[m.Address], now)
+	}
+	for _, name := range p.spec.Zones {
+		if z := w.zones[name]; z != nil {
+			s.Zones = append(s.Zones, z.snapshot())
+		}
+	}
+	return s
+}
+
+func (w *Watch) memberStatus(p *pool, i int, said failover.MemberDecision, published bool, now time.Time) upkeep.MemberStatus {
+	m, v := p.spec.Members[i], w.targets[p.keys[i]].view(now)
+	s := upkeep.MemberStatus{
+		Address: m.Address, Backup: m.Backup, Verdict: v.verdict, Admin: w.admin(p.spec.Name, m.Address),
+		Published: published, Reason: said.Reason, Next: said.Next, ChangedAt: v.since, LastOK: v.lastOK, LastProbe: v.last.At,
+		RTT: upkeep.Duration(v.rtt), Loss: v.loss, Warning: v.last.Warning, PerfData: v.last.PerfData,
+		Target: m.Target(),
+	}
+	if v.void != "" {
+		s.Warning = "cannot be checked: " + v.void
+	}
+	return s
+}

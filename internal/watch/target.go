@@ -1,0 +1,155 @@
+package watch
+
+import (
+	"encoding/json"
+	"sync"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/failover"
+	"upkeep/internal/probe"
+)
+
+// target is one measurement, shared by every member of every pool that asks the
+// same of the same address.
+type target struct {
+	key   probe.Key
+	spec  probe.Spec
+	users []member // guarded by Watch.mu
+
+	mu       sync.Mutex
+	detector *failover.Detector
+	last     probe.Result
+	suspect  bool
+	void     string // why nothing could be learned lately
+}
+
+// member is a place in a pool.
+type member struct {
+	pool  string
+	index int
+}
+
+// verdictChange is a change that the loop has yet to act on.
+type verdictChange struct {
+	key     probe.Key
+	verdict upkeep.Verdict
+	at      time.Time
+	why     string
+}
+
+// turn is a target that began to fail, or ceased to.
+type turn struct {
+	key     probe.Key
+	failing bool
+	at      time.Time
+}
+
+// pending collects news from the engine's goroutines for the loop.
+type pending struct {
+	mu      sync.Mutex
+	changes []verdictChange
+	turns   []turn
+	wake    chan struct{}
+}
+
+func (p *pending) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // a wake-up is under way already
+	}
+}
+
+func (p *pending) changed(c verdictChange) {
+	p.mu.Lock()
+	p.changes = append(p.changes, c)
+	p.mu.Unlock()
+	p.signal()
+}
+
+func (p *pending) turned(t turn) {
+	p.mu.Lock()
+	p.turns = append(p.turns, t)
+	p.mu.Unlock()
+	p.signal()
+}
+
+func (p *pending) take() (changes []verdictChange, turns []turn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	changes, turns = p.changes, p.turns
+	p.changes, p.turns = nil, nil
+	return changes, turns
+}
+
+// observe is called by the engine once per finished probe and must be quick.
+func (t *target) observe(r probe.Result, p *pending) probe.Next {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.Void {
+		t.void = r.Reason // the monitor's own fault: no evidence either way
+		return probe.Next{}
+	}
+	t.void, t.last = "", r
+	var step failover.Step
+	if r.Goodbye {
+		step = t.detector.Goodbye(r.At, r.Reason)
+	} else {
+		step = t.detector.Observe(failover.Sample{At: r.At, OK: r.OK, RTT: r.RTT, Refused: r.Refused, Reason: r.Reason})
+	}
+	if step.Suspect != t.suspect {
+		t.suspect = step.Suspect
+		p.turned(turn{t.key, step.Suspect, r.At})
+	}
+	if step.Changed {
+		reason, _ := t.detector.Explain(r.At)
+		p.changed(verdictChange{t.key, step.Verdict, r.At, reason})
+	}
+	return probe.Next{After: step.Again, Timeout: step.Timeout}
+}
+
+// view is a consistent copy of what a target knows.
+type view struct {
+	verdict      upkeep.Verdict
+	reason, next string
+	since        time.Time
+	lastOK       time.Time
+	rtt          time.Duration
+	loss         float64
+	void         string
+	last         probe.Result
+}
+
+func (t *target) view(now time.Time) view {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v := view{
+		verdict: t.detector.Verdict(), since: t.detector.Since(), lastOK: t.detector.LastOK(),
+		void: t.void, last: t.last,
+	}
+	v.reason, v.next = t.detector.Explain(now)
+	v.rtt, v.loss = t.detector.Learned()
+	return v
+}
+
+// snapshot returns the detector's state as it is stored.
+func (t *target) snapshot() ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return json.Marshal(t.detector.Snapshot())
+}
+
+// memberCheck is the check that is run for m: the pool's, at the member's port.
+func memberCheck(c upkeep.Check, m upkeep.Member) upkeep.Check {
+	if m.CheckPort != 0 {
+		c.Port = m.CheckPort
+	}
+	return c
+}
+
+// anchorCheck is how anchors are asked: they only have to be there.
+func anchorCheck() upkeep.Check {
+	return upkeep.Check{
+		Type: upkeep.CheckPing, Interval: upkeep.Duration(failover.AnchorInterval), MaxFalse: upkeep.Rate{Count: 1, Per: 30 * upkeep.Day},
+	}.WithDefaults()
+}

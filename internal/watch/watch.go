@@ -1,0 +1,215 @@
+// Package watch is the one loop that carries a probe's result to DNS:
+// probe -> failover -> store -> zone -> proof.
+//
+// Three kinds of goroutine meet here. The probe engine calls [target.observe],
+// which updates one detector and, when a verdict changed, wakes the loop. The
+// loop ([Watch.Run]) alone takes decisions and writes them to the store. One
+// goroutine per zone publishes and proves, so that a name server that hangs
+// delays nothing but its own zone.
+package watch
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/failover"
+	"upkeep/internal/probe"
+	"upkeep/internal/store"
+	"upkeep/internal/zone"
+)
+
+// Prober runs checks; [probe.Engine] is the one.
+type Prober interface {
+	Set(specs map[probe.Key]probe.Spec)
+	Preflight(c upkeep.Check) error
+	// Kick asks for a probe of the keys now, beside the regular ones.
+	Kick(keys ...probe.Key)
+}
+
+// PublisherFunc makes the publisher that one entry of a zone document asks for.
+type PublisherFunc func(z upkeep.Zone, p upkeep.Publisher) (zone.Publisher, error)
+
+// Config is what a Watch is made of. All fields are required but Now.
+type Config struct {
+	Store     *store.Store
+	Prober    Prober
+	Publisher PublisherFunc
+	// DNS is the address at which upkeep answers queries itself. It is asked for
+	// the proof of a zone with a transfer publisher that lists no servers.
+	DNS string
+	Log *slog.Logger
+	// EventAge is how long events are kept; zero keeps them for 90 days.
+	EventAge time.Duration
+	// Now is the clock; time.Now when nil.
+	Now func() time.Time
+}
+
+// Watch holds what is declared, what is observed of it and what is published.
+type Watch struct {
+	cfg    Config
+	log    *slog.Logger
+	events *broadcaster
+
+	declare sync.Mutex // serialises changes of declared things
+
+	mu        sync.Mutex // guards all below
+	objects   []upkeep.Declared
+	overrides []upkeep.Override
+	targets   map[probe.Key]*target
+	pools     map[string]*pool
+	zones     map[string]*zoneRun
+	guard     *failover.Guard
+	dirty     map[string]bool // pools to decide on
+
+	pending pending // verdict changes that the loop has not seen yet
+	runners sync.WaitGroup
+	base    context.Context // ends when the watch is closed
+	stop    context.CancelFunc
+	looped  time.Time // end of the last round; guarded by mu
+	started time.Time
+	kicked  time.Time // when others were last asked to corroborate
+}
+
+// New loads what the store holds and starts probing and publishing at once;
+// decisions wait for [Watch.Run].
+func New(ctx context.Context, cfg Config) (*Watch, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.EventAge == 0 {
+		cfg.EventAge = 90 * upkeep.Day
+	}
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w := &Watch{
+		cfg: cfg, log: cfg.Log, events: newBroadcaster(),
+		targets: map[probe.Key]*target{}, pools: map[string]*pool{}, zones: map[string]*zoneRun{},
+		guard: failover.NewGuard(), dirty: map[string]bool{},
+		pending: pending{wake: make(chan struct{}, 1)}, base: base, stop: stop, started: cfg.Now(),
+	}
+	if err := w.load(ctx); err != nil {
+		stop()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *Watch) load(ctx context.Context) error {
+	objects, err := w.cfg.Store.Objects(ctx)
+	if err != nil {
+		return err
+	}
+	if w.overrides, err = w.cfg.Store.Overrides(ctx); err != nil {
+		return err
+	}
+	states, err := w.cfg.Store.LoadStates(ctx, "")
+	if err != nil {
+		return err
+	}
+	if stale := w.rebuild(objects, states); len(stale) > 0 {
+		return w.cfg.Store.DeleteStates(ctx, stale...)
+	}
+	return nil
+}
+
+// housekeeping is how often states are saved and old events pruned.
+const housekeeping = time.Minute
+
+// Run decides until ctx ends, then saves what was learned, stops the zones'
+// goroutines and closes their publishers.
+func (w *Watch) Run(ctx context.Context) error {
+	keep := time.NewTicker(housekeeping)
+	defer keep.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return w.close()
+		case <-w.pending.wake:
+		case <-timer.C:
+		case <-keep.C:
+			w.housekeep(ctx)
+		}
+		wakeAt := w.round(ctx)
+		now := w.cfg.Now()
+		wait := time.Second // the loop's own heartbeat: a Wake that was missed costs a second at most
+		if !wakeAt.IsZero() {
+			wait = min(wait, max(wakeAt.Sub(now), time.Millisecond))
+		}
+		timer.Reset(wait)
+	}
+}
+
+// Alive returns when the loop last ended a round. A watchdog that sees it stand
+// still restarts the process: a checker that dies in silence is the worst kind.
+func (w *Watch) Alive() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.looped
+}
+
+func (w *Watch) close() error {
+	w.cfg.Prober.Set(nil)
+	w.stop()
+	w.runners.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events.close()
+	return w.saveStates(ctx)
+}
+
+func (w *Watch) housekeep(ctx context.Context) {
+	w.mu.Lock()
+	err := w.saveStates(ctx)
+	w.mu.Unlock()
+	if err != nil {
+		w.log.Error("saving what was learned", "err", err)
+	}
+	if _, err := w.cfg.Store.PruneEvents(ctx, w.cfg.Now().Add(-w.cfg.EventAge)); err != nil {
+		w.log.Error("pruning events", "err", err)
+	}
+}
+
+// record writes events and hands them to whoever follows them. A store that
+// cannot be written does not stop failover: the events are then only logged.
+func (w *Watch) record(ctx context.Context, events ...upkeep.Event) {
+	if len(events) == 0 {
+		return
+	}
+	written, err := w.cfg.Store.AddEvents(ctx, events...)
+	if err != nil {
+		w.log.Error("writing events; going on without", "err", err)
+		written = events
+	}
+	w.announce(written)
+}
+
+// Notice records something that a person should know and that changes no
+// answer. It does not block.
+func (w *Watch) Notice(object, what, why string) {
+	w.runners.Go(func() {
+		w.record(w.base, upkeep.Event{At: w.cfg.Now(), Kind: upkeep.EventWarning, Who: "upkeep", Object: object, What: what, Why: why})
+	})
+}
+
+func (w *Watch) announce(events []upkeep.Event) {
+	for _, e := range events {
+		w.log.Info(e.What, "object", e.Object, "kind", e.Kind, "why", e.Why, "who", e.Who)
+	}
+	w.events.send(events)
+}
+
+// Subscribe returns events as they happen. The channel is closed when cancel is
+// called or when its reader falls too far behind; read what was missed with
+// [Watch.Events] and subscribe again.
+func (w *Watch) Subscribe() (events <-chan upkeep.Event, cancel func()) { return w.events.subscribe() }
+
+// Events reads stored events.
+func (w *Watch) Events(ctx context.Context, filter store.EventFilter) ([]upkeep.Event, error) {
+	return w.cfg.Store.Events(ctx, filter)
+}

@@ -1,0 +1,302 @@
+package watch
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/probe"
+	"upkeep/internal/store"
+	"upkeep/internal/testkit"
+	"upkeep/internal/zone"
+)
+
+// prober stands in for the engine: tests say what probes find.
+type prober struct {
+	mu     sync.Mutex
+	specs  map[probe.Key]probe.Spec
+	kicked []probe.Key
+}
+
+func (p *prober) Set(specs map[probe.Key]probe.Spec) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.specs = specs
+}
+
+func (p *prober) Preflight(c upkeep.Check) error { return nil }
+
+func (p *prober) Kick(keys ...probe.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kicked = append(p.kicked, keys...)
+}
+
+// find reports what a probe of target found, n times in a row, a millisecond apart.
+func (p *prober) find(target string, n int, r probe.Result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, spec := range p.specs {
+		if spec.Target != target {
+			continue
+		}
+		for range n {
+			r.At = time.Now()
+			spec.Observe(r)
+		}
+	}
+}
+
+// publisher keeps what was published.
+type publisher struct {
+	mu     sync.Mutex
+	serial uint32
+	last   zone.Content
+	fail   error
+}
+
+func (p *publisher) Publish(_ context.Context, c zone.Content) (uint32, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fail != nil {
+		return 0, p.fail
+	}
+	p.serial++
+	p.last = c
+	return p.serial, nil
+}
+
+func (p *publisher) Close() error { return nil }
+
+func (p *publisher) addresses() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []string
+	for _, set := range p.last.Sets {
+		for _, a := range set.Addresses {
+			all = append(all, a.String())
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+// rig is a watch on a real store with probes and publishing in the test's hand.
+type rig struct {
+	*Watch
+	t         *testing.T
+	prober    *prober
+	publisher *publisher
+	db        string
+	stop      func()
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, prober: &prober{}, publisher: &publisher{}, db: "sqlite:" + filepath.Join(t.TempDir(), "upkeep.db")}
+	r.start()
+	t.Cleanup(func() { r.stop() })
+	return r
+}
+
+func (r *rig) start() {
+	r.t.Helper()
+	kept, err := store.Open(r.t.Context(), r.db)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.Watch, err = New(r.t.Context(), Config{
+		Store: kept, Prober: r.prober, Log: slog.New(slog.DiscardHandler),
+		Publisher: func(upkeep.Zone, upkeep.Publisher) (zone.Publisher, error) { return r.publisher, nil },
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Errorf("Run: %v", err)
+		}
+		if err := kept.Close(); err != nil {
+			r.t.Errorf("closing the store: %v", err)
+		}
+	})
+}
+
+func (r *rig) declare(objects ...upkeep.Object) {
+	r.t.Helper()
+	if _, err := r.Apply(r.t.Context(), "test", objects, false); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// published waits until DNS is made to answer with the addresses.
+func (r *rig) published(want string) {
+	r.t.Helper()
+	testkit.Eventually(r.t, 10*time.Second, func() (bool, string) {
+		got := r.publisher.addresses()
+		return got == want, "published: " + got + ", want: " + want
+	})
+}
+
+func members(addresses ...string) []upkeep.Member {
+	var all []upkeep.Member
+	for _, a := range addresses {
+		all = append(all, upkeep.Member{Address: netip.MustParseAddr(a)})
+	}
+	return all
+}
+
+func testZone() upkeep.Zone {
+	return upkeep.Zone{Name: "example.test", Publishers: []upkeep.Publisher{{Type: upkeep.PublishTransfer}}}
+}
+
+func testPool(addresses ...string) upkeep.Pool {
+	window := upkeep.Duration(0)
+	return upkeep.Pool{
+		Name: "web", Zones: []string{"example.test"}, Records: []string{"www"}, Members: members(addresses...),
+		Check:  upkeep.Check{Type: upkeep.CheckTCP, Port: 80, Fall: 3, Rise: 2},
+		Policy: upkeep.Policy{AddWindow: &window, Probation: upkeep.Duration(time.Millisecond), MassFailure: 1},
+	}
+}
+
+var (
+	good    = probe.Result{OK: true, RTT: time.Millisecond}
+	refused = probe.Result{Refused: true, Reason: "connection refused"}
+)
+
+func TestDeadMemberLeavesAndReturns(t *testing.T) {
+	r := newRig(t)
+	r.declare(testZone(), testPool("192.0.2.1", "192.0.2.2"))
+	r.published("192.0.2.1 192.0.2.2") // nothing known yet: nobody is left out
+	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
+		r.prober.find(m, 5, good)
+	}
+	r.prober.find("192.0.2.2", 3, refused)
+	r.published("192.0.2.1")
+	status, err := r.Pool(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := status.Members[1]; m.Verdict != upkeep.Down || m.Published || !strings.Contains(m.Reason, "connection refused") {
+		t.Errorf("the dead member is shown as %+v", m)
+	}
+	r.prober.find("192.0.2.2", 5, good)
+	r.published("192.0.2.1 192.0.2.2")
+}
+
+func TestRestartKeepsWhatWasPublished(t *testing.T) {
+	r := newRig(t)
+	r.declare(testZone(), testPool("192.0.2.1", "192.0.2.2"))
+	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
+		r.prober.find(m, 5, good)
+	}
+	r.prober.find("192.0.2.2", 3, refused)
+	r.published("192.0.2.1")
+	r.stop()
+	r.publisher.last = zone.Content{}
+	r.start()
+	r.published("192.0.2.1") // the last set stands until a round of checks is in
+}
+
+func TestAdminStateIsALayer(t *testing.T) {
+	r := newRig(t)
+	r.declare(testZone(), testPool("192.0.2.1", "192.0.2.2"))
+	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
+		r.prober.find(m, 5, good)
+	}
+	members, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "*.2", State: upkeep.AdminDown})
+	if err != nil || !slices.Equal(members, []string{"web/192.0.2.2"}) {
+		t.Fatalf("Force: %v, %v", members, err)
+	}
+	r.published("192.0.2.1")
+	status, err := r.Pool(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := status.Members[1]; m.Admin != upkeep.AdminDown || m.Verdict != upkeep.Up {
+		t.Errorf("admin %s, verdict %s; want down over a real verdict of up", m.Admin, m.Verdict)
+	}
+	if _, err := r.Release(t.Context(), "test", "web", "*.2"); err != nil {
+		t.Fatal(err)
+	}
+	r.published("192.0.2.1 192.0.2.2")
+	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "198.51.100.*", State: upkeep.AdminDown}); err == nil {
+		t.Error("a pattern without a member was accepted")
+	}
+}
+
+func TestDrainWaitsForTheOldTTL(t *testing.T) {
+	r := newRig(t)
+	pool := testPool("192.0.2.1", "192.0.2.2")
+	pool.TTL = upkeep.Duration(time.Second)
+	r.declare(testZone(), pool)
+	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
+		r.prober.find(m, 5, good)
+	}
+	r.published("192.0.2.1 192.0.2.2")
+	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "192.0.2.1", State: upkeep.AdminDrain}); err != nil {
+		t.Fatal(err)
+	}
+	began, said := time.Now(), map[string]bool{}
+	testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+		done, waiting, err := r.Drained(t.Context(), "web", "192.0.2.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		said[strings.SplitN(waiting, " ", 2)[0]] = true
+		return done, waiting
+	})
+	if time.Since(began) < time.Second || !said["caches"] {
+		t.Errorf("drained after %s, having said %v; the TTL is 1s", time.Since(began), said)
+	}
+}
+
+func TestSuspicionAsksOthersAtOnce(t *testing.T) {
+	r := newRig(t)
+	pool := testPool("192.0.2.1", "192.0.2.2")
+	pool.Policy.Anchors = []netip.Addr{netip.MustParseAddr("192.0.2.254")}
+	r.declare(testZone(), pool)
+	for _, m := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.254"} {
+		r.prober.find(m, 50, good)
+	}
+	r.prober.find("192.0.2.2", 1, probe.Result{Reason: "no answer"})
+	testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+		r.prober.mu.Lock()
+		defer r.prober.mu.Unlock()
+		return slices.Contains(r.prober.kicked, probe.KeyOf("192.0.2.254", anchorCheck())), "the anchor was not asked"
+	})
+}
+
+func TestApplyIsAllOrNothing(t *testing.T) {
+	r := newRig(t)
+	pool := testPool("192.0.2.1")
+	pool.Zones = []string{"nowhere.test"}
+	if _, err := r.Apply(t.Context(), "test", []upkeep.Object{testZone(), pool}, false); err == nil {
+		t.Fatal("a pool in a zone that is not declared was accepted")
+	}
+	if objects, err := r.Objects(t.Context(), "", ""); err != nil || len(objects) != 0 {
+		t.Fatalf("after a refused apply: %v, %v; want nothing", objects, err)
+	}
+	r.declare(testZone(), testPool("192.0.2.1"))
+	again, err := r.Apply(t.Context(), "test", []upkeep.Object{testZone(), testPool("192.0.2.1")}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range again.Changes {
+		if c.Action != store.Unchanged || c.Generation != 1 {
+			t.Errorf("applied twice: %+v", c)
+		}
+	}
+	if err := r.Delete(t.Context(), "test", upkeep.KindZone, "example.test"); err == nil {
+		t.Error("a zone that a pool uses was deleted")
+	}
+}

@@ -1,0 +1,212 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/zone"
+)
+
+// zoneRun carries the content of one zone to its publishers and proves it on
+// its name servers. Its goroutine is the only one that publishes.
+type zoneRun struct {
+	w    *Watch
+	spec upkeep.Zone
+	stop context.CancelFunc
+	done chan struct{}
+	news chan struct{} // one pending offer
+
+	publishers []zone.Publisher // same order as spec.Publishers
+
+	mu      sync.Mutex
+	content zone.Content
+	offered bool
+	status  upkeep.ZoneStatus
+	alarmed map[string]bool // servers that were reported as lagging
+	proven  time.Time       // when the present content was proven everywhere
+}
+
+// startZone starts a zone's goroutine. It waits until previous, which may hold
+// the same sockets and files, has ended; previous may be nil. It publishes only
+// when made is done: zones that share BIND's include files must all be known
+// before the first of them is written.
+func (w *Watch) startZone(spec upkeep.Zone, previous *zoneRun, made *sync.WaitGroup) *zoneRun {
+	ctx, stop := context.WithCancel(w.base)
+	z := &zoneRun{
+		w: w, spec: spec, stop: stop, done: make(chan struct{}), news: make(chan struct{}, 1),
+		alarmed: map[string]bool{},
+		status: upkeep.ZoneStatus{
+			Name: spec.Name, Servers: make([]upkeep.ServerStatus, len(spec.Servers)),
+			Publishers: make([]upkeep.PublisherStatus, len(spec.Publishers)),
+		},
+	}
+	for i, server := range spec.Servers {
+		z.status.Servers[i].Address = server
+	}
+	z.publishers = make([]zone.Publisher, len(spec.Publishers))
+	for i, p := range spec.Publishers {
+		z.status.Publishers[i].Type = p.Type
+	}
+	made.Add(1)
+	w.runners.Go(func() {
+		defer close(z.done)
+		if previous != nil {
+			<-previous.done
+		}
+		for i := range z.publishers {
+			if err := z.make(i); err != nil {
+				w.log.Warn("making a publisher; trying again", "zone", spec.Name, "type", spec.Publishers[i].Type, "err", err)
+			}
+		}
+		made.Done()
+		made.Wait()
+		z.run(ctx)
+		if err := z.closePublishers(); err != nil {
+			w.log.Error("closing publishers", "zone", spec.Name, "err", err)
+		}
+	})
+	return z
+}
+
+func (z *zoneRun) closePublishers() error {
+	var errs []error
+	for _, p := range z.publishers {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// offer hands over the content that the zone should have; only the newest counts.
+func (z *zoneRun) offer(c zone.Content) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.offered && reflect.DeepEqual(c, z.content) {
+		return
+	}
+	z.content, z.offered, z.proven = c, true, time.Time{}
+	select {
+	case z.news <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	retryFirst = time.Second
+	retryMax   = time.Minute
+	// verifyEvery is how often a zone that was proven is asked after again: a
+	// name server that was restored from a backup, or edited by hand, is noticed.
+	verifyEvery = 30 * time.Second
+)
+
+func (z *zoneRun) run(ctx context.Context) {
+	retry := retryFirst
+	for {
+		wait := verifyEvery
+		z.mu.Lock()
+		content, offered := z.content, z.offered
+		z.mu.Unlock()
+		if offered {
+			if z.publish(ctx, content) {
+				retry = retryFirst
+				if !z.prove(ctx, content) && ctx.Err() == nil && len(z.news) == 0 {
+					wait = 5 * time.Second
+				}
+			} else {
+				wait, retry = retry, min(2*retry, retryMax)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-z.news:
+			retry = retryFirst
+		case <-time.After(wait):
+		}
+	}
+}
+
+// publish runs every publisher and reports whether all of them succeeded. They
+// run side by side: one that hangs does not hold up another.
+func (z *zoneRun) publish(ctx context.Context, content zone.Content) bool {
+	var wait sync.WaitGroup
+	good := make([]bool, len(z.publishers))
+	for i := range z.publishers {
+		wait.Go(func() { good[i] = z.publishBy(ctx, i, content) })
+	}
+	wait.Wait()
+	for _, ok := range good {
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// make makes a publisher that is not there yet; what it needs, such as a key
+// file, may appear later.
+func (z *zoneRun) make(i int) error {
+	if z.publishers[i] != nil {
+		return nil
+	}
+	p, err := z.w.cfg.Publisher(z.spec, z.spec.Publishers[i])
+	if err != nil {
+		return err // p may be a nil pointer in an interface
+	}
+	z.publishers[i] = p
+	return nil
+}
+
+func (z *zoneRun) publishBy(ctx context.Context, i int, content zone.Content) bool {
+	serial, err := uint32(0), z.make(i)
+	if err == nil {
+		serial, err = z.publishers[i].Publish(ctx, content)
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	z.mu.Lock()
+	p := &z.status.Publishers[i]
+	before := *p
+	p.At, p.Error, p.Hint = z.w.cfg.Now(), "", ""
+	if err != nil {
+		p.Error = err.Error()
+		if hint := (*upkeep.HintError)(nil); errors.As(err, &hint) {
+			p.Hint = hint.Hint
+		}
+	} else {
+		p.Serial = serial
+		if z.status.Serial == 0 || zone.SerialLess(z.status.Serial, serial) {
+			z.status.Serial, z.status.PublishedAt = serial, p.At
+		}
+	}
+	after := *p
+	z.mu.Unlock()
+	if before.Error != after.Error || before.Serial != after.Serial {
+		z.w.record(ctx, z.publishEvent(before, after))
+	}
+	return err == nil
+}
+
+func (z *zoneRun) publishEvent(before, after upkeep.PublisherStatus) upkeep.Event {
+	e := upkeep.Event{At: after.At, Kind: upkeep.EventPublish, Who: "upkeep", Object: "zone/" + z.spec.Name}
+	switch {
+	case after.Error != "":
+		e.What, e.Why = "publishing by "+after.Type+" did not succeed; trying again", after.Error
+		if after.Hint != "" {
+			e.Why += " (" + after.Hint + ")"
+		}
+	default:
+		e.What = fmt.Sprintf("serial %d published by %s", after.Serial, after.Type)
+		if before.Error != "" {
+			e.Why = "after: " + before.Error
+		}
+	}
+	return e
+}
