@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/pflag"
+
+	"upkeep"
+	"upkeep/internal/api"
+	"upkeep/internal/datadir"
+	"upkeep/internal/probe"
+	"upkeep/internal/store"
+	"upkeep/internal/watch"
+	"upkeep/internal/zone"
+)
+
+// settings are what up and serve take, by flag or environment.
+type settings struct {
+	data string // data folder
+	db   string // postgres://..., or "" for SQLite in the data folder
+	dns  string // address of the DNS server, UDP and TCP; "" for none
+	http string // address of the API and the status page; "" for none
+	beat string // UDP address for heartbeats; "" for none
+}
+
+// flags adds the settings to a verb, each with its environment variable.
+func (s *settings) flags(flags *pflag.FlagSet, dns, http, beat string) {
+	flags.StringVar(&s.db, "db", os.Getenv("UPKEEP_DB"), "`URL` of a PostgreSQL database, postgres://...; without it SQLite in the data folder ($UPKEEP_DB)")
+	flags.StringVar(&s.dns, "dns", fromEnv("UPKEEP_DNS", dns), "answer DNS at this `ADDR`, UDP and TCP; empty for not at all ($UPKEEP_DNS)")
+	flags.StringVar(&s.http, "http", fromEnv("UPKEEP_HTTP", http), "serve the status page and the API at this `ADDR`; empty for not at all ($UPKEEP_HTTP)")
+	flags.StringVar(&s.beat, "beat", fromEnv("UPKEEP_BEAT", beat), "take heartbeats at this UDP `ADDR`; empty for not at all ($UPKEEP_BEAT)")
+}
+
+func fromEnv(name, otherwise string) string {
+	if value, set := os.LookupEnv(name); set {
+		return value
+	}
+	return otherwise
+}
+
+// process is control: all of its parts in one process.
+type process struct {
+	settings // addresses as they were bound
+	log      *slog.Logger
+	watch    *watch.Watch
+	servers  []server
+	closers  []func() error // in the order of opening; run backwards
+}
+
+// server is a listener with what answers on it.
+type server struct {
+	listener net.Listener
+	handler  http.Handler
+}
+
+// open opens everything and decides nothing yet. On an error nothing stays open.
+func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err error) {
+	p = &process{settings: s, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	folder, err := datadir.Open(s.data)
+	if err != nil {
+		return p, err
+	}
+	p.onClose(folder.Close)
+	db := s.db
+	if db == "" {
+		db = folder.Database()
+	}
+	kept, err := store.Open(ctx, db)
+	if err != nil {
+		return p, err
+	}
+	p.onClose(kept.Close)
+	dns, err := p.openDNS(kept)
+	if err != nil {
+		return p, err
+	}
+	engine, err := probe.New(probe.Options{Logger: log, HeartbeatListen: s.beat})
+	if err != nil {
+		return p, fmt.Errorf("starting the probe engine: %w", err)
+	}
+	p.onClose(engine.Close)
+	if err := p.openHTTP(folder, func(token string) (*api.API, error) {
+		p.watch, err = watch.New(ctx, watch.Config{
+			Store: kept, Prober: engine, Publisher: p.publishers(ctx, dns, kept), DNS: p.dns, Log: log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return api.New(api.Options{
+			Declarer: p.watch, Observer: p.watch, Forcer: p.watch, Recorder: p.watch,
+			Log: log, Version: version(), Token: token, Alive: p.watch.Alive,
+		})
+	}); err != nil {
+		return p, err
+	}
+	return p, nil
+}
+
+func (p *process) onClose(f func() error) { p.closers = append(p.closers, f) }
+
+// close ends what open opened, last first.
+func (p *process) close() error {
+	var errs []error
+	for _, s := range p.servers {
+		if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	for _, f := range slices.Backward(p.closers) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+// openDNS binds the DNS server, if there is to be one, and puts the address
+// that it got into p.dns.
+func (p *process) openDNS(kept *store.Store) (*zone.Server, error) {
+	if p.dns == "" {
+		return nil, nil
+	}
+	dns, err := zone.NewServer(zone.ServerOptions{Listen: []string{p.dns}, Journal: kept, Logger: p.log})
+	if err != nil {
+		return nil, upkeep.WithHint(fmt.Errorf("answering DNS at %s: %w", p.dns, err),
+			"choose another address with --dns; ports below 1024 need root or CAP_NET_BIND_SERVICE")
+	}
+	p.onClose(dns.Close)
+	p.dns = dns.Addr().String()
+	return dns, nil
+}
+
+// openHTTP binds the control socket and, with an address, the TCP side. The
+// sockets are taken before build starts anything that would have to be stopped.
+func (p *process) openHTTP(folder *datadir.Dir, build func(token string) (*api.API, error)) error {
+	token, err := ensureToken(filepath.Join(folder.Path(), "token"))
+	if err != nil {
+		return err
+	}
+	control, err := api.ListenControl(folder.Socket())
+	if err != nil {
+		return err
+	}
+	p.servers = append(p.servers, server{listener: control})
+	if p.http != "" {
+		public, err := net.Listen("tcp", p.http)
+		if err != nil {
+			return upkeep.WithHint(fmt.Errorf("serving the status page at %s: %w", p.http, err), "choose another address with --http")
+		}
+		p.http = public.Addr().String()
+		p.servers = append(p.servers, server{listener: public})
+	}
+	a, err := build(token)
+	if err != nil {
+		return err
+	}
+	for i, face := range []http.Handler{a.Control(), a.Public()}[:len(p.servers)] {
+		p.servers[i].handler = face
+	}
+	return nil
+}
+
+// ensureToken reads the API token, making it at the first start.
+func ensureToken(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err == nil && len(strings.TrimSpace(string(text))) > 0 {
+		return strings.TrimSpace(string(text)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading the API token: %w", err)
+	}
+	token := rand.Text()
+	if err := renameio.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("writing the API token: %w", err)
+	}
+	return token, nil
+}
+
+// run decides and serves until ctx ends or a server fails, then closes
+// everything. Ready is called once requests are answered.
+func (p *process) run(ctx context.Context, ready func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var parts sync.WaitGroup
+	failures := make(chan error, len(p.servers)+2)
+	part := func(f func() error) {
+		parts.Go(func() {
+			if err := f(); err != nil {
+				failures <- err
+				cancel()
+			}
+		})
+	}
+	part(func() error { return p.watch.Run(ctx) })
+	for _, s := range p.servers {
+		part(func() error { return api.Serve(ctx, s.listener, s.handler, p.log) })
+	}
+	part(func() error { return ready(ctx) })
+	<-ctx.Done()
+	parts.Wait()
+	close(failures)
+	var errs []error
+	for err := range failures {
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, p.close())...)
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"upkeep"
+	"upkeep/examples"
+	"upkeep/internal/api/client"
+	"upkeep/internal/api/wire"
+)
+
+func newUp(a *app) *cobra.Command {
+	u := upVerb{app: a}
+	c := &cobra.Command{
+		Use:   "up [-f FILE]",
+		Short: "Try it: everything in one process, without root, until Ctrl-C",
+		Long: `Run everything in one process until Ctrl-C: checks, decisions, a DNS server of
+its own and the status page, with all state in one data folder.
+
+With -f the documents in FILE are applied at the start. Without it, and with
+nothing declared yet, a quick start is: one zone that upkeep answers for itself
+and a pool of three members. --demo also plays these members, and stops and
+starts one of them in turn, so that there is something to see.`,
+		Example: "  upkeep up --demo\n  upkeep up -f examples/quickstart.yaml --data /tmp/try",
+		Args:    noArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return u.run(c.Context()) },
+	}
+	c.Flags().StringArrayVarP(&u.files, "file", "f", nil, filesHelp)
+	c.Flags().BoolVar(&u.demo, "demo", false, "play the members of the quick start, stopping one in turn")
+	u.flags(c.Flags(), "127.0.0.1:5301", "127.0.0.1:8053", "127.0.0.1:8054")
+	return c
+}
+
+type upVerb struct {
+	*app
+	settings
+	files []string
+	demo  bool
+}
+
+func (u *upVerb) run(ctx context.Context) error {
+	var given []wire.Source
+	if len(u.files) > 0 {
+		var err error
+		if given, err = u.sources(u.files); err != nil {
+			return err
+		}
+	}
+	u.settings.data = u.app.data
+	if u.settings.data == "" {
+		standard, _ := defaultFolders()
+		u.settings.data = fromEnv("UPKEEP_DATA", standard)
+	}
+	log := slog.New(slog.NewTextHandler(u.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	p, err := open(ctx, u.settings, log)
+	if err != nil {
+		return err
+	}
+	events, cancel := p.watch.Subscribe()
+	defer cancel()
+	err = p.run(ctx, func(ctx context.Context) error { return u.greet(ctx, p, given, events) })
+	if err == nil {
+		fmt.Fprintln(u.out, "stopped; what was declared and learned is kept in "+printable(p.data))
+	}
+	return err
+}
+
+// greet applies what was given, says what to try, and prints what happens.
+func (u *upVerb) greet(ctx context.Context, p *process, given []wire.Source, events <-chan upkeep.Event) error {
+	control := client.OverSocket(p.data)
+	pools, err := control.Pools(ctx)
+	if err != nil {
+		return u.unlessStopped(ctx, err)
+	}
+	if given == nil && len(pools) == 0 {
+		given = []wire.Source{{File: "quickstart.yaml", Text: string(examples.Quickstart)}}
+	}
+	if given != nil {
+		result, err := control.Apply(ctx, given, false)
+		if err != nil {
+			return u.unlessStopped(ctx, err)
+		}
+		for _, warning := range result.Warnings {
+			fmt.Fprintln(u.err, "warning:", printable(warning))
+		}
+	}
+	declared, err := p.watch.Objects(ctx, upkeep.KindPool, "")
+	if err != nil {
+		return u.unlessStopped(ctx, err)
+	}
+	fmt.Fprint(u.out, welcome(p.settings, declared))
+	if u.demo {
+		if err := playDemo(ctx, declared, u.out); err != nil {
+			return err
+		}
+	}
+	printEvents(ctx, u.out, events)
+	return nil
+}
+
+// unlessStopped drops an error that came of Ctrl-C.
+func (u *upVerb) unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// welcome says what is listened on and what to try next.
+func welcome(s settings, pools []upkeep.Declared) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "upkeep is up; its state is in %s\n", printable(s.data))
+	line := func(label, text string) { fmt.Fprintf(&b, "  %-6s %s\n", label, printable(text)) }
+	if s.dns != "" {
+		line("DNS", s.dns)
+	}
+	if s.http != "" {
+		line("page", "http://"+s.http+"/")
+	}
+	if len(pools) > 0 {
+		pool := pools[0].Object.(upkeep.Pool)
+		if s.dns != "" {
+			line("try", digLine(s.dns, pool))
+		}
+		line("try", program()+" pool why "+pool.Name+dataFlag(s.data))
+	}
+	b.WriteString("Ctrl-C stops it. What happens:\n")
+	return b.String()
+}
+
+// program is how the reader started this one.
+func program() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ./cmd/upkeep"
+	}
+	return "upkeep"
+}
+
+func dataFlag(data string) string {
+	if standard, _ := defaultFolders(); data == standard {
+		return ""
+	}
+	return " --data " + data
+}
+
+func digLine(server string, pool upkeep.Pool) string {
+	at := strings.LastIndexByte(server, ':')
+	owner := strings.Replace(upkeep.Absolute(pool.Records[len(pool.Records)-1], pool.Zones[0]), "*", "anything", 1)
+	return fmt.Sprintf("dig @%s -p %s %s +short", strings.Trim(server[:at], "[]"), server[at+1:], owner)
+}
+
+// printEvents writes a line for each event until ctx ends.
+func printEvents(ctx context.Context, out io.Writer, events <-chan upkeep.Event) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, open := <-events:
+			if !open {
+				return
+			}
+			line := e.At.Local().Format("15:04:05.000") + "  " + e.Object + "  " + e.What
+			if e.Why != "" {
+				line += " (" + e.Why + ")"
+			}
+			fmt.Fprintln(out, printable(line))
+		}
+	}
+}
