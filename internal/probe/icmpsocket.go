@@ -4,19 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// mmsghdr is struct mmsghdr of recvmmsg(2), which x/sys does not have.
-type mmsghdr struct {
-	hdr unix.Msghdr
-	len uint32
-}
 
 const (
 	sendBatch = 32
@@ -173,28 +166,18 @@ func (s *icmpSocket) link() {
 func (s *icmpSocket) fill(i int, to netip.Addr, t token) {
 	h := &s.out[i].hdr
 	s.seq++
+	h.Namelen = putSockaddr(&s.outAddr[i], to, 0)
+	kind := byte(icmp4EchoRequest)
 	if s.v6 {
-		sa := &s.outAddr[i]
-		sa.Family, sa.Addr, sa.Scope_id = unix.AF_INET6, to.As16(), scope(to)
-		h.Namelen = unix.SizeofSockaddrInet6
-		putEcho(s.outData[i][:], icmp6EchoRequest, s.id, s.seq, t)
-		return
+		kind = icmp6EchoRequest
 	}
-	sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&s.outAddr[i]))
-	sa.Family, sa.Addr = unix.AF_INET, to.As4()
-	h.Namelen = unix.SizeofSockaddrInet4
-	putEcho(s.outData[i][:], icmp4EchoRequest, s.id, s.seq, t)
+	putEcho(s.outData[i][:], kind, s.id, s.seq, t)
 }
 
 // send sends messages from to n of the batch. When it returns an error, the
 // first message that was not sent is the culprit.
 func (s *icmpSocket) send(from, n int) (sent int, err error) {
-	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.out[from])),
-		uintptr(n-from), unix.MSG_DONTWAIT, 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(r), nil
+	return sendmmsg(s.fd, s.out[from:n])
 }
 
 // receive takes in one batch without waiting.
@@ -204,14 +187,13 @@ func (s *icmpSocket) receive() int {
 		h.Namelen = unix.SizeofSockaddrInet6
 		h.SetControllen(controlSize)
 	}
-	r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.in[0])),
-		receiveBatch, unix.MSG_DONTWAIT, 0, 0)
-	if errno != 0 {
+	n, err := recvmmsg(s.fd, s.in[:])
+	if err != nil {
 		// An error of an earlier message, such as of a ping socket that met a
 		// firewall, is taken out of the queue by this; the next round goes on.
 		return 0
 	}
-	return int(r)
+	return n
 }
 
 // read is the i-th message of the batch just received.
@@ -249,24 +231,4 @@ func (s *icmpSocket) arrival(i int) (at int64) {
 		control = rest
 	}
 	return at
-}
-
-// sockaddr is where a tcp connection goes.
-func sockaddr(a netip.Addr, port uint16) unix.Sockaddr {
-	if a.Is4() {
-		return &unix.SockaddrInet4{Port: int(port), Addr: a.As4()}
-	}
-	return &unix.SockaddrInet6{Port: int(port), Addr: a.As16(), ZoneId: scope(a)}
-}
-
-// scope is the index of the interface that a link-local address names.
-func scope(a netip.Addr) uint32 {
-	if a.Zone() == "" {
-		return 0
-	}
-	i, err := net.InterfaceByName(a.Zone())
-	if err != nil {
-		return 0
-	}
-	return uint32(i.Index)
 }

@@ -51,6 +51,7 @@ type pinger struct {
 	queue   [2][]*member // to be sent in this round
 	block   cipher.Block // seals tokens
 	scratch [aes.BlockSize]byte
+	unread  int // sent since answers were taken in; bounds what can pile up
 	id      uint16
 }
 
@@ -123,6 +124,9 @@ func (pingCheck) start(l *loop, m *member) {
 	l.ping.queue[f] = append(l.ping.queue[f], m)
 	if len(l.ping.queue[f]) == sendBatch {
 		l.ping.flush(l)
+		if l.ping.unread >= 32*sendBatch {
+			l.ping.receive(l)
+		}
 	}
 }
 
@@ -145,6 +149,7 @@ func (p *pinger) flush(l *loop) {
 			m.stamp = l.clock.raw()
 			s.fill(i, m.addr, token{m.index, m.stamp, p.seal(m.index, m.stamp)})
 		}
+		p.unread += len(queue)
 		for i := 0; i < len(queue); {
 			sent, err := s.send(i, len(queue))
 			i += sent
@@ -159,6 +164,7 @@ func (p *pinger) flush(l *loop) {
 
 // receive takes in all answers that the kernel holds.
 func (p *pinger) receive(l *loop) {
+	p.unread = 0
 	for _, s := range p.sockets {
 		if s == nil {
 			continue

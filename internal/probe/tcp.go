@@ -2,7 +2,9 @@ package probe
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,14 +15,27 @@ import (
 // tcpCheck opens a connection and closes it again. The connection is closed in
 // the ordinary way (FIN): a reset would be cheaper by a few packets, but many
 // services log it as an error, once a second and member.
-type tcpCheck struct{ port uint16 }
+type tcpCheck struct {
+	port   uint16
+	chosen bool // the kernel may choose this port for the near end
+}
 
 func prepareTCP(_ *Engine, c upkeep.Check) (asker, error) {
-	return tcpCheck{uint16(c.Port)}, nil
+	first, last := 32768, 60999 // the kernel's defaults
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
+		_, _ = fmt.Sscan(string(text), &first, &last)
+	}
+	return tcpCheck{uint16(c.Port), first <= c.Port && c.Port <= last}, nil
+}
+
+// begun is a connection that was begun in this round.
+type begun struct {
+	m  *member
+	fd int32 // tells a later probe of the same member from this one
 }
 
 func (t tcpCheck) start(l *loop, m *member) {
-	family, sa := unix.AF_INET6, sockaddr(m.addr, t.port)
+	family := unix.AF_INET6
 	if m.addr.Is4() {
 		family = unix.AF_INET
 	}
@@ -30,38 +45,76 @@ func (t tcpCheck) start(l *loop, m *member) {
 		return
 	}
 	m.fd = int32(fd)
-	switch err = unix.Connect(fd, sa); {
+	size := putSockaddr(&l.to, m.addr, t.port)
+	switch err = connect(fd, &l.to, size); {
 	case err == nil:
-		t.connected(l, m)
+		t.connected(l, m, 0)
 	case errors.Is(err, unix.EINPROGRESS):
-		if err := l.poll(fd, unix.EPOLLOUT|unix.EPOLLONESHOT, m.index, m.fd); err != nil {
-			t.failed(l, m, err)
-		}
+		l.begun = append(l.begun, begun{m, m.fd})
 	default:
 		t.failed(l, m, err)
 	}
 }
 
-// tcpReady goes on with a connection that the kernel has decided about.
-func tcpReady(l *loop, m *member, events uint32, _ time.Duration) {
-	t := m.def.asker.(tcpCheck)
-	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-		if errno, err := unix.GetsockoptInt(int(m.fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && errno != 0 {
-			t.failed(l, m, unix.Errno(errno))
-			return
+// lookAtBegun looks at the connections that the last round began. Nearby
+// targets have answered by now; only the others are worth handing to epoll, which
+// costs as much as all that this program itself does for a check.
+func (l *loop) lookAtBegun() {
+	for _, b := range l.begun {
+		if b.m.phase != flying || b.m.fd != b.fd {
+			continue
+		}
+		t := b.m.def.asker.(tcpCheck)
+		switch state, rtt, err := tcpState(int(b.fd)); {
+		case err != nil:
+			t.failed(l, b.m, err)
+		case state == unix.BPF_TCP_SYN_SENT || state == unix.BPF_TCP_SYN_RECV:
+			if err := l.poll(int(b.fd), unix.EPOLLOUT|unix.EPOLLONESHOT, b.m.index, b.fd); err != nil {
+				t.failed(l, b.m, err)
+			}
+		default:
+			t.decided(l, b.m, state, rtt)
 		}
 	}
-	t.connected(l, m)
+	clear(l.begun)
+	l.begun = l.begun[:0]
 }
 
-func (t tcpCheck) connected(l *loop, m *member) {
-	r := Result{OK: true, RTT: l.clock.now() - m.sent}
-	// The kernel's own measure of the handshake does not contain the time until
-	// the loop came round.
-	if info, err := unix.GetsockoptTCPInfo(int(m.fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.Rtt > 0 {
-		r.RTT = min(r.RTT, time.Duration(info.Rtt)*time.Microsecond)
+// tcpReady goes on with a connection that epoll says is decided.
+func tcpReady(l *loop, m *member) {
+	t := m.def.asker.(tcpCheck)
+	state, rtt, err := tcpState(int(m.fd))
+	if err != nil {
+		t.failed(l, m, err)
+		return
 	}
-	r.RTT = max(r.RTT, time.Microsecond)
+	t.decided(l, m, state, rtt)
+}
+
+func (t tcpCheck) decided(l *loop, m *member, state uint8, rtt time.Duration) {
+	if state != unix.BPF_TCP_CLOSE {
+		t.connected(l, m, rtt)
+		return
+	}
+	errno, err := unix.GetsockoptInt(int(m.fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	switch {
+	case err != nil:
+		t.failed(l, m, err)
+	case errno == 0: // opened, and reset since
+		t.failed(l, m, unix.ECONNRESET)
+	default:
+		t.failed(l, m, unix.Errno(errno))
+	}
+}
+
+// connected ends a probe well. rtt is the kernel's measure of the handshake,
+// which does not contain the time until the loop came round; zero when there is
+// none.
+func (t tcpCheck) connected(l *loop, m *member, rtt time.Duration) {
+	r := Result{OK: true, RTT: max(l.clock.now()-m.sent, time.Microsecond)}
+	if 0 < rtt && rtt < r.RTT {
+		r.RTT = rtt
+	}
 	if t.toItself(m) {
 		r = Result{Refused: true, Reason: "connection refused"}
 	}
@@ -73,7 +126,7 @@ func (t tcpCheck) connected(l *loop, m *member) {
 // machine on which nobody listens succeeds when the kernel happens to choose
 // that very port for the near end (RFC 9293, section 3.5, simultaneous open).
 func (t tcpCheck) toItself(m *member) bool {
-	if t.port < 1024 {
+	if !t.chosen {
 		return false
 	}
 	near, err := unix.Getsockname(int(m.fd))
@@ -101,7 +154,7 @@ func (t tcpCheck) expire(l *loop, m *member) Result {
 
 func (tcpCheck) cancel(_ *loop, m *member) {
 	if m.fd >= 0 {
-		unix.Close(int(m.fd))
+		closeSocket(int(m.fd))
 		m.fd = -1
 	}
 }
