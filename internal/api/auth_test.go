@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"upkeep/internal/testkit"
 )
 
 func TestWhoMayDoWhatOverTCP(t *testing.T) {
@@ -174,12 +176,7 @@ func TestControlSocketKnowsItsUsers(t *testing.T) {
 
 // Another user is told who they are, and nothing else.
 func TestControlSocketRefusesOtherUsers(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("needs root, to become somebody else")
-		}
-		t.Skip("needs root, to become somebody else")
-	}
+	testkit.NeedRoot(t) // to become somebody else
 	f := &fake{}
 	path := listenControl(t, newTestAPI(t, f))
 	nobody := func() (net.Conn, error) { return dialAs(t, path, 65534) }

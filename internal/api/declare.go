@@ -30,6 +30,7 @@ type ApplyInput struct {
 	RawBody     []byte
 }
 
+// DryRunInput adds to what is applied whether to make the change.
 type DryRunInput struct {
 	ApplyInput
 	DryRun bool `query:"dry_run" doc:"Check everything, change nothing."`
@@ -37,10 +38,14 @@ type DryRunInput struct {
 
 type applyOutput struct{ Body wire.ApplyResult }
 
+// KindInput says of what kind things are wanted. Like the other inputs that
+// further ones embed, it is exported because the framework looks into exported
+// fields only.
 type KindInput struct {
 	Kind string `path:"kind" enum:"zone,pool,receiver"`
 }
 
+// ObjectInput names one declared thing.
 type ObjectInput struct {
 	KindInput
 	Name string `path:"name" maxLength:"253"`

@@ -24,6 +24,7 @@ const heartbeat = 15 * time.Second
 // batch is how many stored events are read at a time.
 const batch = 500
 
+// ChooseInput says which events are wanted.
 type ChooseInput struct {
 	Object string `query:"object" maxLength:"400" doc:"Only events of this object and what lies below it, such as pool/web."`
 	Kind   string `query:"kind" enum:"declared,verdict,admin,decision,publish,proof,warning,system" doc:"Only events of this kind."`

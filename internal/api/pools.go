@@ -12,10 +12,12 @@ import (
 	"upkeep/internal/api/wire"
 )
 
+// PoolInput names a pool.
 type PoolInput struct {
 	Name string `path:"name" maxLength:"63"`
 }
 
+// MemberInput names members of a pool.
 type MemberInput struct {
 	PoolInput
 	Member string `path:"member" maxLength:"100" doc:"An address, or a glob such as 192.0.2.* as in path.Match."`

@@ -1,0 +1,47 @@
+# make test    everything that must hold before a change is taken
+# make deps    install what the tests need, or list it where that takes root
+# make build   bin/upkeep
+# make bench   measurements beside other programs; see docs/benchmarks.md
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: build test deps format vet staticcheck vulnerabilities gotest bench clean
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o bin/upkeep ./cmd/upkeep
+
+test: deps format vet staticcheck vulnerabilities gotest
+
+deps:
+	@packaging/test-deps
+
+format:
+	@bad=$$(gofmt -l $$(find . -name '*.go' -not -path '*/testdata/*')); [ -z "$$bad" ] || { echo "not formatted by gofmt: $$bad"; exit 1; }
+	@go mod tidy -diff
+
+vet:
+	go vet ./...
+
+staticcheck:
+	go tool staticcheck ./...
+
+# Looks known weaknesses up on vuln.go.dev. Without that, which is no fault of the
+# change at hand, it says so and goes on; a weakness that it finds is an error.
+vulnerabilities:
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	if timeout 300 go tool govulncheck ./... >"$$log" 2>&1; then tail -n 3 "$$log"; \
+	elif grep -qE 'fetching vulnerabilities|no such host|connection refused|i/o timeout' "$$log"; then \
+		echo "NOT CHECKED for known weaknesses: vuln.go.dev cannot be reached"; \
+	else cat "$$log"; exit 1; fi
+
+# The race detector needs cgo and a C compiler. Two packages at a time: many start
+# real servers, and more of them than cores only makes each slower.
+gotest:
+	CGO_ENABLED=1 go test -race -timeout 20m -p 2 $(TESTFLAGS) ./...
+
+bench: build
+	bench/run
+
+clean:
+	rm -rf bin

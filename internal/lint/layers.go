@@ -1,0 +1,154 @@
+package lint
+
+import (
+	"go/ast"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// room is a package with the packages of ours that it may import. Everything may
+// import the root package, which has the words that all share.
+type room struct {
+	may []string
+	why string // what an arrow in the other direction would spoil
+}
+
+// rooms has every package of the module; one that is not in it is a finding.
+// A name that ends in /... stands for all packages below it.
+var rooms = map[string]room{
+	".": {nil, "the glossary is imported by everything and does no I/O"},
+
+	"internal/failover":     {nil, "decisions are pure: no clock, no network, no database, so that every one can be replayed in a test"},
+	"internal/failover/...": {[]string{"internal/failover"}, "simulations of decisions are as pure as they are"},
+	"internal/probe":        {nil, "a probe reports one result and knows no history; history belongs to failover"},
+	"internal/beat":         {nil, "the sender on a member is small and needs no database"},
+	"internal/zone":         {nil, "publishing is told what to publish; it asks nobody"},
+	"internal/zone/...":     {[]string{"internal/zone"}, "parts of a publisher stay below it"},
+	"internal/store":        {nil, "queries carry what they are given; they decide nothing"},
+	"internal/declare":      {nil, "reading documents works without a running upkeep"},
+	"internal/notify":       {nil, "telling reads events through an interface of its own; it cannot hold up a decision"},
+	"internal/datadir":      {nil, "the folder is found before anything is opened"},
+	"internal/systemd":      {nil, "it speaks to the service manager only"},
+	"internal/metrics":      {nil, "numbers are counted where they arise and shown by the API"},
+
+	"internal/watch": {
+		[]string{"internal/failover", "internal/probe", "internal/beat", "internal/zone", "internal/store", "internal/declare", "internal/notify", "internal/metrics"},
+		"the loop is the only place that knows all of probing, deciding, keeping and publishing",
+	},
+	"internal/api": {
+		[]string{"internal/watch", "internal/api/wire", "internal/store", "internal/declare", "internal/metrics"},
+		"the API carries what the loop offers; it neither probes nor publishes",
+	},
+	"internal/api/wire":   {nil, "the messages are shared by the server and by clients that have neither loop nor database"},
+	"internal/api/client": {[]string{"internal/api/wire"}, "a client needs nothing of the server"},
+	"internal/console":    {[]string{"internal/api", "internal/api/wire", "internal/watch"}, "pages show what the API has"},
+	"cmd/...":             {[]string{"internal/..."}, "wiring happens here and nowhere else"},
+
+	"internal/testkit":     {nil, "real servers for the tests of every floor"},
+	"internal/testkit/...": {[]string{"internal/testkit", "internal/testkit/..."}, "real servers for the tests of every floor"},
+	"internal/store/storetest": {
+		[]string{"internal/store"}, "the suite knows the store and nothing above it",
+	},
+	"internal/lint": {nil, "it reads the tree as text"},
+	"e2e/...":       {[]string{"internal/..."}, "whole-system tests see everything"},
+	"bench/...":     {[]string{"internal/..."}, "measurements see everything"},
+	"tools":         {nil, "a list of tools"},
+}
+
+// testOnly are packages that only tests, and tools that are run like tests, may
+// import: they start servers and fail tests.
+var testOnly = []string{"internal/testkit", "internal/testkit/...", "internal/store/storetest"}
+
+// onlyHere are packages of others that are kept behind one room, with the reason.
+var onlyHere = []struct {
+	imported string
+	rooms    []string
+	why      string
+}{
+	{"github.com/uptrace/bun", []string{"internal/store"}, "there is one place with queries"},
+	{"modernc.org/sqlite", []string{"internal/store"}, "there is one place with queries"},
+	{"database/sql", []string{"internal/store", "internal/testkit/..."}, "there is one place with queries"},
+	{"go.yaml.in/yaml/v3", []string{"internal/declare", "cmd/..."}, "documents are read by the strict reader alone; the command line only prints"},
+	{"github.com/spf13/cobra", []string{"cmd/..."}, "the command line is the outermost layer"},
+	{"github.com/danielgtaylor/huma/v2", []string{"internal/api", "internal/api/...", "internal/console"}, "the API framework ends at the API"},
+	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
+		"programs are started in few places, with argument lists and never by a shell"},
+}
+
+const module = "upkeep"
+
+func layers(f File) []Finding {
+	var found []Finding
+	here, known := roomOf(f.Package)
+	if !known {
+		found = append(found, f.finding(f.Syntax.Name, "package %s has no place in the house; give it one in internal/lint/layers.go", f.Package))
+	}
+	for _, spec := range f.Syntax.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			continue // the parser has checked it
+		}
+		for _, limit := range onlyHere {
+			if (imported == limit.imported || strings.HasPrefix(imported, limit.imported+"/")) && !f.Test && f.Package != "tools" && !matches(limit.rooms, f.Package) {
+				found = append(found, f.finding(spec, "%s belongs to %s: %s", imported, strings.Join(limit.rooms, ", "), limit.why))
+			}
+		}
+		ours, is := strings.CutPrefix(imported, module+"/")
+		if !is {
+			found = append(found, stdlibOnly(f, spec, imported)...)
+			continue
+		}
+		switch {
+		case ours == f.Package:
+			// A test from outside its package.
+		case matches(testOnly, ours) && !matches(testOnly, f.Package):
+			if !f.Test && !matches([]string{"bench/...", "e2e/..."}, f.Package) {
+				found = append(found, f.finding(spec, "%s is for tests only", ours))
+			}
+		case known && !matches(here.may, ours):
+			found = append(found, f.finding(spec, "%s must not import %s: %s", f.Package, ours, here.why))
+		}
+	}
+	return found
+}
+
+// pure are the rooms that import the standard library alone.
+var pure = []string{".", "internal/failover"}
+
+func stdlibOnly(f File, spec *ast.ImportSpec, imported string) []Finding {
+	host, _, _ := strings.Cut(imported, "/")
+	if f.Test || !slices.Contains(pure, f.Package) || !strings.Contains(host, ".") {
+		return nil
+	}
+	return []Finding{f.finding(spec, "%s imports the standard library only, not %s", f.Package, imported)}
+}
+
+// roomOf finds the entry of a package, the most exact one first.
+func roomOf(pkg string) (room, bool) {
+	if r, exact := rooms[pkg]; exact {
+		return r, true
+	}
+	for prefix := pkg; prefix != "."; {
+		cut := strings.LastIndexByte(prefix, '/')
+		if cut < 0 {
+			break
+		}
+		prefix = prefix[:cut]
+		if r, found := rooms[prefix+"/..."]; found {
+			return r, true
+		}
+	}
+	r, found := rooms[pkg+"/..."]
+	return r, found
+}
+
+// matches reports whether a package is in a list of names and patterns.
+func matches(list []string, pkg string) bool {
+	return slices.ContainsFunc(list, func(pattern string) bool {
+		if prefix, wild := strings.CutSuffix(pattern, "/..."); wild {
+			return pkg == prefix || strings.HasPrefix(pkg, prefix+"/")
+		}
+		return pkg == pattern
+	})
+}
