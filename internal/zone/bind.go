@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,12 +47,6 @@ type Bind struct {
 
 // NewBind returns the root of this process's bind publishers.
 func NewBind(o BindOptions) *Bind {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Notice == nil {
-		o.Notice = func(string, string, string) {}
-	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -92,7 +87,8 @@ type BindPublisher struct {
 
 	// Guarded by publishing.
 	refused *refusal
-	noticed map[string]bool
+
+	notices *notices
 }
 
 // refusal remembers content that named would not load, so that a retry does not
@@ -113,7 +109,7 @@ func (b *Bind) Publisher(z upkeep.Zone, p upkeep.Publisher) (*BindPublisher, err
 	place := newBindPlace(p)
 	pub := &BindPublisher{
 		bind: b, place: place, name: z.Name, zone: z, check: p.Checkzone, server: p.Server,
-		rndc: rndc{argv: p.RNDC}, publishing: make(chan struct{}, 1), noticed: map[string]bool{},
+		rndc: rndc{argv: p.RNDC}, publishing: make(chan struct{}, 1), notices: newNotices(z.Name, b.o.Logger, b.o.Notice),
 	}
 	if len(pub.rndc.argv) == 0 {
 		pub.rndc.argv = []string{"rndc"}
@@ -245,15 +241,6 @@ func (r *refusal) is(other refusal) bool {
 	return bytes.Equal(r.ips, other.ips) && r.soa == other.soa && r.file.Equal(other.file)
 }
 
-func (p *BindPublisher) notice(what, why string) {
-	if p.noticed[what+why] {
-		return
-	}
-	p.noticed[what+why] = true
-	p.bind.o.Logger.Warn(what, "zone", p.name, "why", why)
-	p.bind.o.Notice(p.name, what, why)
-}
-
 // write is one publish on its way.
 type write struct {
 	p       *BindPublisher
@@ -335,7 +322,7 @@ func (w *write) askServed(ctx context.Context) error {
 			return nil // nothing is known
 		}
 		status = fresh
-		p.notice("the served serial was taken from rndc", err.Error())
+		p.notices.add("the served serial was taken from rndc", err.Error())
 		w.before = served{known: true, serial: fresh.served(), raw: fresh.serial}
 	}
 	if status.inlineSigning {
@@ -462,7 +449,7 @@ func (w *write) keepOld(disk pair) error {
 		return err
 	}
 	for _, path := range copies {
-		p.notice("somebody else has changed the include files", "upkeep writes over them; what was found is kept in "+path)
+		p.notices.add("somebody else has changed the include files", "upkeep writes over them; what was found is kept in "+path)
 	}
 	serial, _, _ := disk.soa.soa()
 	if disk.whole() && w.before.known && w.before.raw == serial {
@@ -497,15 +484,15 @@ func (w *write) checkAll(ctx context.Context, soa []byte, disk pair) error {
 		if other != w.p && same {
 			continue
 		}
-		err := other.try(ctx, w.ips, soa)
+		err := other.try(ctx, w.ips, soa, w.of(other))
 		var bad *checkError
 		switch {
 		case err == nil:
 		case errors.Is(err, errNoChecker), errors.Is(err, errNoZoneFile):
-			w.p.notice("zone "+other.name+" is published without being checked before", err.Error())
+			w.p.notices.add("zone "+other.name+" is published without being checked before", err.Error())
 		case other == w.p:
 			return upkeep.WithHint(err, "nothing was written: named goes on serving what it has")
-		case errors.As(err, &bad) && disk.whole() && other.try(ctx, disk.ips.text, disk.soa.text) == nil:
+		case errors.As(err, &bad) && disk.whole() && other.try(ctx, disk.ips.text, disk.soa.text, Content{}) == nil:
 			return fmt.Errorf("zone %s shares include_dir %s and would break: %w", other.name, w.p.dir.path, err)
 		}
 	}
@@ -514,8 +501,16 @@ func (w *write) checkAll(ctx context.Context, soa []byte, disk pair) error {
 
 var errNoZoneFile = errors.New("zone_file of the publisher is not given")
 
-// try assembles the zone with the given include files and has it checked.
-func (p *BindPublisher) try(ctx context.Context, ips, soa []byte) error {
+// of is the content as it is for a zone that shares the files.
+func (w *write) of(other *BindPublisher) Content {
+	c := w.content
+	c.Zone.Name = other.name
+	return c
+}
+
+// try assembles the zone with the given include files and has it checked. The
+// content is theirs.
+func (p *BindPublisher) try(ctx context.Context, ips, soa []byte, c Content) error {
 	place := p.place
 	if status := p.status.Load(); place.zoneFile == "" && status != nil && len(status.files) > 0 && filepath.IsAbs(status.files[0]) {
 		place.zoneFile = place.outside(status.files[0])
@@ -531,5 +526,13 @@ func (p *BindPublisher) try(ctx context.Context, ips, soa []byte) error {
 	if err := a.includesBoth(); err != nil {
 		return err
 	}
-	return a.check(ctx, p.check, p.name)
+	if err := a.check(ctx, p.check, p.name); err != nil {
+		return err
+	}
+	extra, err := a.extra(c)
+	if len(extra) > 0 {
+		p.notices.add("the zone file has addresses of its own where a pool publishes",
+			"clients are sent to them too: delete from "+place.zoneFile+" "+strings.Join(extra[:min(len(extra), 5)], ", "))
+	}
+	return err
 }

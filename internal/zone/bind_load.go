@@ -231,7 +231,7 @@ func (w *write) diagnose(ctx context.Context, symptom string) string {
 	if err != nil {
 		return symptom + "; " + err.Error()
 	}
-	if err := p.try(ctx, disk.ips.text, disk.soa.text); err != nil && !errors.Is(err, errNoZoneFile) {
+	if err := p.try(ctx, disk.ips.text, disk.soa.text, w.content); err != nil && !errors.Is(err, errNoZoneFile) {
 		said = append(said, err.Error())
 	} else {
 		said = append(said, "its log has the reason")

@@ -2,7 +2,9 @@ package zone
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -111,19 +113,61 @@ func (l *bindLab) proven(t *testing.T, serial uint32, addrs ...string) {
 	}
 }
 
-// refuses demands that publishing fails with an error that has all the texts,
-// and that the server still answers with the addresses given.
+// refused demands that publishing fails with an error that says all the texts,
+// its hint included.
 func (l *bindLab) refused(t *testing.T, c Content, texts ...string) {
 	t.Helper()
 	_, err := l.pub.Publish(t.Context(), c)
+	demandError(t, err, texts...)
+}
+
+func demandError(t *testing.T, err error, texts ...string) {
+	t.Helper()
 	if err == nil {
-		t.Fatal("publishing succeeded")
+		t.Fatal("there was no error")
+	}
+	said := err.Error()
+	var hint *upkeep.HintError
+	if errors.As(err, &hint) {
+		said += "\nhint: " + hint.Hint
 	}
 	for _, text := range texts {
-		if !strings.Contains(err.Error(), text) {
-			t.Errorf("the error does not say %q: %v", text, err)
+		if !strings.Contains(said, text) {
+			t.Errorf("the error does not say %q: %s", text, said)
 		}
 	}
+}
+
+func (l *bindLab) read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(l.Path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// served asks the server for the serial of the zone.
+func (l *bindLab) served(t *testing.T) uint32 {
+	t.Helper()
+	serial, err := ServedSerial(t.Context(), l.Addr, "example.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serial
+}
+
+// whole demands that both include files are as upkeep wrote them, together.
+func (l *bindLab) whole(t *testing.T) pair {
+	t.Helper()
+	disk, err := readPair(l.Path("inc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !disk.whole() {
+		t.Fatalf("the include files do not go together:\n%s\n%s", disk.soa.text, disk.ips.text)
+	}
+	return disk
 }
 
 func TestBindPublishes(t *testing.T) {

@@ -44,10 +44,10 @@ type UpdatePublisher struct {
 	target  target
 	keyFile string
 	o       UpdateOptions
-	turn    chan struct{}   // one publish at a time
-	mind    *updateMemory   // nil until loaded
-	saved   []byte          // mind as last saved
-	noticed map[string]bool // guarded by turn
+	turn    chan struct{} // one publish at a time
+	mind    *updateMemory // nil until loaded
+	saved   []byte        // mind as last saved
+	notices *notices
 }
 
 // NewUpdate returns the publisher of a zone. Its key file is read anew at each
@@ -56,18 +56,12 @@ func NewUpdate(z upkeep.Zone, p upkeep.Publisher, o UpdateOptions) (*UpdatePubli
 	if _, err := ReadKeyFile(p.Key); err != nil {
 		return nil, fmt.Errorf("zone %s: %w", z.Name, err)
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Notice == nil {
-		o.Notice = func(string, string, string) {}
-	}
 	if o.Memory == nil {
 		o.Memory = &processMemory{}
 	}
 	return &UpdatePublisher{
 		target: target{server: p.Server, zone: z.Name}, keyFile: p.Key, o: o,
-		turn: make(chan struct{}, 1), noticed: map[string]bool{},
+		turn: make(chan struct{}, 1), notices: newNotices(z.Name, o.Logger, o.Notice),
 	}, nil
 }
 
@@ -216,7 +210,7 @@ func (u *UpdatePublisher) look(ctx context.Context, wants []wish) (edits []edit,
 		same := slices.Equal(found[i].addrs, w.want.addrs) && (len(w.want.addrs) == 0 || found[i].ttl == w.want.ttl)
 		switch {
 		case err != nil && w.gone:
-			u.notice(fmt.Sprintf("%s was upkeep's once and is left as it is now", w.set), err.Error())
+			u.notices.add(fmt.Sprintf("%s was upkeep's once and is left as it is now", w.set), err.Error())
 		case err != nil:
 			conflicts[w.set] = err
 		case !same:
@@ -286,10 +280,10 @@ func (u *UpdatePublisher) mayEdit(w wish, found records) error {
 		return fmt.Errorf("%s has %s, and %s", w.set, listed(found.addrs), was)
 	}
 	if known {
-		u.notice(fmt.Sprintf("somebody else has changed %s", w.set),
+		u.notices.add(fmt.Sprintf("somebody else has changed %s", w.set),
 			fmt.Sprintf("found %s where upkeep wrote %s; taken back, since only members of the pool are in it", orNothing(found.addrs), orNothing(last)))
 	} else if len(found.addrs) > 0 {
-		u.notice(fmt.Sprintf("%s is upkeep's from now on", w.set), "it held members of the pool only: "+listed(found.addrs))
+		u.notices.add(fmt.Sprintf("%s is upkeep's from now on", w.set), "it held members of the pool only: "+listed(found.addrs))
 	}
 	return nil
 }
@@ -310,15 +304,6 @@ func foreign(conflicts map[rrset]error) error {
 	slices.Sort(texts)
 	return upkeep.WithHint(fmt.Errorf("%w: somebody else writes these records, and they were left alone: %s", upkeep.ErrConflict, strings.Join(texts, "; ")),
 		"delete what does not belong there (nsupdate), or make it a member of the pool: upkeep then takes the records over by itself")
-}
-
-func (u *UpdatePublisher) notice(what, why string) {
-	if u.noticed[what+why] {
-		return
-	}
-	u.noticed[what+why] = true
-	u.o.Logger.Warn(what, "zone", u.target.zone, "why", why)
-	u.o.Notice(u.target.zone, what, why)
 }
 
 // updateMemory is what must survive a restart: what the publisher last put into
@@ -369,7 +354,7 @@ func (u *UpdatePublisher) remember(ctx context.Context) error {
 	if text != nil {
 		if err := json.Unmarshal(text, &mind); err != nil {
 			// Worse than nothing remembered is nothing published.
-			u.notice("what was last published is not known any more", err.Error())
+			u.notices.add("what was last published is not known any more", err.Error())
 		}
 	}
 	u.mind, u.saved = &mind, text
@@ -414,7 +399,7 @@ func (u *UpdatePublisher) save(ctx context.Context) {
 		err = u.o.Memory.Save(ctx, u.memoryKey(), text)
 	}
 	if err != nil {
-		u.notice("what was published could not be recorded", err.Error())
+		u.notices.add("what was published could not be recorded", err.Error())
 		return
 	}
 	u.saved = text

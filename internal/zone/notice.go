@@ -1,0 +1,44 @@
+package zone
+
+import (
+	"log/slog"
+	"sync"
+)
+
+// notices tells an operator each thing once, however often it is found.
+type notices struct {
+	zone string
+	log  *slog.Logger
+	tell func(zone, what, why string)
+
+	mu   sync.Mutex
+	told map[string]bool
+}
+
+// maxTold bounds the memory of what was told; after so many the same things are
+// told again.
+const maxTold = 200
+
+func newNotices(zone string, log *slog.Logger, tell func(zone, what, why string)) *notices {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if tell == nil {
+		tell = func(string, string, string) {}
+	}
+	return &notices{zone: zone, log: log, tell: tell, told: map[string]bool{}}
+}
+
+func (n *notices) add(what, why string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.told[what+why] {
+		return
+	}
+	if len(n.told) >= maxTold {
+		clear(n.told)
+	}
+	n.told[what+why] = true
+	n.log.Warn(what, "zone", n.zone, "why", why)
+	n.tell(n.zone, what, why)
+}
