@@ -18,7 +18,7 @@ import (
 // with the serial given.
 func (c Content) records(serial uint32) ([]dns.RR, error) {
 	z := c.Zone.WithDefaults()
-	static, problems := parseRecords(z)
+	static, problems := readRecords(z)
 	if len(problems) > 0 {
 		return nil, &upkeep.InvalidError{Fields: problems}
 	}
