@@ -21,6 +21,7 @@ import (
 	"upkeep"
 	"upkeep/internal/api"
 	"upkeep/internal/datadir"
+	"upkeep/internal/metrics"
 	"upkeep/internal/probe"
 	"upkeep/internal/store"
 	"upkeep/internal/watch"
@@ -97,16 +98,18 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 		return p, fmt.Errorf("starting the probe engine: %w", err)
 	}
 	p.onClose(engine.Close)
+	meter := metrics.New(version(), log)
 	if err := p.openHTTP(folder, func(token string) (*api.API, error) {
 		p.watch, err = watch.New(ctx, watch.Config{
-			Store: kept, Prober: engine, Publisher: p.publishers(ctx, dns, kept), DNS: p.dns, Log: log,
+			Store: kept, Prober: engine, Publisher: p.publishers(ctx, dns, kept), DNS: p.dns, Log: log, Meter: meter,
 		})
 		if err != nil {
 			return nil, err
 		}
+		meter.Collect(p.watch, engine)
 		return api.New(api.Options{
 			Declarer: p.watch, Observer: p.watch, Forcer: p.watch, Recorder: p.watch,
-			Log: log, Version: version(), Token: token, Alive: p.watch.Alive,
+			Log: log, Version: version(), Token: token, Metrics: meter.Handler(), Alive: p.watch.Alive,
 		})
 	}); err != nil {
 		return p, err

@@ -23,14 +23,14 @@ var rooms = map[string]room{
 	"internal/failover/...": {[]string{"internal/failover"}, "simulations of decisions are as pure as they are"},
 	"internal/probe":        {nil, "a probe reports one result and knows no history; history belongs to failover"},
 	"internal/beat":         {nil, "the sender on a member is small and needs no database"},
-	"internal/zone":         {nil, "publishing is told what to publish; it asks nobody"},
-	"internal/zone/...":     {[]string{"internal/zone"}, "parts of a publisher stay below it"},
+	"internal/zone":         {[]string{"internal/zone/..."}, "publishing is told what to publish; it asks nobody"},
+	"internal/zone/...":     {[]string{"internal/zone/answer"}, "parts of a publisher stay below it"},
 	"internal/store":        {nil, "queries carry what they are given; they decide nothing"},
 	"internal/declare":      {nil, "reading documents works without a running upkeep"},
 	"internal/notify":       {nil, "telling reads events through an interface of its own; it cannot hold up a decision"},
 	"internal/datadir":      {nil, "the folder is found before anything is opened"},
 	"internal/systemd":      {nil, "it speaks to the service manager only"},
-	"internal/metrics":      {nil, "numbers are counted where they arise and shown by the API"},
+	"internal/metrics":      {[]string{"internal/probe"}, "numbers are counted where they arise and read at a scrape"},
 
 	"internal/watch": {
 		[]string{"internal/failover", "internal/probe", "internal/beat", "internal/zone", "internal/store", "internal/declare", "internal/notify", "internal/metrics"},
@@ -43,7 +43,8 @@ var rooms = map[string]room{
 	"internal/api/wire":   {nil, "the messages are shared by the server and by clients that have neither loop nor database"},
 	"internal/api/client": {[]string{"internal/api/wire"}, "a client needs nothing of the server"},
 	"internal/console":    {[]string{"internal/api", "internal/api/wire", "internal/watch"}, "pages show what the API has"},
-	"cmd/...":             {[]string{"internal/..."}, "wiring happens here and nowhere else"},
+	"examples":            {nil, "documents to start from"},
+	"cmd/...":             {[]string{"internal/...", "examples"}, "wiring happens here and nowhere else"},
 
 	"internal/testkit":     {nil, "real servers for the tests of every floor"},
 	"internal/testkit/...": {[]string{"internal/testkit", "internal/testkit/..."}, "real servers for the tests of every floor"},

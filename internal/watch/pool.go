@@ -144,8 +144,8 @@ func (w *Watch) settle(p *pool, now time.Time, states map[string][]byte) []upkee
 		say("no longer frozen", d.Reason)
 	}
 	if d.Changed {
-		p.state.ChangedAt = now
 		w.depart(p, old, now)
+		p.state.ChangedAt = now
 		say("publishing "+describe(d.Published, len(p.spec.Members)), d.Change)
 	}
 	blob, err := json.Marshal(p.state)
@@ -186,7 +186,8 @@ func (w *Watch) depart(p *pool, old []netip.Addr, now time.Time) {
 		}
 		d := departure{At: now, TTL: time.Duration(max(p.spec.TTL, p.spec.DegradedTTL))}
 		if i := slices.IndexFunc(p.spec.Members, func(m upkeep.Member) bool { return m.Address == addr }); i >= 0 {
-			if v := w.targets[p.keys[i]].view(now); v.verdict == upkeep.Down {
+			// A verdict from before the last change did not cause this one.
+			if v := w.targets[p.keys[i]].view(now); v.verdict == upkeep.Down && v.since.After(p.state.ChangedAt) {
 				d.LastOK = v.lastOK
 			}
 		}

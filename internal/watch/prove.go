@@ -146,6 +146,7 @@ func (w *Watch) provenEverywhere(z *zoneRun, content zone.Content, at time.Time,
 		if took := w.proveDepartures(p, content, z.spec.Name, at); took > 0 {
 			why = fmt.Sprintf("pool %s: %s after the last good probe of the member that left", p.spec.Name, took.Round(time.Millisecond))
 			p.state.Took = upkeep.Duration(took)
+			w.cfg.Meter.Failover(took)
 		}
 	}
 	w.mu.Unlock()

@@ -32,7 +32,8 @@ type Prober interface {
 // PublisherFunc makes the publisher that one entry of a zone document asks for.
 type PublisherFunc func(z upkeep.Zone, p upkeep.Publisher) (zone.Publisher, error)
 
-// Config is what a Watch is made of. All fields are required but Now.
+// Config is what a Watch is made of. All fields are
+// required but for those that say what stands in.
 type Config struct {
 	Store     *store.Store
 	Prober    Prober
@@ -41,11 +42,26 @@ type Config struct {
 	// the proof of a zone with a transfer publisher that lists no servers.
 	DNS string
 	Log *slog.Logger
+	// Meter counts what happens; nil for nobody.
+	Meter Meter
 	// EventAge is how long events are kept; zero keeps them for 90 days.
 	EventAge time.Duration
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 }
+
+// Meter counts what happens. It must not block.
+type Meter interface {
+	Event(e upkeep.Event)
+	// Failover is told of each removal that was proven on every name server, with
+	// the time since the last good probe.
+	Failover(took time.Duration)
+}
+
+type noMeter struct{}
+
+func (noMeter) Event(upkeep.Event)     {}
+func (noMeter) Failover(time.Duration) {}
 
 // Watch holds what is declared, what is observed of it and what is published.
 type Watch struct {
@@ -78,6 +94,9 @@ type Watch struct {
 func New(ctx context.Context, cfg Config) (*Watch, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Meter == nil {
+		cfg.Meter = noMeter{}
 	}
 	if cfg.EventAge == 0 {
 		cfg.EventAge = 90 * upkeep.Day
@@ -199,6 +218,7 @@ func (w *Watch) Notice(object, what, why string) {
 
 func (w *Watch) announce(events []upkeep.Event) {
 	for _, e := range events {
+		w.cfg.Meter.Event(e)
 		w.log.Info(e.What, "object", e.Object, "kind", e.Kind, "why", e.Why, "who", e.Who)
 	}
 	w.events.send(events)
