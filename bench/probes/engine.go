@@ -142,9 +142,9 @@ func (r report) row(what string) row {
 	if r.Failed+r.Void > 0 {
 		remark = r.Reason
 	}
-	if s := r.Stats; s.Late+s.Strays+s.Duplicates+s.Overflow+s.PutOff > 0 || s.Paused > 0 {
-		remark += fmt.Sprintf(" late %d, strays %d, duplicates %d, overflow %d, put off %d, paused %s",
-			s.Late, s.Strays, s.Duplicates, s.Overflow, s.PutOff, s.Paused.Round(time.Millisecond))
+	if s := r.Stats; s.Late+s.Strays+s.Duplicates+s.Overflow+s.PutOff+s.Skipped > 0 || s.Paused > 0 {
+		remark += fmt.Sprintf(" late %d, strays %d, duplicates %d, overflow %d, put off %d, slots skipped %d, paused %s",
+			s.Late, s.Strays, s.Duplicates, s.Overflow, s.PutOff, s.Skipped, s.Paused.Round(time.Millisecond))
 	}
 	return row{what: what, checks: r.OK, asked: r.OK + r.Failed, cpu: r.CPU, wall: r.Wall, peak: r.Peak, remark: remark}
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -40,11 +41,12 @@ type Options struct {
 type Engine struct {
 	options Options
 	log     *slog.Logger
-	loop    *loop
 	names   *names
+	load    load
 
 	set     sync.Mutex // serialises Set and Close; guards what follows
 	closed  bool
+	loops   []*loop
 	members map[Key]*member
 	defs    map[string]*definition
 	shares  map[time.Duration]*share
@@ -63,6 +65,7 @@ type definition struct {
 type Stats struct {
 	Probes     uint64 // begun
 	Timeouts   uint64
+	Skipped    uint64 // regular slots left out because the engine did not keep up
 	PutOff     uint64 // put off because this machine had no room for them
 	Late       uint64 // answers to pings after their timeout
 	Duplicates uint64 // second answers to a ping
@@ -87,19 +90,21 @@ func New(o Options) (*Engine, error) {
 	if o.MaxInFlight == 0 {
 		o.MaxInFlight = 10_000
 	}
-	l, err := newLoop(o.Logger, o.MaxInFlight)
-	if err != nil {
-		return nil, fmt.Errorf("starting the probe engine: %w", err)
-	}
-	return &Engine{
+	e := &Engine{
 		options: o,
 		log:     o.Logger,
-		loop:    l,
-		names:   newNames(o.Resolver),
+		load:    load{limit: int64(o.MaxInFlight)},
 		members: make(map[Key]*member),
 		defs:    make(map[string]*definition),
 		shares:  make(map[time.Duration]*share),
-	}, nil
+	}
+	l, err := newLoop(e.log, &e.load)
+	if err != nil {
+		return nil, fmt.Errorf("starting the probe engine: %w", err)
+	}
+	e.loops = []*loop{l}
+	e.names = newNames(o.Resolver)
+	return e, nil
 }
 
 // Set makes specs the whole of what is asked. Keys that were there already keep
@@ -131,18 +136,43 @@ func (e *Engine) reconcile(specs map[Key]Spec) {
 	e.add(fresh)
 }
 
-// chunk is how many members are changed in one go while the loop waits.
+// chunk is how many members are changed in one go while their loop waits.
 const chunk = 512
 
-// locked does f to all members, leaving the loop room to work in between.
-func (e *Engine) locked(members []*member, f func(*member)) {
-	for some := range slices.Chunk(members, chunk) {
-		e.loop.mu.Lock()
-		for _, m := range some {
-			f(m)
-		}
-		e.loop.mu.Unlock()
+// locked does f to all members, leaving their loops room to work in between.
+func (e *Engine) locked(members []*member, f func(*loop, *member)) {
+	byLoop := make(map[*loop][]*member)
+	for _, m := range members {
+		byLoop[m.loop] = append(byLoop[m.loop], m)
 	}
+	for l, mine := range byLoop {
+		for some := range slices.Chunk(mine, chunk) {
+			l.mu.Lock()
+			for _, m := range some {
+				f(l, m)
+			}
+			l.mu.Unlock()
+		}
+	}
+}
+
+// loopFull is the number of members at which one more loop is begun, as far as
+// there are processors. One is enough for nearly everybody.
+const loopFull = 8192
+
+// place is the loop for the next member.
+func (e *Engine) place() *loop {
+	least := slices.MinFunc(e.loops, func(a, b *loop) int { return a.members - b.members })
+	if least.members >= loopFull && len(e.loops) < runtime.GOMAXPROCS(0) {
+		if l, err := newLoop(e.log, &e.load); err == nil {
+			e.loops = append(e.loops, l)
+			least = l
+		} else {
+			e.log.Warn("the probe engine stays on fewer processors", "error", err)
+		}
+	}
+	least.members++
+	return least
 }
 
 func (e *Engine) newMember(key Key, spec Spec) *member {
@@ -164,6 +194,7 @@ func (e *Engine) add(fresh []*member) {
 		e.members[m.key] = m
 		w, watches := m.def.asker.(watcher)
 		if !watches {
+			m.loop = e.place()
 			looped = append(looped, m)
 			continue
 		}
@@ -176,8 +207,8 @@ func (e *Engine) add(fresh []*member) {
 		}
 		m.stop = stop
 	}
-	e.locked(looped, func(m *member) {
-		e.loop.add(m, e.share(time.Duration(m.def.check.Interval)))
+	e.locked(looped, func(l *loop, m *member) {
+		l.add(m, e.share(time.Duration(m.def.check.Interval)))
 	})
 }
 
@@ -210,7 +241,7 @@ func (e *Engine) replace(specs map[Key]Spec) {
 		}
 		kept = append(kept, m)
 	}
-	e.locked(kept, func(m *member) { m.observe = specs[m.key].Observe })
+	e.locked(kept, func(_ *loop, m *member) { m.observe = specs[m.key].Observe })
 }
 
 func (e *Engine) remove(gone []*member) {
@@ -222,6 +253,7 @@ func (e *Engine) remove(gone []*member) {
 				m.stop()
 			}
 		} else {
+			m.loop.members--
 			looped = append(looped, m)
 		}
 		if m.names != nil {
@@ -233,7 +265,7 @@ func (e *Engine) remove(gone []*member) {
 			delete(e.defs, digest(m.def.check))
 		}
 	}
-	e.locked(looped, e.loop.remove)
+	e.locked(looped, (*loop).remove)
 }
 
 // Kick asks keys now, beside their regular slots, which stay where they are.
@@ -248,21 +280,37 @@ func (e *Engine) Kick(keys ...Key) {
 			members = append(members, m)
 		}
 	}
-	e.locked(members, func(m *member) {
+	e.locked(members, func(l *loop, m *member) {
 		if m.phase == idle {
-			e.loop.wheel.set(m, e.loop.clock.now())
-			e.loop.wake(m.due)
+			l.wheel.set(m, l.clock.now())
+			l.wake(m.due)
 		}
 	})
 }
 
 // Stats returns the counts so far.
 func (e *Engine) Stats() Stats {
-	e.loop.mu.Lock()
-	defer e.loop.mu.Unlock()
-	s := e.loop.stats
-	s.Paused = e.loop.clock.skew
-	return s
+	e.set.Lock()
+	defer e.set.Unlock()
+	var sum Stats
+	for _, l := range e.loops {
+		l.mu.Lock()
+		sum.add(l.stats)
+		sum.Paused = max(sum.Paused, l.clock.skew)
+		l.mu.Unlock()
+	}
+	return sum
+}
+
+func (s *Stats) add(o Stats) {
+	s.Probes += o.Probes
+	s.Timeouts += o.Timeouts
+	s.Skipped += o.Skipped
+	s.PutOff += o.PutOff
+	s.Late += o.Late
+	s.Duplicates += o.Duplicates
+	s.Strays += o.Strays
+	s.Overflow += o.Overflow
 }
 
 // define returns the shared definition of c, made anew when nobody has it.
@@ -309,7 +357,9 @@ func (e *Engine) Close() error {
 	e.closed = true
 	e.reconcile(nil)
 	e.names.close()
-	e.loop.close()
+	for _, l := range e.loops {
+		l.close()
+	}
 	for _, f := range e.closers {
 		f()
 	}

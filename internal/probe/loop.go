@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +24,9 @@ import (
 // Everything here is guarded by mu, which the loop holds while it works and lets
 // go while it waits. Whoever holds mu sees no probe half done.
 type loop struct {
-	log         *slog.Logger
-	maxInFlight int
+	log     *slog.Logger
+	load    *load
+	members int // kept by the engine
 
 	mu         sync.Mutex
 	wheel      wheel
@@ -74,6 +76,7 @@ const (
 type member struct {
 	key     Key
 	def     *definition
+	loop    *loop // nil of a watcher's
 	observe func(Result) Next
 	host    string // target as declared
 	name    string // what the member is published under
@@ -100,8 +103,14 @@ type member struct {
 	stop func() // of a watcher
 }
 
-func newLoop(log *slog.Logger, maxInFlight int) (*loop, error) {
-	l := &loop{log: log, maxInFlight: maxInFlight, clock: newClock(), wakeAt: forever, done: make(chan struct{})}
+// load counts the goroutines of runners, over all loops.
+type load struct {
+	now   atomic.Int64
+	limit int64
+}
+
+func newLoop(log *slog.Logger, shared *load) (*loop, error) {
+	l := &loop{log: log, load: shared, clock: newClock(), wakeAt: forever, done: make(chan struct{})}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("opening an epoll descriptor: %w", err)
@@ -248,7 +257,11 @@ func (l *loop) expire(now time.Duration) {
 }
 
 func (l *loop) start(m *member, now time.Duration) {
-	m.slotAt = slotAfter(m.slotAt, time.Duration(m.def.check.Interval), now)
+	interval := time.Duration(m.def.check.Interval)
+	if late := now - m.slotAt; late >= interval {
+		l.stats.Skipped += uint64(late / interval)
+	}
+	m.slotAt = slotAfter(m.slotAt, interval, now)
 	if m.def.err != nil {
 		l.finish(m, Result{Void: true, Reason: clean(m.def.err.Error())})
 		return
@@ -299,11 +312,11 @@ func (l *loop) lack(m *member, err error) {
 
 func (l *loop) startRunner(m *member, a runner) {
 	l.stats.Probes++
-	if l.running >= l.maxInFlight {
+	if l.load.now.Add(1) > l.load.limit {
+		l.load.now.Add(-1)
 		l.lack(m, errNoRoom)
 		return
 	}
-	l.running++
 	l.wheel.set(m, m.sent+m.timeout)
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
@@ -311,9 +324,9 @@ func (l *loop) startRunner(m *member, a runner) {
 	l.runners.Go(func() {
 		r, err := a.run(ctx, t)
 		cancel()
+		l.load.now.Add(-1)
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.running--
 		if m.phase == gone {
 			return
 		}
