@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"upkeep"
@@ -51,6 +52,8 @@ type Engine struct {
 	defs    map[string]*definition
 	shares  map[time.Duration]*share
 	closers []func()
+
+	beats atomic.Pointer[receiver] // nil until the first heartbeat check
 }
 
 // definition is what all members with the same check share.
@@ -74,6 +77,7 @@ type Stats struct {
 	// Paused is how long the engine was kept from running: a suspended machine,
 	// or one without processor time to give. No target is blamed for it.
 	Paused time.Duration
+	Beats  BeatStats
 }
 
 // New makes an engine that asks nobody yet.
@@ -298,6 +302,9 @@ func (e *Engine) Stats() Stats {
 		sum.add(l.stats)
 		sum.Paused = max(sum.Paused, l.clock.skew)
 		l.mu.Unlock()
+	}
+	if beats := e.beats.Load(); beats != nil {
+		sum.Beats = beats.snapshot()
 	}
 	return sum
 }

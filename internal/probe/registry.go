@@ -26,6 +26,8 @@ var checkTypes = map[string]checkType{
 	upkeep.CheckTCP:   {prepare: prepareTCP},
 	upkeep.CheckHTTP:  {prepare: prepareHTTP},
 	upkeep.CheckHTTPS: {prepare: prepareHTTP, preflight: preflightHTTPS},
+
+	upkeep.CheckHeartbeat: {prepare: prepareHeartbeat, preflight: preflightHeartbeat},
 }
 
 // asker is a prepared check definition: a runner, a starter or a watcher.
