@@ -126,26 +126,15 @@ func (s *beatSocket) countLost(i int) {
 
 func (s *beatSocket) datagram(i int) []byte { return s.in[i].Buffers[0][:s.in[i].N] }
 
-// reply answers the i-th datagram, from the address that it was sent to. It does
-// not wait: an answer that finds no room is said again at the next beat.
+// reply answers the i-th datagram, from the address that it was sent to.
 func (s *beatSocket) reply(i int, text []byte) {
 	to, is := s.in[i].Addr.(*net.UDPAddr)
 	if !is {
 		return
 	}
-	raw, err := s.conn.SyscallConn()
-	if err != nil {
-		return
-	}
-	control := answerFrom(s.in[i].OOB[:s.in[i].NN])
-	address := sockaddr(netip.AddrPortFrom(to.AddrPort().Addr().Unmap(), 0).Addr(), uint16(to.Port))
-	if v6 := s.conn.LocalAddr().(*net.UDPAddr).IP.To4() == nil; v6 {
-		address = sockaddr(netip.AddrFrom16(to.AddrPort().Addr().As16()).WithZone(to.Zone), uint16(to.Port))
-	}
-	_ = raw.Control(func(fd uintptr) {
-		// An unreachable sender is no trouble of ours.
-		_ = unix.Sendmsg(int(fd), text, control, address, unix.MSG_DONTWAIT)
-	})
+	addr := netip.AddrPortFrom(to.AddrPort().Addr().Unmap(), to.AddrPort().Port())
+	// An unreachable sender is no trouble of ours; it will ask again.
+	_, _, _ = s.conn.WriteMsgUDPAddrPort(text, answerFrom(s.in[i].OOB[:s.in[i].NN]), addr)
 }
 
 // answerFrom turns the control messages of a datagram into those of its answer.
