@@ -21,7 +21,7 @@ var rooms = map[string]room{
 
 	"internal/failover":     {nil, "decisions are pure: no clock, no network, no database, so that every one can be replayed in a test"},
 	"internal/failover/...": {[]string{"internal/failover"}, "simulations of decisions are as pure as they are"},
-	"internal/probe":        {nil, "a probe reports one result and knows no history; history belongs to failover"},
+	"internal/probe":        {[]string{"internal/beat"}, "a probe reports one result and knows no history; history belongs to failover"},
 	"internal/beat":         {nil, "the sender on a member is small and needs no database"},
 	"internal/zone":         {[]string{"internal/zone/..."}, "publishing is told what to publish; it asks nobody"},
 	"internal/zone/...":     {[]string{"internal/zone/answer"}, "parts of a publisher stay below it"},
