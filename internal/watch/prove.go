@@ -23,10 +23,18 @@ const (
 )
 
 // prove asks every name server until it answers what was published, and reports
-// whether all did. It ends early when there is news.
-func (z *zoneRun) prove(ctx context.Context, content zone.Content) bool {
-	ctx, cancel := context.WithTimeout(ctx, proveFor)
+// whether all did within the time given. It ends early when fresh says that there
+// is newer content.
+func (z *zoneRun) prove(ctx context.Context, content zone.Content, fresh <-chan struct{}, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
+	go func() {
+		select {
+		case <-fresh:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	z.mu.Lock()
 	minimum, was := z.oldestSerial(), z.proven
 	began := z.status.PublishedAt
@@ -51,7 +59,7 @@ func (z *zoneRun) prove(ctx context.Context, content zone.Content) bool {
 	if len(z.spec.Servers) == 0 {
 		last = z.w.cfg.Now()
 	}
-	first := all && was.IsZero()
+	first := all && was.IsZero() && z.fresh == fresh // else it is other content that is to be proven now
 	if first {
 		z.proven = last
 	}
@@ -90,21 +98,10 @@ func (z *zoneRun) proveServer(ctx context.Context, i int, serial uint32, sets []
 		select {
 		case <-ctx.Done():
 			return
-		case <-z.newsNow():
-			return
 		case <-time.After(pause):
 		}
 		pause = min(pause*3/2, proveSlow)
 	}
-}
-
-// newsNow is ready while an offer is pending, without taking it.
-func (z *zoneRun) newsNow() <-chan struct{} {
-	ready := make(chan struct{})
-	if len(z.news) > 0 {
-		close(ready)
-	}
-	return ready
 }
 
 // noteServer keeps what a server answered and raises or ends its alarm.

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -298,5 +299,53 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 	}
 	if err := r.Delete(t.Context(), "test", upkeep.KindZone, "example.test"); err == nil {
 		t.Error("a zone that a pool uses was deleted")
+	}
+}
+
+func TestFailingPublisherIsReportedOnceAndRetried(t *testing.T) {
+	r := newRig(t)
+	r.publisher.fail = upkeep.WithHint(errors.New("disk full"), "make room")
+	r.declare(testZone(), testPool("192.0.2.1"))
+	testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+		zones, err := r.Zones(t.Context())
+		if err != nil || len(zones) != 1 {
+			return false, "no zone"
+		}
+		p := zones[0].Publishers[0]
+		return p.Error == "disk full" && p.Hint == "make room", p.Error
+	})
+	r.publisher.mu.Lock()
+	r.publisher.fail = nil
+	r.publisher.mu.Unlock()
+	r.published("192.0.2.1")
+	events, err := r.Events(t.Context(), store.EventFilter{Kind: upkeep.EventPublish})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failures := 0
+	for _, e := range events {
+		if strings.Contains(e.Why, "disk full") && !strings.HasPrefix(e.Why, "after:") {
+			failures++
+		}
+	}
+	if failures != 1 {
+		t.Errorf("the same failure was reported %d times: %+v", failures, events)
+	}
+}
+
+// Content that is offered while older content is being proven must be proven
+// in its turn: the proof of the older one says nothing of it.
+func TestProofBelongsToItsContent(t *testing.T) {
+	z := &zoneRun{
+		w: &Watch{cfg: Config{Now: time.Now}, zones: map[string]*zoneRun{}}, fresh: make(chan struct{}),
+		spec: testZone(), alarmed: map[string]bool{},
+	}
+	older := zone.Content{Zone: testZone()}
+	z.offer(older)
+	fresh := z.fresh
+	z.offer(zone.Content{Zone: testZone(), Sets: []zone.AddressSet{{Owner: "www"}}})
+	z.prove(t.Context(), older, fresh, time.Second)
+	if !z.proven.IsZero() {
+		t.Error("newer content counts as proven by the proof of older content")
 	}
 }

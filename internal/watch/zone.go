@@ -19,16 +19,16 @@ type zoneRun struct {
 	spec upkeep.Zone
 	stop context.CancelFunc
 	done chan struct{}
-	news chan struct{} // one pending offer
 
 	publishers []zone.Publisher // same order as spec.Publishers
 
 	mu      sync.Mutex
 	content zone.Content
+	fresh   chan struct{} // closed when newer content is offered
 	offered bool
 	status  upkeep.ZoneStatus
 	alarmed map[string]bool // servers that were reported as lagging
-	proven  time.Time       // when the present content was proven everywhere
+	proven  time.Time       // when the present content was proven everywhere; zero before
 }
 
 // startZone starts a zone's goroutine. It waits until previous, which may hold
@@ -38,7 +38,7 @@ type zoneRun struct {
 func (w *Watch) startZone(spec upkeep.Zone, previous *zoneRun, made *sync.WaitGroup) *zoneRun {
 	ctx, stop := context.WithCancel(w.base)
 	z := &zoneRun{
-		w: w, spec: spec, stop: stop, done: make(chan struct{}), news: make(chan struct{}, 1),
+		w: w, spec: spec, stop: stop, done: make(chan struct{}), fresh: make(chan struct{}),
 		alarmed: map[string]bool{},
 		status: upkeep.ZoneStatus{
 			Name: spec.Name, Servers: make([]upkeep.ServerStatus, len(spec.Servers)),
@@ -91,10 +91,8 @@ func (z *zoneRun) offer(c zone.Content) {
 		return
 	}
 	z.content, z.offered, z.proven = c, true, time.Time{}
-	select {
-	case z.news <- struct{}{}:
-	default:
-	}
+	close(z.fresh)
+	z.fresh = make(chan struct{})
 }
 
 const (
@@ -108,24 +106,26 @@ const (
 func (z *zoneRun) run(ctx context.Context) {
 	retry := retryFirst
 	for {
-		wait := verifyEvery
 		z.mu.Lock()
-		content, offered := z.content, z.offered
+		content, offered, fresh := z.content, z.offered, z.fresh
 		z.mu.Unlock()
-		if offered {
-			if z.publish(ctx, content) {
-				retry = retryFirst
-				if !z.prove(ctx, content) && ctx.Err() == nil && len(z.news) == 0 {
-					wait = 5 * time.Second
-				}
-			} else {
-				wait, retry = retry, min(2*retry, retryMax)
-			}
+		wait := verifyEvery
+		switch {
+		case !offered:
+		case !z.publish(ctx, content):
+			// What the other publishers carried is proven all the same.
+			began := time.Now()
+			z.prove(ctx, content, fresh, retry)
+			wait, retry = retry-time.Since(began), min(2*retry, retryMax)
+		case !z.prove(ctx, content, fresh, proveFor):
+			wait, retry = proveSlow, retryFirst
+		default:
+			retry = retryFirst
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-z.news:
+		case <-fresh:
 			retry = retryFirst
 		case <-time.After(wait):
 		}
