@@ -8,7 +8,7 @@ import (
 	"upkeep"
 )
 
-var start = time.Unix(1_700_000_000, 0)
+var epoch = time.Unix(1_700_000_000, 0)
 
 func TestDetectorIsSmall(t *testing.T) {
 	if size := unsafe.Sizeof(Detector{}); size > 256 {
@@ -18,7 +18,7 @@ func TestDetectorIsSmall(t *testing.T) {
 
 func TestObserveDoesNotAllocate(t *testing.T) {
 	d := NewDetector(NewParams(upkeep.Check{Type: upkeep.CheckPing}.WithDefaults()))
-	at, i := start, 0
+	at, i := epoch, 0
 	allocated := testing.AllocsPerRun(1000, func() {
 		i++
 		at = at.Add(time.Second)

@@ -1,0 +1,254 @@
+package failover
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"upkeep"
+)
+
+// guarded is a guard with targets t0, t1, ... and the clock that they share.
+type guarded struct {
+	*Guard
+	t    *testing.T
+	now  time.Time
+	pool upkeep.Pool
+}
+
+func newGuarded(t *testing.T, targets int, policy upkeep.Policy) *guarded {
+	g := &guarded{Guard: NewGuard(), t: t, now: epoch}
+	g.pool = upkeep.Pool{Name: "web", Check: upkeep.Check{Type: upkeep.CheckTCP, Port: 80}, Policy: policy}.WithDefaults()
+	for i := range targets {
+		g.Observe(name(i), false, g.now)
+	}
+	return g
+}
+
+func name(i int) string { return fmt.Sprintf("t%d", i) }
+
+func (g *guarded) pass(d time.Duration) { g.now = g.now.Add(d) }
+
+func (g *guarded) fail(from, to int) {
+	for i := from; i < to; i++ {
+		g.Observe(name(i), true, g.now)
+	}
+}
+
+func (g *guarded) mend(from, to int) {
+	for i := from; i < to; i++ {
+		g.Observe(name(i), false, g.now)
+	}
+}
+
+// frozen demands a freeze with the given words in its reason; "" for none.
+func (g *guarded) frozen(words string) Freeze {
+	g.t.Helper()
+	f := g.Guard.Freeze(g.pool, g.now)
+	if words == "" && f.Reason != "" || !strings.Contains(f.Reason, words) {
+		g.t.Fatalf("after %s: frozen for %q, want %q", g.now.Sub(epoch), f.Reason, words)
+	}
+	if f.Reason != "" && !f.Wake.After(g.now) {
+		g.t.Fatalf("after %s: frozen for %q with wake %s: nobody would notice its end", g.now.Sub(epoch), f.Reason, f.Wake)
+	}
+	return f
+}
+
+func TestGuardMassFailure(t *testing.T) {
+	g := newGuarded(t, 10, upkeep.Policy{})
+	g.frozen("")
+	first := g.now
+	g.fail(0, 1)
+	g.frozen("") // one of ten is no mass
+	g.pass(100 * time.Millisecond)
+	g.fail(1, 4)
+	if f := g.frozen("waiting to see"); !f.Brief {
+		t.Error("a hold that lasts a second is announced as a freeze")
+	}
+	g.pass(100 * time.Millisecond)
+	g.fail(4, 7)
+	f := g.frozen("more than 60 %")
+	if !f.From.Equal(first) {
+		t.Errorf("freeze from %s, want the first failure's time %s", f.From, first)
+	}
+	g.pass(time.Minute)
+	g.frozen("more than 60 %")
+	g.mend(0, 3)
+	g.frozen("more than 60 %") // 4 of 10 still fail: hysteresis
+	g.mend(3, 4)
+	g.frozen("settling")
+	g.pass(settleTime(g.pool.Check))
+	g.frozen("")
+}
+
+func TestGuardHoldIsShort(t *testing.T) {
+	g := newGuarded(t, 10, upkeep.Policy{})
+	g.fail(0, 5)
+	g.frozen("waiting to see")
+	g.pass(1300 * time.Millisecond)
+	g.frozen("") // an interval has passed and half of them still answer
+}
+
+func TestGuardFailuresApartAreNoMass(t *testing.T) {
+	g := newGuarded(t, 10, upkeep.Policy{})
+	for i := range 10 {
+		g.fail(i, i+1)
+		g.frozen("")
+		g.pass(leastWindow + time.Second)
+	}
+}
+
+func TestGuardFewTargets(t *testing.T) {
+	g := newGuarded(t, 3, upkeep.Policy{})
+	g.fail(0, 3)
+	g.frozen("")
+
+	g = newGuarded(t, 20, upkeep.Policy{}) // of which 17 died long ago
+	for i := range 17 {
+		g.fail(i, i+1)
+		g.pass(time.Minute)
+	}
+	g.fail(17, 20)
+	g.frozen("")
+}
+
+func TestGuardCountsLivingTargets(t *testing.T) {
+	g := newGuarded(t, 10, upkeep.Policy{})
+	g.fail(0, 1)
+	g.pass(time.Hour)
+	g.fail(1, 6) // 5 of 9, which is 56 %
+	g.frozen("waiting to see")
+	g.fail(6, 7) // 6 of 9
+	g.frozen("more than 60 %")
+}
+
+func TestGuardLapses(t *testing.T) {
+	g := newGuarded(t, 10, upkeep.Policy{})
+	g.fail(0, 7)
+	g.frozen("more than 60 %")
+	g.pass(massLapse + time.Second)
+	g.frozen("") // three answer: a part of the network is gone
+
+	g = newGuarded(t, 10, upkeep.Policy{})
+	g.fail(0, 10)
+	g.frozen("more than 60 %")
+	g.pass(100 * massLapse)
+	g.frozen("more than 60 %") // nothing answers at all
+	g.Release(g.now)
+	g.frozen("")
+	g.mend(0, 10)
+	g.pass(time.Hour)
+	g.frozen("")
+	g.fail(0, 10)
+	g.frozen("more than 60 %") // a release is for one failure only
+}
+
+func TestGuardTurnedOff(t *testing.T) {
+	g := newGuarded(t, 10, upkeep.Policy{MassFailure: 1})
+	g.fail(0, 10)
+	g.frozen("")
+}
+
+func TestGuardForget(t *testing.T) {
+	g := newGuarded(t, 10, upkeep.Policy{})
+	g.fail(0, 7)
+	g.frozen("more than 60 %")
+	for i := range 7 {
+		g.Forget(name(i))
+	}
+	g.Forget("never heard of")
+	g.Observe("t9", true, g.now)
+	g.frozen("settling")
+	if len(g.targets) != 3 || g.recent != 1 || g.old != 0 {
+		t.Errorf("%d targets, %d recent, %d old after forgetting seven", len(g.targets), g.recent, g.old)
+	}
+}
+
+// anchorState is a detector that says what a test wants it to say.
+func anchorState(v upkeep.Verdict, failing bool, lastOK, since time.Time) *Detector {
+	d := NewDetector(NewParams(upkeep.Check{Type: upkeep.CheckPing}.WithDefaults()))
+	d.verdict, d.lastOK, d.since = v, lastOK, since
+	if failing {
+		d.run = 1
+	}
+	return d
+}
+
+func TestGuardAnchors(t *testing.T) {
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	g := newGuarded(t, 1, upkeep.Policy{Anchors: []netip.Addr{a, b}})
+	up := func() *Detector { return anchorState(upkeep.Up, false, g.now, epoch) }
+	if f := g.frozen("no anchor answers"); !f.Brief {
+		t.Error("not a second after the start, anchors are declared dead")
+	}
+	g.Anchor(a, up())
+	g.frozen("")
+	g.Anchor(b, up())
+	lastOK := g.now
+
+	g.pass(time.Second)
+	g.Anchor(a, anchorState(upkeep.Down, true, lastOK, g.now))
+	g.frozen("") // the other answers
+	g.Anchor(b, anchorState(upkeep.Up, true, lastOK, epoch))
+	if f := g.frozen("no anchor answers (192.0.2.1, 192.0.2.2)"); !f.Brief || !f.From.Equal(lastOK) {
+		t.Errorf("brief %t from %s, want a brief one from %s", f.Brief, f.From, lastOK)
+	}
+	g.Anchor(b, anchorState(upkeep.Down, true, lastOK, g.now))
+	if f := g.frozen("no anchor answers"); f.Brief {
+		t.Error("all anchors are down and nobody is told")
+	}
+	g.pass(time.Hour)
+	g.frozen("no anchor answers")
+	g.Anchor(b, anchorState(upkeep.Up, false, g.now, g.now))
+	g.frozen("settling")
+	g.pass(settleTime(g.pool.Check))
+	g.frozen("")
+}
+
+// TestGuardAnchorsRefuteMassFailure: with an anchor that answers, the failure of
+// all targets is real, and fail-open rules apply instead of a freeze.
+func TestGuardAnchorsRefuteMassFailure(t *testing.T) {
+	a := netip.MustParseAddr("192.0.2.1")
+	g := newGuarded(t, 10, upkeep.Policy{Anchors: []netip.Addr{a}})
+	g.Anchor(a, anchorState(upkeep.Up, false, g.now, epoch))
+	g.pass(10 * time.Millisecond)
+	g.fail(0, 10)
+	g.frozen("more than 60 %") // the anchor has not been heard of since
+	g.pass(AnchorInterval)
+	g.Anchor(a, anchorState(upkeep.Up, false, g.now, epoch))
+	g.frozen("")
+
+	other := g.pool
+	other.Name, other.Policy.Anchors = "other", nil
+	if f := g.Freeze(other, g.now); f.Reason == "" {
+		t.Error("a pool without anchors is not frozen by the same failure")
+	}
+}
+
+func TestGuardAnchorNeverAsked(t *testing.T) {
+	g := newGuarded(t, 1, upkeep.Policy{Anchors: []netip.Addr{netip.MustParseAddr("192.0.2.1")}})
+	g.frozen("no anchor answers")
+	g.pass(time.Minute)
+	if f := g.frozen("no anchor answers"); f.Brief {
+		t.Error("an anchor that cannot be asked is a secret for ever")
+	}
+}
+
+// TestGuardBounded: on a lossy path with many targets, memory of failures that
+// were over at once does not grow.
+func TestGuardBounded(t *testing.T) {
+	g := newGuarded(t, 1000, upkeep.Policy{})
+	g.pool.Check.Interval = upkeep.Duration(time.Hour)
+	g.frozen("")
+	for i := range 100_000 {
+		g.pass(time.Millisecond)
+		g.fail(i%1000, i%1000+1)
+		g.mend(i%1000, i%1000+1)
+	}
+	if len(g.starts) > 1000 || g.recent != 0 {
+		t.Errorf("%d starts, %d recent after failures that are over", len(g.starts), g.recent)
+	}
+	g.frozen("")
+}
