@@ -91,7 +91,7 @@ func (d *decider) holdAdditions() {
 				d.wakeAt(opens)
 				continue
 			}
-			added = true
+			added = added || f.mode != starting
 		}
 	}
 	if added {

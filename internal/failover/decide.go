@@ -17,7 +17,7 @@ type PoolInput struct {
 	State   PoolState     // of the last decision; zero at first
 	// Freeze is the reason for which nothing may be removed, empty for none.
 	// FreezeFrom is when its cause began: removals made since are taken back.
-	// Both come from [Guard.Freeze].
+	// Both come from [Guard.Freeze]; without FreezeFrom nothing is taken back.
 	Freeze     string
 	FreezeFrom time.Time
 	Now        time.Time
@@ -368,7 +368,7 @@ func (f *family) any() bool {
 func (d *decider) keep(f *family) {
 	d.publish(f, func(m *member) bool {
 		removed, was := d.state.Removed[m.addr]
-		return m.was || d.Freeze != "" && was && !removed.Before(d.FreezeFrom)
+		return m.was || d.Freeze != "" && was && !d.FreezeFrom.IsZero() && !removed.Before(d.FreezeFrom)
 	})
 	if f.open {
 		for _, a := range f.fixed {
