@@ -41,6 +41,9 @@ func (q query) ask(ctx context.Context) (*dns.Msg, error) {
 		answer, err := q.once(ctx, "udp", timeout)
 		if err == nil && answer.Truncated {
 			answer, err = q.once(ctx, "tcp", 2*time.Second)
+			if err == nil && answer.Truncated {
+				err = errors.New("the answer is truncated even over TCP")
+			}
 		}
 		if err == nil {
 			return answer, nil

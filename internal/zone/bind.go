@@ -448,8 +448,8 @@ func (w *write) keepOld(disk pair) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range copies {
-		p.notices.add("somebody else has changed the include files", "upkeep writes over them; what was found is kept in "+path)
+	if len(copies) > 0 {
+		p.notices.add("somebody else has changed the include files", "upkeep writes over them; what was found is kept in "+strings.Join(copies, " and "))
 	}
 	serial, _, _ := disk.soa.soa()
 	if disk.whole() && w.before.known && w.before.raw == serial {
@@ -490,8 +490,10 @@ func (w *write) checkAll(ctx context.Context, soa []byte, disk pair) error {
 		case err == nil:
 		case errors.Is(err, errNoChecker), errors.Is(err, errNoZoneFile):
 			w.p.notices.add("zone "+other.name+" is published without being checked before", err.Error())
-		case other == w.p:
+		case other == w.p && errors.As(err, &bad):
 			return upkeep.WithHint(err, "nothing was written: named goes on serving what it has")
+		case other == w.p:
+			return err
 		case errors.As(err, &bad) && disk.whole() && other.try(ctx, disk.ips.text, disk.soa.text, Content{}) == nil:
 			return fmt.Errorf("zone %s shares include_dir %s and would break: %w", other.name, w.p.dir.path, err)
 		}
