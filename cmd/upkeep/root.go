@@ -104,7 +104,7 @@ func newRoot(a *app) *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.SetHelpCommandGroupID("")
 	verbs := map[string][]*cobra.Command{
-		"run":     {newUp(a), newServe(a)},
+		"run":     {newUp(a), newServe(a), newBeat(a)},
 		"declare": {newApply(a), newDiff(a), newGet(a), newDelete(a)},
 		"look":    {newPool(a), newZone(a), newEvents(a), newBudget(a)},
 		"":        {newVersion(a), newMan(a)},

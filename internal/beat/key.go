@@ -165,18 +165,13 @@ func isCredential(path string) bool {
 	return dir != "" && filepath.Dir(filepath.Clean(path)) == filepath.Clean(dir)
 }
 
-// AddKeys makes a secret for each identity and adds them to a key file, which
-// comes into being with mode 0600. What the file held before is kept byte for
-// byte; an identity that it holds already is refused, and then nothing is
-// written.
-func AddKeys(path string, ids []string) ([]Credential, error) {
+// AddKeys adds credentials to a key file, which comes into being with mode 0600.
+// What the file held before is kept byte for byte; an identity that it holds
+// already is refused, and then nothing is written.
+func AddKeys(path string, added ...Credential) error {
 	old, err := readPrivate(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	added, err := NewCredentials(ids)
-	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(old) > 0 && old[len(old)-1] != '\n' {
 		old = append(old, '\n')
@@ -184,9 +179,9 @@ func AddKeys(path string, ids []string) ([]Credential, error) {
 	text := append(old, FormatKeys(added...)...)
 	// Reading the result finds duplicates, with their lines, and old mistakes.
 	if _, err := ParseKeys(path, text); err != nil {
-		return nil, fmt.Errorf("adding keys: %w", err)
+		return fmt.Errorf("adding keys: %w", err)
 	}
-	return added, writePrivate(path, text)
+	return writePrivate(path, text)
 }
 
 // NewCredentials makes a secret for each identity.

@@ -111,8 +111,8 @@ func TestReadKeysRefusesWhatIsNoKeyFile(t *testing.T) {
 
 func TestAddKeys(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
-	first, err := AddKeys(path, []string{"192.0.2.1"})
-	if err != nil {
+	first, second := credential("192.0.2.1"), credential("192.0.2.2")
+	if err := AddKeys(path, first); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)
@@ -127,8 +127,7 @@ func TestAddKeys(t *testing.T) {
 	if err := os.WriteFile(path, commented, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	second, err := AddKeys(path, []string{"192.0.2.2", "web.example.test"})
-	if err != nil {
+	if err := AddKeys(path, second); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.ReadFile(path)
@@ -136,15 +135,12 @@ func TestAddKeys(t *testing.T) {
 		t.Errorf("the old text was changed: %v\n%s", err, after)
 	}
 	got, err := ReadKeys(path)
-	if err != nil || !slices.Equal(got, append(first, second...)) {
+	if err != nil || !slices.Equal(got, []Credential{first, second}) {
 		t.Errorf("got %v, %v", got, err)
 	}
 
-	if _, err := AddKeys(path, []string{"192.0.2.3", "192.0.2.1"}); err == nil {
+	if err := AddKeys(path, credential("192.0.2.3"), credential("192.0.2.1")); err == nil {
 		t.Error("an identity was given a second secret")
-	}
-	if _, err := AddKeys(path, []string{"no good"}); err == nil {
-		t.Error("an identity with a space was taken")
 	}
 	if unchanged, err := os.ReadFile(path); err != nil || !bytes.Equal(unchanged, after) {
 		t.Errorf("a refused change was written: %v", err)
@@ -162,6 +158,16 @@ func TestWriteKeysNeverReplaces(t *testing.T) {
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "old" {
 		t.Errorf("got %q, %v", text, err)
+	}
+}
+
+func TestNewCredentials(t *testing.T) {
+	made, err := NewCredentials([]string{"2001:DB8::1", "Web.example.test"})
+	if err != nil || len(made) != 2 || made[0].ID != "2001:db8::1" || made[1].ID != "web.example.test" || made[0].Secret == made[1].Secret {
+		t.Errorf("got %v, %v", made, err)
+	}
+	if _, err := NewCredentials([]string{"192.0.2.1", "no good"}); err == nil {
+		t.Error("an identity with a space was taken")
 	}
 }
 

@@ -36,8 +36,11 @@ func newBeatBench(t *testing.T, interval time.Duration, ids ...string) *beatBenc
 		t: t, addr: fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t)), keys: filepath.Join(t.TempDir(), "keys"),
 		specs: map[Key]Spec{}, own: map[string]beat.Credential{},
 	}
-	made, err := beat.AddKeys(b.keys, ids)
+	made, err := beat.NewCredentials(ids)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := beat.WriteKeys(b.keys, made...); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range made {
