@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"upkeep"
 	"upkeep/internal/api/wire"
 )
 
@@ -55,13 +56,13 @@ func (a *app) apply(ctx context.Context, files []string, dry bool) error {
 // changes prints a line for each object, warnings apart.
 func (a *app) changes(result wire.ApplyResult) {
 	for _, warning := range result.Warnings {
-		fmt.Fprintln(a.err, "warning:", printable(warning))
+		fmt.Fprintln(a.err, "warning:", upkeep.Printable(warning))
 	}
 	suffix := ""
 	if result.DryRun {
 		suffix = " (dry run: nothing was changed)"
 	}
 	for _, change := range result.Changes {
-		fmt.Fprintf(a.out, "%s/%s %s%s\n", printable(change.Kind), printable(change.Name), printable(change.Action), suffix)
+		fmt.Fprintf(a.out, "%s/%s %s%s\n", upkeep.Printable(change.Kind), upkeep.Printable(change.Name), upkeep.Printable(change.Action), suffix)
 	}
 }

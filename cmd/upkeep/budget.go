@@ -46,7 +46,7 @@ func (a *app) budget(ctx context.Context, pool string) error {
 		if i == 0 {
 			fmt.Fprintln(a.out)
 		}
-		fmt.Fprintln(a.out, "hint:", printable(advice))
+		fmt.Fprintln(a.out, "hint:", upkeep.Printable(advice))
 	}
 	return nil
 }

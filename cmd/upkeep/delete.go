@@ -85,7 +85,7 @@ func (a *app) delete(ctx context.Context, targets []deletion) error {
 		}
 		targets[i].Action = "deleted"
 		if a.output == "table" {
-			fmt.Fprintf(a.out, "%s/%s deleted\n", t.Kind, printable(t.Name))
+			fmt.Fprintf(a.out, "%s/%s deleted\n", t.Kind, upkeep.Printable(t.Name))
 		}
 	}
 	if a.output != "table" {

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"upkeep"
 )
 
 func newDiff(a *app) *cobra.Command {
@@ -48,11 +50,11 @@ func (a *app) diff(ctx context.Context, files []string) error {
 		}
 	} else {
 		for _, warning := range result.Warnings {
-			fmt.Fprintln(a.err, "warning:", printable(warning))
+			fmt.Fprintln(a.err, "warning:", upkeep.Printable(warning))
 		}
 		for _, change := range result.Changes {
 			for line := range strings.Lines(change.Diff) {
-				fmt.Fprintln(a.out, printable(strings.TrimRight(line, "\n")))
+				fmt.Fprintln(a.out, upkeep.Printable(strings.TrimRight(line, "\n")))
 			}
 		}
 	}

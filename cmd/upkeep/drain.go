@@ -106,7 +106,7 @@ func (a *app) force(ctx context.Context, pool, member, state, why string) error 
 		return a.show(forced{Members: members, Admin: state})
 	}
 	for _, m := range members {
-		fmt.Fprintf(a.out, "%s %s\n", printable(m), state)
+		fmt.Fprintf(a.out, "%s %s\n", upkeep.Printable(m), state)
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (a *app) forceMembers(ctx context.Context, up *client.Client, pool, member,
 		return nil, &usageError{err: fmt.Errorf("state %q must be one of %s", state, strings.Join(upkeep.AdminStates, ", "))}
 	}
 	if err == nil && len(members) == 0 && state != upkeep.AdminAuto {
-		fmt.Fprintf(a.err, "warning: %s in pool %s matches no member now; it will hold for members that come\n", printable(member), printable(pool))
+		fmt.Fprintf(a.err, "warning: %s in pool %s matches no member now; it will hold for members that come\n", upkeep.Printable(member), upkeep.Printable(pool))
 	}
 	return members, err
 }
@@ -149,7 +149,7 @@ func (a *app) drain(ctx context.Context, pool, member, why string, wait bool, pa
 			return err
 		}
 		if a.output == "table" {
-			fmt.Fprintf(a.out, "%s drained\n", printable(m))
+			fmt.Fprintf(a.out, "%s drained\n", upkeep.Printable(m))
 		}
 	}
 	if a.output != "table" {
@@ -175,7 +175,7 @@ func (a *app) waitDrained(ctx context.Context, up *client.Client, member string,
 		}
 		if stage, _, _ := strings.Cut(drained.Waiting, ";"); stage != said {
 			said = stage
-			fmt.Fprintf(a.err, "waiting: %s: %s\n", printable(member), printable(drained.Waiting))
+			fmt.Fprintf(a.err, "waiting: %s: %s\n", upkeep.Printable(member), upkeep.Printable(drained.Waiting))
 		}
 		select {
 		case <-ctx.Done():

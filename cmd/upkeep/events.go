@@ -90,6 +90,6 @@ func (a *app) event(e upkeep.Event) error {
 	if e.Who != "" && e.Who != "upkeep" {
 		line += " (by " + e.Who + ")"
 	}
-	_, err := fmt.Fprintln(a.out, printable(line))
+	_, err := fmt.Fprintln(a.out, upkeep.Printable(line))
 	return err
 }

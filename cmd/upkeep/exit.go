@@ -121,11 +121,11 @@ func (a *app) report(err error, asJSON bool) int {
 		return status
 	}
 	for line := range strings.SplitSeq(strings.TrimRight(f.Error, "\n"), "\n") {
-		fmt.Fprintln(a.err, "error:", printable(line))
+		fmt.Fprintln(a.err, "error:", upkeep.Printable(line))
 	}
 	for line := range strings.SplitSeq(f.Hint, "\n") {
 		if line != "" {
-			fmt.Fprintln(a.err, "hint:", printable(line))
+			fmt.Fprintln(a.err, "hint:", upkeep.Printable(line))
 		}
 	}
 	return status

@@ -174,7 +174,7 @@ func (a *app) poolTable(pool upkeep.PoolStatus, now time.Time) error {
 func (a *app) poolHead(pool upkeep.PoolStatus, now time.Time) {
 	line := func(name, text string) {
 		if text != "" {
-			fmt.Fprintf(a.out, "%-10s %s\n", name, printable(text))
+			fmt.Fprintf(a.out, "%-10s %s\n", name, upkeep.Printable(text))
 		}
 	}
 	line("pool", pool.Name)

@@ -20,6 +20,7 @@ import (
 
 	"upkeep"
 	"upkeep/internal/api"
+	"upkeep/internal/console"
 	"upkeep/internal/datadir"
 	"upkeep/internal/metrics"
 	"upkeep/internal/probe"
@@ -107,9 +108,13 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 			return nil, err
 		}
 		meter.Collect(p.watch, engine)
+		page, err := console.New(console.Options{Observer: p.watch, Recorder: p.watch, Log: log, Version: version()})
+		if err != nil {
+			return nil, err
+		}
 		return api.New(api.Options{
 			Declarer: p.watch, Observer: p.watch, Forcer: p.watch, Recorder: p.watch,
-			Log: log, Version: version(), Token: token, Metrics: meter.Handler(), Alive: p.watch.Alive,
+			Log: log, Version: version(), Token: token, Metrics: meter.Handler(), Page: page, Alive: p.watch.Alive,
 		})
 	}); err != nil {
 		return p, err

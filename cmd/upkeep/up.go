@@ -67,7 +67,7 @@ func (u *upVerb) run(ctx context.Context) error {
 	defer cancel()
 	err = p.run(ctx, func(ctx context.Context) error { return u.greet(ctx, p, given, events) })
 	if err == nil {
-		fmt.Fprintln(u.out, "stopped; what was declared and learned is kept in "+printable(p.data))
+		fmt.Fprintln(u.out, "stopped; what was declared and learned is kept in "+upkeep.Printable(p.data))
 	}
 	return err
 }
@@ -88,7 +88,7 @@ func (u *upVerb) greet(ctx context.Context, p *process, given []wire.Source, eve
 			return u.unlessStopped(ctx, err)
 		}
 		for _, warning := range result.Warnings {
-			fmt.Fprintln(u.err, "warning:", printable(warning))
+			fmt.Fprintln(u.err, "warning:", upkeep.Printable(warning))
 		}
 	}
 	declared, err := p.watch.Objects(ctx, upkeep.KindPool, "")
@@ -116,8 +116,8 @@ func (u *upVerb) unlessStopped(ctx context.Context, err error) error {
 // welcome says what is listened on and what to try next.
 func welcome(s settings, pools []upkeep.Declared) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "upkeep is up; its state is in %s\n", printable(s.data))
-	line := func(label, text string) { fmt.Fprintf(&b, "  %-6s %s\n", label, printable(text)) }
+	fmt.Fprintf(&b, "upkeep is up; its state is in %s\n", upkeep.Printable(s.data))
+	line := func(label, text string) { fmt.Fprintf(&b, "  %-6s %s\n", label, upkeep.Printable(text)) }
 	if s.dns != "" {
 		line("DNS", s.dns)
 	}
@@ -170,7 +170,7 @@ func printEvents(ctx context.Context, out io.Writer, events <-chan upkeep.Event)
 			if e.Why != "" {
 				line += " (" + e.Why + ")"
 			}
-			fmt.Fprintln(out, printable(line))
+			fmt.Fprintln(out, upkeep.Printable(line))
 		}
 	}
 }

@@ -59,7 +59,7 @@ func (a *app) why(ctx context.Context, args []string) error {
 		for _, zone := range pool.Zones {
 			for _, server := range zone.Servers {
 				if !server.InSync {
-					fmt.Fprintf(a.out, "%-10s %s does not answer this for %s yet%s\n", "but", printable(server.Address), printable(zone.Name), because(server.Error))
+					fmt.Fprintf(a.out, "%-10s %s does not answer this for %s yet%s\n", "but", upkeep.Printable(server.Address), upkeep.Printable(zone.Name), because(server.Error))
 				}
 			}
 		}
@@ -77,7 +77,7 @@ func because(reason string) string {
 	if reason == "" {
 		return ""
 	}
-	return ": " + printable(reason)
+	return ": " + upkeep.Printable(reason)
 }
 
 func (a *app) whyMember(m upkeep.MemberStatus, now time.Time) {
@@ -93,10 +93,10 @@ func (a *app) whyMember(m upkeep.MemberStatus, now time.Time) {
 	} else {
 		state += ", " + m.Verdict.String()
 	}
-	fmt.Fprintf(a.out, "%s  %s\n", m.Address, printable(state))
+	fmt.Fprintf(a.out, "%s  %s\n", m.Address, upkeep.Printable(state))
 	line := func(name, text string) {
 		if text != "" {
-			fmt.Fprintf(a.out, "  %-8s %s\n", name, printable(text))
+			fmt.Fprintf(a.out, "  %-8s %s\n", name, upkeep.Printable(text))
 		}
 	}
 	line("because", m.Reason)

@@ -95,9 +95,7 @@ func (t *target) observe(r probe.Result, p *pending) probe.Next {
 	if r.Goodbye {
 		step = t.detector.Goodbye(r.At, r.Reason)
 	} else {
-		step = t.detector.Observe(failover.Sample{
-			At: r.At, OK: r.OK, RTT: r.RTT, Refused: r.Refused, Slow: r.Slow, Late: r.Late, Reason: r.Reason,
-		})
+		step = t.detector.Observe(failover.Sample{At: r.At, OK: r.OK, RTT: r.RTT, Refused: r.Refused, Reason: r.Reason})
 	}
 	if step.Suspect != t.suspect {
 		t.suspect = step.Suspect

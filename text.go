@@ -1,0 +1,36 @@
+package upkeep
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Printable makes text that came from elsewhere safe to show: control
+// characters, among them the escape sequences that move a terminal's cursor or
+// change its title, and characters that hide or turn the direction of text, are
+// shown as escapes such as \x1b.
+func Printable(s string) string {
+	if !strings.ContainsFunc(s, misleading) && utf8.ValidString(s) {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case misleading(r) && r < 0x100:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case misleading(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func misleading(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
+}
