@@ -85,8 +85,17 @@ func (r *rules) add(field string, value any, rule string, args ...any) {
 	if value != nil {
 		text = fmt.Sprint(value)
 		if len(text) > 80 {
-			text = text[:77] + "..."
+			text = strings.ToValidUTF8(text[:77], "") + "..." // a rune may be cut through
 		}
 	}
 	r.fields = append(r.fields, FieldError{Field: field, Value: text, Rule: fmt.Sprintf(rule, args...)})
+}
+
+// atMost refuses a list that is longer than anybody has use for, before each of
+// its elements is compared with all others. It reports whether it did.
+func (r *rules) atMost(field string, length, most int) bool {
+	if length > most {
+		r.add(field, length, "may have at most %d elements", most)
+	}
+	return length > most
 }

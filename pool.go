@@ -12,6 +12,9 @@ import (
 // Limits of pools.
 const (
 	MaxMembers = 10000
+	MaxZones   = 1000 // that one pool is published in
+	MaxNames   = 100  // in each of them
+	MaxAnchors = 100
 	// MaxAnswer is the number of addresses published at one name: BIND refuses
 	// a zone with more than 100 records of one type at a name
 	// (max-records-per-type).
@@ -181,6 +184,9 @@ func (p Pool) Warnings() []string {
 }
 
 func (p Pool) validateNames(r *rules) {
+	if r.atMost("zones", len(p.Zones), MaxZones) || r.atMost("records", len(p.Records), MaxNames) {
+		return
+	}
 	if len(p.Zones) == 0 {
 		r.add("zones", nil, "needs at least one zone")
 	}
@@ -211,8 +217,7 @@ func (p Pool) validateMembers(r *rules) {
 	if len(p.Members) == 0 {
 		r.add("members", nil, "needs at least one member")
 	}
-	if len(p.Members) > MaxMembers {
-		r.add("members", len(p.Members), "must be at most %d", MaxMembers)
+	if r.atMost("members", len(p.Members), MaxMembers) {
 		return
 	}
 	seen := make(map[netip.Addr]bool, len(p.Members))
@@ -268,6 +273,9 @@ func (p Policy) validate(r *rules, at string) {
 	}
 	if (p.FailOpen == FailOpenFixed) != (len(p.Fixed) > 0) {
 		r.add(at+".fixed", nil, "is required with fail_open: fixed, and has no use without it")
+	}
+	if r.atMost(at+".fixed", len(p.Fixed), MaxAnswer) || r.atMost(at+".anchors", len(p.Anchors), MaxAnchors) {
+		return
 	}
 	for i, addr := range p.Fixed {
 		if !Publishable(addr) || slices.Contains(p.Fixed[:i], addr) {

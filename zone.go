@@ -17,6 +17,12 @@ const (
 	PublishUpdate   = "update"   // RFC 2136 dynamic update
 )
 
+// Limits of zones.
+const (
+	MaxServers    = 100
+	MaxPublishers = 20
+)
+
 // Zone is a DNS zone that upkeep writes into.
 type Zone struct {
 	Name       string      `json:"name"`
@@ -141,6 +147,9 @@ func (z Zone) Validate() []FieldError {
 	if len(z.Publishers) == 0 {
 		r.add("publishers", nil, "needs at least one publisher")
 	}
+	if r.atMost("servers", len(z.Servers), MaxServers) || r.atMost("publishers", len(z.Publishers), MaxPublishers) {
+		return r.fields
+	}
 	transfers := 0
 	for i, p := range z.Publishers {
 		p.validate(r, fmt.Sprintf("publishers[%d]", i))
@@ -220,6 +229,9 @@ func (p Publisher) validate(r *rules, at string) {
 		if takers := publisherFields[field]; is && !slices.Contains(takers, p.Type) {
 			r.add(at+"."+field, nil, "is taken by publishers of type %s, not by %s", strings.Join(takers, ", "), p.Type)
 		}
+	}
+	if r.atMost(at+".secondaries", len(p.Secondaries), MaxServers) || r.atMost(at+".allow_transfer", len(p.AllowTransfer), MaxServers) {
+		return
 	}
 	for i, server := range p.Secondaries {
 		validateServer(r, fmt.Sprintf("%s.secondaries[%d]", at, i), server)

@@ -84,7 +84,14 @@ type reader struct {
 	errors    []upkeep.FieldError
 }
 
+// exhausted reports that so many errors were found that the rest is not looked
+// at: a text with a million of them must not cost a gigabyte.
+func (r *reader) exhausted() bool { return len(r.errors) >= 10*maxErrors }
+
 func (r *reader) fail(at place, field, value, rule string, args ...any) {
+	if r.exhausted() {
+		return
+	}
 	r.errors = append(r.errors, upkeep.FieldError{
 		Field: field, Value: shorten(value), Rule: fmt.Sprintf(rule, args...), File: r.file, Line: at.line, Column: at.column,
 	})
@@ -98,12 +105,15 @@ func (r *reader) invalid() error {
 		if a.Line != b.Line {
 			return a.Line - b.Line
 		}
-		return a.Column - b.Column
+		if a.Column != b.Column {
+			return a.Column - b.Column
+		}
+		return strings.Compare(a.Field, b.Field)
 	})
 	fields := r.errors
 	if more := len(fields) - maxErrors; more > 0 {
 		fields = append(fields[:maxErrors:maxErrors], upkeep.FieldError{
-			Rule: fmt.Sprintf("%d more errors are not shown", more), File: r.file, Line: fields[maxErrors].Line, Column: fields[maxErrors].Column,
+			Rule: fmt.Sprintf("%d more errors, or more still, are not shown", more), File: r.file, Line: fields[maxErrors].Line, Column: fields[maxErrors].Column,
 		})
 	}
 	return &upkeep.InvalidError{Fields: fields}

@@ -90,7 +90,13 @@ func (r *reader) checkText(text []byte) bool {
 // isControl reports control characters: C0, DEL and C1.
 func isControl(c rune) bool { return c < 0x20 || c >= 0x7f && c < 0xa0 }
 
-var yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+var (
+	yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+	// lineBefore are the problems for which the YAML package gives the number of
+	// the line before: those that its parser finds, not its scanner.
+	lineBefore    = regexp.MustCompile(`^did not find expected (<|node content|'-' indicator|key|',' or)|^found (undefined tag|duplicate %|incompatible)`)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+)
 
 // syntax reports an error of the YAML parser.
 func (r *reader) syntax(text []byte, err error) {
@@ -98,22 +104,23 @@ func (r *reader) syntax(text []byte, err error) {
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
 		at.line, _ = strconv.Atoi(m[1]) // digits
 		rule = m[2]
+		if lineBefore.MatchString(rule) {
+			at.line++
+		}
+	}
+	if m := unknownAnchor.FindStringSubmatch(rule); m != nil {
+		before, _, _ := bytes.Cut(text, []byte("*"+m[1]))
+		at.line = 1 + bytes.Count(before, []byte("\n"))
+		at.column = len(before) - bytes.LastIndexByte(before, '\n')
 	}
 	lines := bytes.Split(text, []byte("\n"))
-	// The parser counts from 0 in some places and from 1 in others, so the line
-	// with the tab may be the one after.
-	for _, n := range []int{at.line, at.line + 1} {
-		if n > len(lines) {
-			continue
-		}
-		line := lines[n-1]
-		indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]
-		if tab := bytes.IndexByte(indent, '\t'); tab >= 0 {
-			r.fail(place{n, tab + 1}, "", "", "a tab cannot indent YAML; use spaces")
-			return
-		}
-	}
 	at.line = min(at.line, len(lines))
+	line := lines[at.line-1]
+	indent := line[:len(line)-len(bytes.TrimLeft(line, " \t"))]
+	if tab := bytes.IndexByte(indent, '\t'); tab >= 0 {
+		r.fail(place{at.line, tab + 1}, "", "", "a tab cannot indent YAML; use spaces")
+		return
+	}
 	r.fail(at, "", "", "this is not YAML: %s", rule)
 }
 
@@ -142,17 +149,14 @@ func (r *reader) document(node *yaml.Node) {
 			r.errors = append(r.errors, document.Place(broken))
 		}
 	}
-	r.add(document, node)
+	r.add(document)
 }
 
 // add keeps a document unless there is one of its name.
-func (r *reader) add(document Document, node *yaml.Node) {
+func (r *reader) add(document Document) {
 	object := document.Object
 	if object.ObjectName() == "" {
-		if _, given := document.places["name"]; !given {
-			r.fail(placeOf(node), "name", "", "is required")
-		}
-		return
+		return // which validation has reported
 	}
 	key := [2]string{object.ObjectKind(), object.ObjectName()}
 	if first, twice := r.seen[key]; twice {

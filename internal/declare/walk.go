@@ -17,7 +17,11 @@ import (
 
 // maxNodes bounds how many nodes of one document are visited. A text within its
 // own bounds can exceed it only by using aliases many times over.
-const maxNodes = 1 << 20
+const maxNodes = 1 << 19
+
+// maxList bounds the elements of one list; what a list may hold in truth is the
+// matter of validation.
+const maxList = 100_000
 
 // walker fills one object from its node.
 type walker struct {
@@ -189,9 +193,13 @@ func (w *walker) list(at, node *yaml.Node, v reflect.Value, path string) {
 	if len(node.Content) == 0 {
 		return // as if left out
 	}
+	if n := len(node.Content); n > maxList {
+		w.fail(at, path, "", "has %d elements; at most %d are read", n, maxList)
+		return
+	}
 	list := reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content))
 	for i, element := range node.Content {
-		if w.nodes > maxNodes {
+		if w.nodes > maxNodes || w.reader.exhausted() {
 			return
 		}
 		w.value(element, list.Index(i), fmt.Sprintf("%s[%d]", path, i))

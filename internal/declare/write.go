@@ -19,6 +19,9 @@ import (
 // Write writes objects as YAML documents that [Read] reads back as the same
 // objects: fields in a fixed order, none that was left out.
 func Write(w io.Writer, objects ...upkeep.Object) error {
+	if len(objects) == 0 {
+		return nil // the encoder cannot close what it has not begun
+	}
 	var text bytes.Buffer
 	encoder := yaml.NewEncoder(&text)
 	encoder.SetIndent(2)
