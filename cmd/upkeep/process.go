@@ -59,7 +59,8 @@ type process struct {
 	log      *slog.Logger
 	watch    *watch.Watch
 	servers  []server
-	closers  []func() error // in the order of opening; run backwards
+	lost     <-chan struct{} // closed when another process has taken the database over
+	closers  []func() error  // in the order of opening; run backwards
 }
 
 // server is a listener with what answers on it.
@@ -90,6 +91,12 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 		return p, err
 	}
 	p.onClose(kept.Close)
+	hold, err := kept.Hold(ctx)
+	if err != nil {
+		return p, err
+	}
+	p.lost = hold.Lost()
+	p.onClose(hold.Release)
 	dns, err := p.openDNS(kept)
 	if err != nil {
 		return p, err
@@ -206,7 +213,7 @@ func (p *process) run(ctx context.Context, ready func(context.Context) error) er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var parts sync.WaitGroup
-	failures := make(chan error, len(p.servers)+2)
+	failures := make(chan error, len(p.servers)+3)
 	part := func(f func() error) {
 		parts.Go(func() {
 			if err := f(); err != nil {
@@ -220,6 +227,14 @@ func (p *process) run(ctx context.Context, ready func(context.Context) error) er
 		part(func() error { return api.Serve(ctx, s.listener, s.handler, p.log) })
 	}
 	part(func() error { return ready(ctx) })
+	part(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.lost:
+			return fmt.Errorf("another upkeep has taken the database over: %w", upkeep.ErrConflict)
+		}
+	})
 	<-ctx.Done()
 	parts.Wait()
 	close(failures)

@@ -1,0 +1,112 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"sync"
+	"time"
+
+	"upkeep"
+)
+
+// controlLock is the key of the lock that the deciding process holds.
+const controlLock int64 = writersLock + 1
+
+// holdEvery is how often a holder makes sure that it still is one.
+const holdEvery = 5 * time.Second
+
+// Hold is the right to decide on what a PostgreSQL database holds: two
+// processes that publish from one database would undo each other's work.
+type Hold struct {
+	store  *Store
+	cancel context.CancelFunc
+	ended  sync.WaitGroup
+	lost   chan struct{}
+	conn   *sql.Conn // carries the lock; nil while the database is away
+}
+
+// Hold takes the right to decide, or fails with [upkeep.ErrConflict] while
+// another process has it. While the database is away the holder goes on, since
+// DNS must; when it is back it takes the right again. On SQLite, whose data
+// folder is held already, it is always granted.
+func (s *Store) Hold(ctx context.Context) (*Hold, error) {
+	h := &Hold{store: s, lost: make(chan struct{})}
+	watch, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	h.cancel = cancel
+	if _, is := s.dialect.(postgresDialect); !is {
+		return h, nil
+	}
+	taken, err := h.take(ctx)
+	if err == nil && !taken {
+		err = upkeep.WithHint(fmt.Errorf("another upkeep works on it: %w", upkeep.ErrConflict),
+			"stop that one first; after a crash of its machine, its connection ends with the server's TCP keepalive")
+	}
+	if err != nil {
+		cancel()
+		return nil, s.explain("taking hold of the database", err)
+	}
+	h.ended.Go(func() { h.keep(watch) })
+	return h, nil
+}
+
+// Lost is closed when another process has taken the right to decide.
+func (h *Hold) Lost() <-chan struct{} { return h.lost }
+
+// Release gives the right back.
+func (h *Hold) Release() error {
+	h.cancel()
+	h.ended.Wait()
+	if h.conn == nil {
+		return nil
+	}
+	// Back in the pool the connection would go on holding the lock.
+	_, err := h.conn.ExecContext(context.Background(), "SELECT pg_advisory_unlock($1::bigint)", controlLock)
+	if closing := h.conn.Close(); err == nil {
+		err = closing
+	}
+	return h.store.explain("letting go of the database", err)
+}
+
+// take tries to get the lock on a connection of its own.
+func (h *Hold) take(ctx context.Context) (taken bool, err error) {
+	conn, err := h.store.write.DB.Conn(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err = conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1::bigint)", controlLock).Scan(&taken); err == nil && taken {
+		h.conn = conn
+		return true, nil
+	}
+	if closing := conn.Close(); err == nil {
+		err = closing
+	}
+	return false, err
+}
+
+// keep asks over the connection now and then, and takes the lock anew when the
+// connection broke.
+func (h *Hold) keep(ctx context.Context) {
+	tick := time.NewTicker(holdEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		asking, done := context.WithTimeout(ctx, holdEvery)
+		if h.conn != nil && h.conn.PingContext(asking) != nil && ctx.Err() == nil {
+			_ = h.conn.Close() // broken already
+			h.conn = nil
+		}
+		if h.conn == nil {
+			if taken, err := h.take(asking); err == nil && !taken {
+				done()
+				close(h.lost)
+				return
+			}
+		}
+		done()
+	}
+}

@@ -1,0 +1,68 @@
+package store_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/testkit"
+)
+
+func TestOneProcessHoldsAPostgresDatabase(t *testing.T) {
+	testkit.Need(t, "postgres", "initdb")
+	open := opener(t, testkit.Postgres(t))
+	first, second := open(), open()
+	hold, err := first.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Hold(t.Context()); !errors.Is(err, upkeep.ErrConflict) {
+		t.Fatalf("a second holder: %v, want a conflict", err)
+	}
+	if err := hold.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if hold, err = second.Hold(t.Context()); err != nil {
+		t.Fatalf("after the release: %v", err)
+	}
+	if err := hold.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestHoldOutlivesItsConnection(t *testing.T) {
+	testkit.Need(t, "postgres", "initdb")
+	dsn := testkit.Postgres(t)
+	open := opener(t, dsn)
+	hold, err := open().Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := rawDB(t, "pgx", dsn)
+	cut := "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+	if _, err := raw.Exec(cut); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 30*time.Second, func() (bool, string) {
+		held := 0
+		err := raw.QueryRow("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").Scan(&held)
+		return err == nil && held == 1, "the lock was not taken again"
+	})
+	select {
+	case <-hold.Lost():
+		t.Fatal("a broken connection counts as lost although nobody else came")
+	default:
+	}
+
+	// Somebody else who comes while the connection is away does take over.
+	if _, err := raw.Exec(cut); err != nil {
+		t.Fatal(err)
+	}
+	other := open()
+	testkit.Eventually(t, 4*time.Second, func() (bool, string) {
+		_, err := other.Hold(t.Context())
+		return err == nil, "the other could not take over"
+	})
+	<-hold.Lost()
+}
