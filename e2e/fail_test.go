@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -179,7 +178,8 @@ func primaryRestarted(t *testing.T, s *site) {
 	m.serve(t)
 }
 
-// allUp waits until no member is on probation or in doubt.
+// allUp waits until no member is on probation or in doubt, and nothing is on its
+// way to a server any more.
 func (s *site) allUp(t *testing.T) {
 	t.Helper()
 	testkit.Eventually(t, 60*time.Second, func() (bool, string) {
@@ -189,6 +189,6 @@ func (s *site) allUp(t *testing.T) {
 				return false, s.says("web")
 			}
 		}
-		return !strings.Contains(status.Reason, "frozen"), s.says("web")
+		return status.Frozen == "" && allInSync(status), s.says("web")
 	})
 }

@@ -23,14 +23,18 @@ func TestMain(m *testing.M) {
 		}
 	}
 	status := m.Run()
-	if path, err := program(); err == nil {
+	if path, err := program(); err == nil && os.Getenv("UPKEEP_E2E_PROGRAM") == "" {
 		_ = os.RemoveAll(filepath.Dir(path)) // best effort: it is in the temporary folder
 	}
 	os.Exit(status)
 }
 
 // program builds upkeep once, as it is shipped: without the race detector.
+// UPKEEP_E2E_PROGRAM names another program to test.
 var program = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv("UPKEEP_E2E_PROGRAM"); path != "" {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "upkeep-e2e-")
 	if err != nil {
 		return "", err

@@ -102,7 +102,8 @@ func (s *site) nameserver(kind, host string, zones ...nameserver.Zone) *nameserv
 	s.t.Cleanup(func() {
 		server.Kill()
 		if s.t.Failed() {
-			s.t.Logf("%s on %s:\n%s", kind, host, server.Process().Log())
+			log := server.Process().Log()
+			s.t.Logf("%s on %s, the end of its log:\n%s", kind, host, log[max(0, len(log)-1500):])
 		}
 	})
 	return server
@@ -149,9 +150,9 @@ func (s *site) bindPrimary(dir string, serial uint32) string {
 	return fmt.Sprintf(`kind: zone
 name: %s
 publishers:
-  - {type: bind, zone_file: %s/db.%[1]s, include_dir: %s, server: "%s", rndc: [%s]}
+  - {type: bind, zone_file: %s, include_dir: %s, server: "%s", rndc: [%s]}
 servers: [%s]
-`, zoneName, primary.Dir, dir, primary.Addr(), strings.Join(primary.RNDC(), ", "), s.quotedServers())
+`, zoneName, filepath.Join(primary.Dir, "db."+zoneName), dir, primary.Addr(), strings.Join(primary.RNDC(), ", "), s.quotedServers())
 }
 
 func (s *site) quotedServers() string {

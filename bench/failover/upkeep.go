@@ -111,7 +111,7 @@ func bindPublisher(s *stage) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	document := fmt.Sprintf("kind: zone\nname: %s\npublishers:\n  - {type: bind, zone_file: %s/db.%[1]s, include_dir: %s, server: \"%s:53\", rndc: [%s]}\nservers: [%s]\n",
+	document := fmt.Sprintf("kind: zone\nname: %s\npublishers:\n  - {type: bind, zone_file: %s/db.example.test, include_dir: %s, server: \"%s:53\", rndc: [%s]}\nservers: [%s]\n",
 		zoneName, primary.Dir, s.dir, s.dns.Addr, strings.Join(primary.RNDC(), ", "), s.servers())
 	return document, s.follow()
 }
