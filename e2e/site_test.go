@@ -326,19 +326,20 @@ func (s *site) whole() {
 			s.t.Error(fault)
 		}
 	}
-	serials := map[string]uint32{}
-	for _, server := range s.asked {
-		serial, err := nameserver.Serial(s.client, server, zoneName)
-		s.must(err)
-		serials[server] = serial
-	}
-	for _, zone := range s.status("web").Zones {
-		for server, serial := range serials {
-			if serial != zone.Serial {
-				s.t.Errorf("%s answers serial %d, upkeep says %d", server, serial, zone.Serial)
+	// Another pool of the zone may be publishing: agreement is waited for.
+	testkit.Eventually(s.t, 60*time.Second, func() (bool, string) {
+		status, err := s.control().Pool(context.Background(), "web")
+		if err != nil || len(status.Zones) != 1 {
+			return false, fmt.Sprint(status, err)
+		}
+		for _, server := range s.asked {
+			serial, err := nameserver.Serial(s.client, server, zoneName)
+			if err != nil || serial != status.Zones[0].Serial {
+				return false, fmt.Sprintf("%s answers serial %d, %v; upkeep says %d", server, serial, err, status.Zones[0].Serial)
 			}
 		}
-	}
+		return true, ""
+	})
 	s.includesWhole()
 	output, exit := s.run("apply", "-f", s.path("upkeep.yaml"))
 	if exit != 0 || strings.Contains(output, "changed") && !strings.Contains(output, "unchanged") || strings.Contains(output, "created") {
