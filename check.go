@@ -282,14 +282,19 @@ func (c Check) validateTiming(r *rules, at string) {
 	}
 }
 
-var headerName = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
+// headerName matches a token (RFC 9110 section 5.6.2) of a length that no real
+// header or method exceeds.
+var headerName = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]{1,100}$`)
+
+// maxText bounds what one field adds to each request that is sent to a member.
+const maxText = 4096
 
 func (c Check) validateHTTP(r *rules, at string) {
 	if c.Method != "" && !headerName.MatchString(c.Method) {
 		r.add(at+".method", c.Method, "must be an HTTP method such as GET or HEAD")
 	}
-	if c.Path != "" && (!strings.HasPrefix(c.Path, "/") || hasControl(c.Path) || strings.Contains(c.Path, " ")) {
-		r.add(at+".path", c.Path, "must start with / and hold no space or control character")
+	if c.Path != "" && (!strings.HasPrefix(c.Path, "/") || hasControl(c.Path) || strings.Contains(c.Path, " ") || len(c.Path) > maxText) {
+		r.add(at+".path", c.Path, "must start with / and hold at most %d bytes, no space and no control character", maxText)
 	}
 	if c.Host != "" && !ValidName(c.Host) {
 		if _, err := netip.ParseAddr(c.Host); err != nil {
@@ -297,11 +302,13 @@ func (c Check) validateHTTP(r *rules, at string) {
 		}
 	}
 	for name, value := range c.Header {
-		if !headerName.MatchString(name) || hasControl(value) {
-			r.add(at+".header."+name, value, "must be a header name with a value free of control characters")
+		if !headerName.MatchString(name) || hasControl(value) || len(value) > maxText {
+			r.add(at+".header."+name, value, "must be a header name with a value of at most %d bytes, free of control characters", maxText)
 		}
 	}
-	if _, err := regexp.Compile(c.Body); err != nil {
+	if len(c.Body) > maxText {
+		r.add(at+".body", c.Body, "must be at most %d bytes long", maxText)
+	} else if _, err := regexp.Compile(c.Body); err != nil {
 		r.add(at+".body", c.Body, "must be a regular expression (RE2): %v", err)
 	}
 	if c.MaxBody < 0 || c.MaxBody > MaxBody {
