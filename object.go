@@ -12,14 +12,15 @@ import (
 
 // Kinds of declared things.
 const (
-	KindPool = "pool"
-	KindZone = "zone"
+	KindPool     = "pool"
+	KindZone     = "zone"
+	KindReceiver = "receiver"
 )
 
 // Kinds lists the declared kinds in the order in which they depend on each other.
-var Kinds = []string{KindZone, KindPool}
+var Kinds = []string{KindZone, KindPool, KindReceiver}
 
-// Object is a declared thing: a [Pool] or a [Zone].
+// Object is a declared thing: a [Pool], a [Zone] or a [Receiver].
 type Object interface {
 	// ObjectKind is one of [Kinds]; with ObjectName it identifies the thing.
 	ObjectKind() string
@@ -34,7 +35,7 @@ func (z Zone) ObjectName() string { return z.Name }
 
 // zeroObjects has an empty object of each kind; whatever reads objects from text
 // finds their types here. A new kind is added here and to [Kinds].
-var zeroObjects = map[string]Object{KindZone: Zone{}, KindPool: Pool{}}
+var zeroObjects = map[string]Object{KindZone: Zone{}, KindPool: Pool{}, KindReceiver: Receiver{}}
 
 // ZeroObject returns an empty object of the kind, false when there is no such
 // kind.

@@ -116,6 +116,8 @@ func summary(d wire.Declared) string {
 		Check          struct{ Type string }
 		Publishers     []struct{ Type string }
 		Servers        []string
+		Type           string
+		Events         []string
 	}
 	if err := json.Unmarshal(d.Object, &fields); err != nil {
 		return ""
@@ -129,6 +131,12 @@ func summary(d wire.Declared) string {
 			types = append(types, p.Type)
 		}
 		return fmt.Sprintf("published by %s, %s asked", strings.Join(types, " and "), count(len(fields.Servers), "name server"))
+	case upkeep.KindReceiver:
+		told := "of what changes"
+		if len(fields.Events) > 0 {
+			told = "of " + strings.Join(fields.Events, ", ")
+		}
+		return fmt.Sprintf("told by %s %s", fields.Type, told)
 	}
 	return ""
 }

@@ -43,6 +43,12 @@ func ResolvePaths(object upkeep.Object, base string) upkeep.Object {
 			p.RNDC, p.Checkzone = program(p.RNDC), program(p.Checkzone)
 		}
 		return object
+	case upkeep.Receiver:
+		for _, path := range []*string{&object.PasswordFile, &object.URLFile, &object.SecretFile, &object.TokenFile, &object.CAFile} {
+			*path = below(*path)
+		}
+		object.Command = program(object.Command)
+		return object
 	}
 	return object
 }
