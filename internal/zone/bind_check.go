@@ -112,7 +112,16 @@ const maxZoneFile = 1 << 30
 
 // assemble puts the zone together. Remove the directory afterwards, also after
 // an error.
-func assemble(place bindPlace, ips, soa []byte) (_ *assembly, err error) {
+func assemble(place bindPlace, ips, soa []byte) (*assembly, error) {
+	text, err := readZoneFile(place.zoneFile)
+	if err != nil {
+		return nil, err
+	}
+	return assembleText(place, text, ips, soa)
+}
+
+// assembleText is assemble for a text that the zone file does not have yet.
+func assembleText(place bindPlace, text, ips, soa []byte) (_ *assembly, err error) {
 	dir, err := os.MkdirTemp("", "upkeep-check-")
 	if err != nil {
 		return nil, fmt.Errorf("making a directory to check the zone in: %w", err)
@@ -126,7 +135,7 @@ func assemble(place bindPlace, ips, soa []byte) (_ *assembly, err error) {
 			return a, fmt.Errorf("assembling the zone to check it: %w", err)
 		}
 	}
-	a.main, err = a.file(place.zoneFile, 0)
+	a.main, err = a.file(place.zoneFile, text, 0)
 	return a, err
 }
 
@@ -136,15 +145,11 @@ func (a *assembly) remove() {
 	}
 }
 
-// file returns the path of a copy of the file in which includes are replaced,
-// or of the file itself where there are none.
-func (a *assembly) file(path string, depth int) (string, error) {
+// file writes a copy of the file's text in which includes are replaced, and
+// returns its path.
+func (a *assembly) file(path string, text []byte, depth int) (string, error) {
 	if depth > maxIncludeDepth {
 		return "", fmt.Errorf("reading zone file %s: include files nest more than %d deep", path, maxIncludeDepth)
-	}
-	text, err := readZoneFile(path)
-	if err != nil {
-		return "", err
 	}
 	m, err := cutMaster(text)
 	if err != nil {
@@ -164,9 +169,6 @@ func (a *assembly) file(path string, depth int) (string, error) {
 		out = append(out, `"`+target+`"`...)
 		done = e.words[1].end
 	}
-	if done == 0 {
-		return path, nil
-	}
 	out = append(out, text[done:]...)
 	a.count++
 	copied := filepath.Join(a.dir, fmt.Sprintf("zone%04d", a.count))
@@ -180,7 +182,11 @@ func (a *assembly) include(name, file string, depth int) (string, error) {
 		a.seen[own] = true
 		return a.swaps[own], nil
 	}
-	return a.file(path, depth+1)
+	text, err := readZoneFile(path)
+	if err != nil {
+		return "", err
+	}
+	return a.file(path, text, depth+1)
 }
 
 func readZoneFile(path string) ([]byte, error) {

@@ -106,9 +106,12 @@ type include struct {
 	info  fs.FileInfo
 }
 
-// readInclude reads a file that may be missing. A symbolic link is followed, so
+// readInclude reads an include file, which may be missing.
+func readInclude(path string) (include, error) { return readFile(path, maxInclude) }
+
+// readFile reads a file that may be missing. A symbolic link is followed, so
 // that the link stays and its target is what is replaced.
-func readInclude(path string) (include, error) {
+func readFile(path string, limit int64) (include, error) {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
@@ -118,21 +121,21 @@ func readInclude(path string) (include, error) {
 		return f, nil
 	}
 	if err != nil {
-		return f, fmt.Errorf("reading include file: %w", err)
+		return f, fmt.Errorf("reading the file: %w", err)
 	}
 	defer file.Close()
 	if f.info, err = file.Stat(); err != nil {
-		return f, fmt.Errorf("reading include file %s: %w", path, err)
+		return f, fmt.Errorf("reading %s: %w", path, err)
 	}
 	if !f.info.Mode().IsRegular() {
-		return f, fmt.Errorf("reading include file %s: it is not a regular file", path)
+		return f, fmt.Errorf("reading %s: it is not a regular file", path)
 	}
-	f.text, err = io.ReadAll(io.LimitReader(file, maxInclude+1))
+	f.text, err = io.ReadAll(io.LimitReader(file, limit+1))
 	if err != nil {
-		return f, fmt.Errorf("reading include file %s: %w", path, err)
+		return f, fmt.Errorf("reading %s: %w", path, err)
 	}
-	if len(f.text) > maxInclude {
-		return f, fmt.Errorf("reading include file %s: it is larger than %d bytes", path, maxInclude)
+	if int64(len(f.text)) > limit {
+		return f, fmt.Errorf("reading %s: it is larger than %d bytes", path, limit)
 	}
 	f.found = true
 	return f, nil
