@@ -2,9 +2,7 @@ package watch
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -189,26 +187,6 @@ func (w *Watch) rebuildZones() {
 		}
 	}
 	w.zones = zones
-}
-
-// saveStates stores what detectors learned and what became of pools; Watch.mu is held.
-func (w *Watch) saveStates(ctx context.Context) error {
-	states := make(map[string][]byte, len(w.targets))
-	for key, t := range w.targets {
-		blob, err := t.snapshot()
-		if err != nil {
-			return fmt.Errorf("encoding what was learned of %s: %w", key, err)
-		}
-		states[targetKey(key)] = blob
-	}
-	for name, p := range w.pools {
-		blob, err := json.Marshal(p.state)
-		if err != nil {
-			return fmt.Errorf("encoding the state of pool %s: %w", name, err)
-		}
-		states[poolKey(name)] = blob
-	}
-	return w.cfg.Store.SaveStates(ctx, states)
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -15,7 +15,8 @@ import (
 type target struct {
 	key   probe.Key
 	spec  probe.Spec
-	users []member // guarded by Watch.mu
+	users []member  // guarded by Watch.mu
+	saved time.Time // used by housekeeping only
 
 	mu       sync.Mutex
 	detector *failover.Detector

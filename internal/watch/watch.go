@@ -10,7 +10,12 @@ package watch
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"log/slog"
+	"maps"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -139,8 +144,7 @@ const housekeeping = time.Minute
 // Run decides until ctx ends, then saves what was learned, stops the zones'
 // goroutines and closes their publishers.
 func (w *Watch) Run(ctx context.Context) error {
-	keep := time.NewTicker(housekeeping)
-	defer keep.Stop()
+	w.runners.Go(w.housekeep)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -149,8 +153,6 @@ func (w *Watch) Run(ctx context.Context) error {
 			return w.close()
 		case <-w.pending.wake:
 		case <-timer.C:
-		case <-keep.C:
-			w.housekeep(ctx)
 		}
 		wakeAt := w.round(ctx)
 		now := w.cfg.Now()
@@ -176,22 +178,68 @@ func (w *Watch) close() error {
 	w.runners.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.events.close()
-	return w.saveStates(ctx)
+	return w.saveStates(ctx, math.MaxInt)
 }
 
-func (w *Watch) housekeep(ctx context.Context) {
+// housekeep works beside the loop until the watch is closed.
+func (w *Watch) housekeep() {
+	tick := time.NewTicker(housekeeping)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.base.Done():
+			return
+		case <-tick.C:
+		}
+		if err := w.saveStates(w.base, savedAtOnce); err != nil && w.base.Err() == nil {
+			w.log.Error("saving what was learned", "err", err)
+		}
+		if _, err := w.cfg.Store.PruneEvents(w.base, w.cfg.Now().Add(-w.cfg.EventAge)); err != nil && w.base.Err() == nil {
+			w.log.Error("pruning events", "err", err)
+		}
+	}
+}
+
+// savedAtOnce is how many targets are saved in one housekeeping: with more, each
+// one's turn comes every few minutes. What is lost with a crash is learned again.
+const savedAtOnce = 10_000
+
+// saveStates stores what became of pools and what the detectors of at most so
+// many targets learned, those first whose turn was longest ago. Decisions go on
+// meanwhile.
+func (w *Watch) saveStates(ctx context.Context, atMost int) error {
+	states := map[string][]byte{}
 	w.mu.Lock()
-	err := w.saveStates(ctx)
+	for name, p := range w.pools {
+		blob, err := json.Marshal(p.state)
+		if err != nil {
+			w.mu.Unlock()
+			return fmt.Errorf("encoding the state of pool %s: %w", name, err)
+		}
+		states[poolKey(name)] = blob
+	}
+	targets := slices.Collect(maps.Values(w.targets))
 	w.mu.Unlock()
-	if err != nil {
-		w.log.Error("saving what was learned", "err", err)
+	if len(targets) > atMost {
+		slices.SortFunc(targets, func(a, b *target) int { return a.saved.Compare(b.saved) })
+		targets = targets[:atMost]
 	}
-	if _, err := w.cfg.Store.PruneEvents(ctx, w.cfg.Now().Add(-w.cfg.EventAge)); err != nil {
-		w.log.Error("pruning events", "err", err)
+	now := w.cfg.Now()
+	for some := range slices.Chunk(targets, 500) {
+		for _, t := range some {
+			blob, err := t.snapshot()
+			if err != nil {
+				return fmt.Errorf("encoding what was learned of %s: %w", t.key, err)
+			}
+			states[targetKey(t.key)], t.saved = blob, now
+		}
+		if err := w.cfg.Store.SaveStates(ctx, states); err != nil {
+			return err
+		}
+		clear(states)
 	}
+	return w.cfg.Store.SaveStates(ctx, states) // of pools, when there is no target
 }
 
 // record writes events and hands them to whoever follows them. A store that
