@@ -44,6 +44,7 @@ type Engine struct {
 	log     *slog.Logger
 	names   *names
 	load    load
+	plugins execSlots
 
 	set     sync.Mutex // serialises Set and Close; guards what follows
 	closed  bool
@@ -66,7 +67,7 @@ type definition struct {
 
 // Stats counts what an engine did since it began.
 type Stats struct {
-	Probes     uint64 // begun
+	Probes     uint64 // ended, whatever the result
 	Timeouts   uint64
 	Skipped    uint64 // regular slots left out because the engine did not keep up
 	PutOff     uint64 // put off because this machine had no room for them
@@ -98,6 +99,7 @@ func New(o Options) (*Engine, error) {
 		options: o,
 		log:     o.Logger,
 		load:    load{limit: int64(o.MaxInFlight)},
+		plugins: execSlots{limit: int64(o.MaxExec)},
 		members: make(map[Key]*member),
 		defs:    make(map[string]*definition),
 		shares:  make(map[time.Duration]*share),

@@ -273,7 +273,6 @@ func (l *loop) start(m *member, now time.Duration) {
 			return
 		}
 		if reason != "" {
-			l.stats.Probes++
 			l.finish(m, Result{Reason: reason})
 			return
 		}
@@ -282,7 +281,6 @@ func (l *loop) start(m *member, now time.Duration) {
 	m.phase, m.sent = flying, now
 	switch a := m.def.asker.(type) {
 	case starter:
-		l.stats.Probes++
 		l.wheel.set(m, now+m.timeout)
 		a.start(l, m)
 	case runner:
@@ -302,7 +300,6 @@ func (l *loop) putOff(m *member, by time.Duration) {
 // ten seconds.
 func (l *loop) lack(m *member, err error) {
 	l.stats.PutOff++
-	l.stats.Probes--
 	if time.Since(l.complained) > 10*time.Second {
 		l.complained = time.Now()
 		l.log.Warn("probes are put off: this machine has no room for them", "error", err, "put_off", l.stats.PutOff)
@@ -311,7 +308,6 @@ func (l *loop) lack(m *member, err error) {
 }
 
 func (l *loop) startRunner(m *member, a runner) {
-	l.stats.Probes++
 	if l.load.now.Add(1) > l.load.limit {
 		l.load.now.Add(-1)
 		l.lack(m, errNoRoom)
@@ -362,6 +358,7 @@ func (l *loop) finish(m *member, r Result) {
 		r.At = time.Now()
 	}
 	m.phase = idle
+	l.stats.Probes++
 	l.follow(m, m.observe(r))
 }
 

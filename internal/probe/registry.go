@@ -22,12 +22,13 @@ type checkType struct {
 
 // checkTypes is the registry: a check type is a file of its own and a line here.
 var checkTypes = map[string]checkType{
-	upkeep.CheckPing:  {prepare: preparePing, preflight: preflightPing},
-	upkeep.CheckTCP:   {prepare: prepareTCP},
-	upkeep.CheckHTTP:  {prepare: prepareHTTP},
-	upkeep.CheckHTTPS: {prepare: prepareHTTP, preflight: preflightHTTPS},
-
+	upkeep.CheckPing:      {prepare: preparePing, preflight: preflightPing},
+	upkeep.CheckTCP:       {prepare: prepareTCP},
+	upkeep.CheckHTTP:      {prepare: prepareHTTP},
+	upkeep.CheckHTTPS:     {prepare: prepareHTTP, preflight: preflightHTTPS},
 	upkeep.CheckHeartbeat: {prepare: prepareHeartbeat, preflight: preflightHeartbeat},
+	upkeep.CheckDNS:       {prepare: prepareDNS, preflight: preflightDNS},
+	upkeep.CheckExec:      {prepare: prepareExec, preflight: preflightExec},
 }
 
 // asker is a prepared check definition: a runner, a starter or a watcher.
