@@ -92,13 +92,16 @@ func scheme(name string) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// Every page fits its window at every width, in both colour schemes, with what
-// text it has inside its own box, and with nothing for the browser to complain
+// Every page fits its window at every width, with nothing sticking out of
+// it, and with nothing for the browser to complain
 // of, its content security policy included. UPKEEP_SHOTS names a folder to keep
 // pictures in.
 func TestPagesFitTheirWindow(t *testing.T) {
 	b := openTab(t)
-	shots := os.Getenv("UPKEEP_SHOTS")
+	shots, schemes := os.Getenv("UPKEEP_SHOTS"), []string{"light"} // colours move nothing
+	if shots != "" {
+		schemes = append(schemes, "dark")
+	}
 	for name, scene := range map[string]struct {
 		f    *fake
 		path string
@@ -116,10 +119,10 @@ func TestPagesFitTheirWindow(t *testing.T) {
 	} {
 		server := httptest.NewServer(handler(t, scene.f))
 		for _, width := range []int64{360, 768, 1280} {
-			for _, colours := range []string{"light", "dark"} {
+			for _, colours := range schemes {
 				b.do(chromedp.EmulateViewport(width, 900), scheme(colours), chromedp.Navigate(server.URL+scene.path), chromedp.WaitReady(chromedp.CSS("footer")))
 				overflow := ask[float64](b, "document.documentElement.scrollWidth - innerWidth")
-				wide := ask[[]string](b, `[...document.querySelectorAll("main *")].filter(e => !e.closest("svg") && !e.closest("thead") && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 90))`)
+				wide := ask[[]string](b, `[...document.querySelectorAll("main *")].filter(e => !e.closest("svg") && !e.closest("thead") && e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map(e => e.outerHTML.slice(0, 90))`)
 				if overflow > 0 || len(wide) > 0 {
 					t.Errorf("%s at %d in %s: %v pixels too wide: %.300q", name, width, colours, overflow, wide)
 				}
@@ -148,7 +151,7 @@ func TestPageFollowsByItself(t *testing.T) {
 	b.do(
 		chromedp.Navigate(server.URL),
 		chromedp.WaitVisible(`//h1[contains(., "All is well")]`),
-		chromedp.WaitReady(chromedp.CSS(`html[data-live=on]`)),
+		chromedp.WaitReady(chromedp.CSS(`html[data-following=yes]`)),
 	)
 	ask[bool](b, `window.kept = true; document.querySelector("#pool-web h2 a").focus(); true`)
 	f.change(func() {

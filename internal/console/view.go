@@ -65,11 +65,11 @@ type memberView struct {
 }
 
 type serverView struct {
-	Zone, Address, Serial, Want string
-	InSync                      bool
-	Error                       string
-	Lag                         string
-	Asked                       moment
+	Address, Serial, Want string
+	InSync                bool
+	Error                 string
+	Lag                   string
+	Asked                 moment
 }
 
 // trouble lists what needs a look in a pool, most pressing first.
@@ -219,7 +219,7 @@ func roundTrip(d time.Duration) string {
 }
 
 func viewServer(zone upkeep.ZoneStatus, s upkeep.ServerStatus, now time.Time) serverView {
-	v := serverView{Zone: zone.Name, Address: s.Address, InSync: s.InSync, Error: s.Error, Asked: at(s.AskedAt, now)}
+	v := serverView{Address: s.Address, InSync: s.InSync, Error: s.Error, Asked: at(s.AskedAt, now)}
 	if s.Serial != 0 {
 		v.Serial = fmt.Sprint(s.Serial)
 	}

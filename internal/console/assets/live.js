@@ -85,7 +85,7 @@ async function refresh() {
 
 function listen() {
   const source = new EventSource("/live");
-  source.addEventListener("hello", () => { say(state.dataset.liveOn); document.documentElement.dataset.live = "on"; refresh(); });
+  source.addEventListener("hello", () => { say(state.dataset.liveOn); document.documentElement.dataset.following = "yes"; refresh(); });
   source.addEventListener("news", refresh);
   source.onerror = () => {
     say(state.dataset.lost);
