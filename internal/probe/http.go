@@ -134,7 +134,7 @@ func (h *httpCheck) ask(ctx context.Context, t target, q request, r *Result) (*r
 	}
 	plain, err := h.dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(t.addr, uint16(q.port)).String())
 	if err != nil {
-		return nil, fail("no connection", err)
+		return nil, fail(noConnection, err)
 	}
 	defer plain.Close()
 	stop := context.AfterFunc(ctx, func() { _ = plain.SetDeadline(time.Unix(1, 0)) })
@@ -268,12 +268,15 @@ func redirect(q request, response *http.Response) (next *request, reason string)
 	return &q, ""
 }
 
+// noConnection is the phase before there is any contact.
+const noConnection = "no connection"
+
 // failure is the result of a step that went wrong; phase says how far the probe
 // got, for when the time ran out.
 func failure(ctx context.Context, t target, phase string, err error) Result {
 	var network net.Error
 	if ctx.Err() != nil || errors.As(err, &network) && network.Timeout() {
-		return Result{Reason: phase + " within " + upkeep.Duration(t.timeout.Round(time.Millisecond)).String()}
+		return Result{Slow: phase != noConnection, Reason: phase + " within " + upkeep.Duration(t.timeout.Round(time.Millisecond)).String()}
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return Result{Refused: true, Reason: phase + ": connection closed"}

@@ -29,6 +29,9 @@ type Result struct {
 	// Refused means a definite bad answer (a reset, a wrong status, a bad
 	// certificate) as opposed to silence.
 	Refused bool
+	// Slow means silence after contact: a connection stood, yet the answer did
+	// not come in time. The host lives, and may only be working hard.
+	Slow bool
 	// Goodbye means that the member itself said that it is leaving.
 	Goodbye bool
 	// Void means that nothing was learned about the target, because the fault is

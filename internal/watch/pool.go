@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,6 +26,8 @@ type pool struct {
 	state      poolState
 	decision   failover.Decision
 	freeze     failover.Freeze
+	told       string // the freeze that was last told of, "" for none
+	stored     []byte // state as it was last stored
 }
 
 // poolState is what of a pool survives a restart.
@@ -129,7 +132,7 @@ func earlier(a, b time.Time) time.Time {
 
 // settle decides on p; the state that must be stored is put into states.
 func (w *Watch) settle(p *pool, now time.Time, states map[string][]byte) []upkeep.Event {
-	frozen, old := p.freeze.Reason, p.state.Failover.Published
+	old := p.state.Failover.Published
 	d, freeze := w.decide(p, now)
 	p.decision, p.freeze, p.state.Failover = d, freeze, d.State
 	var events []upkeep.Event
@@ -138,10 +141,14 @@ func (w *Watch) settle(p *pool, now time.Time, states map[string][]byte) []upkee
 			At: now, Kind: upkeep.EventDecision, Who: "upkeep", Object: "pool/" + p.spec.Name, What: what, Why: why,
 		})
 	}
-	if frozen == "" && p.freeze.Reason != "" {
-		say("frozen: nothing is removed", p.freeze.Reason)
-	} else if frozen != "" && p.freeze.Reason == "" {
+	switch {
+	case freeze.Brief: // likely to be over before anybody has read of it
+	case p.told == "" && freeze.Reason != "":
+		say("frozen: nothing is removed", freeze.Reason)
+		p.told = freeze.Reason
+	case p.told != "" && freeze.Reason == "":
 		say("no longer frozen", d.Reason)
+		p.told = ""
 	}
 	if d.Changed {
 		w.depart(p, old, now)
@@ -149,10 +156,11 @@ func (w *Watch) settle(p *pool, now time.Time, states map[string][]byte) []upkee
 		say("publishing "+describe(d.Published, len(p.spec.Members)), d.Change)
 	}
 	blob, err := json.Marshal(p.state)
-	if err != nil {
+	switch {
+	case err != nil:
 		w.log.Error("encoding a decision", "pool", p.spec.Name, "err", err)
-	} else {
-		states[poolKey(p.spec.Name)] = blob
+	case !bytes.Equal(blob, p.stored):
+		states[poolKey(p.spec.Name)], p.stored = blob, blob
 	}
 	return events
 }

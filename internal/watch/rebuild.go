@@ -101,6 +101,11 @@ func (w *Watch) rebuildPools(states map[string][]byte) {
 		}
 		pools[spec.Name] = p
 	}
+	for name := range w.pools {
+		if pools[name] == nil {
+			w.guard.ForgetPool(name)
+		}
+	}
 	w.pools = pools
 }
 

@@ -87,16 +87,19 @@ func (p *pending) take() (changes []verdictChange, turns []turn) {
 func (t *target) observe(r probe.Result, p *pending) probe.Next {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if r.Void {
-		t.void = r.Reason // the monitor's own fault: no evidence either way
-		return probe.Next{}
+	t.void = ""
+	if r.Void { // the monitor's own fault: no evidence either way
+		t.void = r.Reason
+	} else {
+		t.last = r
 	}
-	t.void, t.last = "", r
 	var step failover.Step
 	if r.Goodbye {
 		step = t.detector.Goodbye(r.At, r.Reason)
 	} else {
-		step = t.detector.Observe(failover.Sample{At: r.At, OK: r.OK, RTT: r.RTT, Refused: r.Refused, Reason: r.Reason})
+		step = t.detector.Observe(failover.Sample{
+			At: r.At, OK: r.OK, RTT: r.RTT, Refused: r.Refused, Slow: r.Slow, Late: r.Late, Void: r.Void, Reason: r.Reason,
+		})
 	}
 	if step.Suspect != t.suspect {
 		t.suspect = step.Suspect
