@@ -117,15 +117,24 @@ func (q query) serial(ctx context.Context) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := authoritative(answer); err != nil {
+	soa, err := soaOf(answer, q.name)
+	if err != nil {
 		return 0, fmt.Errorf("asking %s for %s SOA: %w", q.server, plain(q.name), err)
 	}
+	return soa.Serial, nil
+}
+
+// soaOf returns the SOA record out of an answer with authority.
+func soaOf(answer *dns.Msg, zone string) (*dns.SOA, error) {
+	if err := authoritative(answer); err != nil {
+		return nil, err
+	}
 	for _, rr := range answer.Answer {
-		if soa, is := rr.(*dns.SOA); is && dns.CanonicalName(soa.Hdr.Name) == dns.CanonicalName(q.name) {
-			return soa.Serial, nil
+		if soa, is := rr.(*dns.SOA); is && dns.CanonicalName(soa.Hdr.Name) == dns.CanonicalName(zone) {
+			return soa, nil
 		}
 	}
-	return 0, fmt.Errorf("asking %s for %s SOA: the answer holds none", q.server, plain(q.name))
+	return nil, errors.New("the answer holds none")
 }
 
 // errNotServed means that whoever answers does not have the zone.

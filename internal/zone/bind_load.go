@@ -64,12 +64,7 @@ func risingSerial(now time.Time, seen []uint32, complete bool) uint32 {
 	if len(seen) == 0 {
 		return NextSerial(0, false, now)
 	}
-	latest := seen[0]
-	for _, serial := range seen[1:] {
-		if SerialLess(latest, serial) {
-			latest = serial
-		}
-	}
+	latest := latestSerial(seen)
 	clock := NextSerial(latest, true, now)
 	ahead := func(serial uint32) bool { return SerialLess(serial, clock) }
 	const near = 1 << 30
@@ -336,4 +331,84 @@ func (f include) renumbered(serial uint32) ([]byte, error) {
 	}
 	skipped := len(f.text) - len(body)
 	return sealed(string(body[:at[6]-skipped]) + strconv.FormatUint(uint64(serial), 10) + string(body[at[7]-skipped:])), nil
+}
+
+// ServedAt lists where the zones that share the include files are answered:
+// this zone at its named first, then every listed server of each.
+func (p *BindPublisher) ServedAt() []ServedAt {
+	at := []ServedAt{{p.server, p.name}}
+	for _, other := range p.sharing() {
+		for _, server := range append([]string{other.server}, other.servers()...) {
+			if s := (ServedAt{server, other.name}); !slices.Contains(at, s) {
+				at = append(at, s)
+			}
+		}
+	}
+	return at
+}
+
+func (p *BindPublisher) servers() []string {
+	release, err := take(context.Background(), p.dir.turn)
+	if err != nil {
+		return nil // the background does not end
+	}
+	defer release()
+	return p.zone.Servers
+}
+
+// SetSerial implements [Renumberer]. All zones that share the include files get
+// the serial.
+func (p *BindPublisher) SetSerial(ctx context.Context, serial uint32) error {
+	sharing := p.sharing()
+	writes := make([]*write, len(sharing))
+	for i, other := range sharing {
+		release, err := take(ctx, other.publishing)
+		if err != nil {
+			return err
+		}
+		defer release()
+		w := &write{p: other}
+		other.status.Store(nil)
+		if err := w.preflight(ctx); err != nil {
+			return fmt.Errorf("zone %s: %w", other.name, err)
+		}
+		if w.before.known && !SerialLess(w.before.raw, serial) {
+			return fmt.Errorf("zone %s: serial %d does not come after %d, which is served", other.name, serial, w.before.raw)
+		}
+		writes[i] = w
+	}
+	if err := p.rewriteSerial(ctx, serial); err != nil {
+		return err
+	}
+	for _, w := range writes {
+		if _, err := w.reload(ctx, serial); err != nil {
+			return fmt.Errorf("zone %s: %w", w.p.name, err)
+		}
+	}
+	return nil
+}
+
+func (p *BindPublisher) rewriteSerial(ctx context.Context, serial uint32) error {
+	release, err := take(ctx, p.dir.turn)
+	if err != nil {
+		return err
+	}
+	defer release()
+	unlock, err := lockDir(p.dir.path, ctx.Done())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	disk, err := readPair(p.dir.path)
+	if err != nil {
+		return err
+	}
+	if !disk.whole() {
+		return upkeep.WithHint(fmt.Errorf("the include files in %s are not as upkeep wrote them", p.dir.path), "publish the zone first")
+	}
+	soa, err := disk.soa.renumbered(serial)
+	if err != nil {
+		return err
+	}
+	return disk.replace(disk.ips.text, soa, p.bind.o.Now())
 }

@@ -43,6 +43,7 @@ type UpdateOptions struct {
 type UpdatePublisher struct {
 	target  target
 	keyFile string
+	servers []string
 	o       UpdateOptions
 	turn    chan struct{} // one publish at a time
 	mind    *updateMemory // nil until loaded
@@ -60,7 +61,7 @@ func NewUpdate(z upkeep.Zone, p upkeep.Publisher, o UpdateOptions) (*UpdatePubli
 		o.Memory = &processMemory{}
 	}
 	return &UpdatePublisher{
-		target: target{server: p.Server, zone: z.Name}, keyFile: p.Key, o: o,
+		target: target{server: p.Server, zone: z.Name}, keyFile: p.Key, servers: z.Servers, o: o,
 		turn: make(chan struct{}, 1), notices: newNotices(z.Name, o.Logger, o.Notice),
 	}, nil
 }
@@ -136,6 +137,67 @@ func (u *UpdatePublisher) query(name string, qtype uint16) query {
 	// Questions are signed too: in a server with views the key may decide which
 	// one is asked, and updates go to that same one.
 	return query{server: u.target.server, name: name, qtype: qtype, key: u.target.key}
+}
+
+// SetSerial implements [Renumberer]. The key must be allowed to change the SOA
+// record.
+func (u *UpdatePublisher) SetSerial(ctx context.Context, serial uint32) error {
+	release, err := take(ctx, u.turn)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if u.target.key, err = ReadKeyFile(u.keyFile); err != nil {
+		return err
+	}
+	for range updateTries {
+		answer, err := u.query(u.target.zone, dns.TypeSOA).ask(ctx)
+		if err != nil {
+			return err
+		}
+		soa, err := soaOf(answer, u.target.zone)
+		if err != nil {
+			return fmt.Errorf("asking %s for %s SOA: %w", u.target.server, u.target.zone, err)
+		}
+		if !SerialLess(soa.Serial, serial) {
+			return fmt.Errorf("zone %s: serial %d does not come after %d, which is served", u.target.zone, serial, soa.Serial)
+		}
+		rcode, err := u.target.send(ctx, serialMessage(soa, serial))
+		switch {
+		case err != nil:
+			return err
+		case rcode == dns.RcodeRefused:
+			return upkeep.WithHint(u.target.refusal(rcode), fmt.Sprintf("for the renumbering the key must be allowed to change the SOA too: grant %s zonesub A AAAA SOA;",
+				strings.TrimSuffix(u.target.key.Name, ".")))
+		case rcode == dns.RcodeSuccess:
+			return u.reached(ctx, serial)
+		case !prerequisiteFailed(rcode):
+			return u.target.refusal(rcode)
+		}
+	}
+	return fmt.Errorf("zone %s: the serial changed each time between looking at it and setting it", u.target.zone)
+}
+
+// reached demands that the serial is served: servers ignore an SOA whose serial
+// is not later, without a word (RFC 2136 section 3.4.2.2).
+func (u *UpdatePublisher) reached(ctx context.Context, serial uint32) error {
+	served, err := u.query(u.target.zone, dns.TypeSOA).serial(ctx)
+	if err == nil && !covers(served, serial) {
+		err = fmt.Errorf("zone %s: %s ignored the serial %d and answers %d", u.target.zone, u.target.server, serial, served)
+	}
+	return err
+}
+
+// ServedAt lists where the zone is answered: at its primary first, then at
+// every listed server.
+func (u *UpdatePublisher) ServedAt() []ServedAt {
+	at := []ServedAt{{u.target.server, u.target.zone}}
+	for _, server := range u.servers {
+		if server != u.target.server {
+			at = append(at, ServedAt{server, u.target.zone})
+		}
+	}
+	return at
 }
 
 // wish is what an rrset shall be and what it may be taken over from.

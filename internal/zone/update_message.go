@@ -210,3 +210,15 @@ func clockDifference(sig *dns.TSIG) string {
 	}
 	return fmt.Sprintf("the server's clock is %s %s this machine's; %ds are allowed", upkeep.Duration(difference), side, tsigFudge)
 }
+
+// serialMessage makes the message that replaces the SOA by one that differs in
+// its serial alone, while it is as it was found.
+func serialMessage(soa *dns.SOA, serial uint32) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetUpdate(soa.Hdr.Name)
+	m.Used([]dns.RR{dns.Copy(soa)})
+	renumbered := dns.Copy(soa).(*dns.SOA)
+	renumbered.Serial = serial
+	m.Insert([]dns.RR{renumbered})
+	return m
+}

@@ -181,3 +181,12 @@ func TestUpdateNoticesForeignWriter(t *testing.T) {
 	lab.nsupdate(t, func(m *dns.Msg) { m.Remove(rr(t, "www.example.test. 60 A 203.0.113.9")) })
 	lab.publish(t, lab.content(apexAndAll, "192.0.2.2"))
 }
+
+func (l *updateLab) read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(l.Path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
