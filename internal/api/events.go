@@ -78,7 +78,7 @@ func (a *API) eventRoutes(h huma.API) {
 		filter := store.EventFilter{Object: in.Object, Kind: in.Kind, After: after}
 		return &huma.StreamResponse{Body: func(h huma.Context) {
 			_, w := humago.Unwrap(h)
-			if err := a.follow(ctx, NewStream(w), filter); err != nil && ctx.Err() == nil {
+			if err := a.follow(ctx, NewStream(w), filter); ctx.Err() == nil {
 				a.log.Debug("an event stream ended", "err", err)
 			}
 		}}, nil

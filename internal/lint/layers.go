@@ -42,7 +42,7 @@ var rooms = map[string]room{
 	},
 	"internal/api/wire":   {nil, "the messages are shared by the server and by clients that have neither loop nor database"},
 	"internal/api/client": {[]string{"internal/api/wire"}, "a client needs nothing of the server"},
-	"internal/console":    {[]string{"internal/api", "internal/api/wire", "internal/watch"}, "pages show what the API has"},
+	"internal/console":    {[]string{"internal/api", "internal/api/wire", "internal/watch", "internal/store"}, "pages show what the API has"},
 	"examples":            {nil, "documents to start from"},
 	"cmd/...":             {[]string{"internal/...", "examples"}, "wiring happens here and nowhere else"},
 

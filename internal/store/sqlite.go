@@ -31,7 +31,7 @@ type sqliteDialect struct{ path string }
 // synchronous is FULL, which in WAL mode is one fsync at each commit: with
 // NORMAL the last commits are lost at a power cut, and upkeep has told people
 // that they were made.
-const sqlitePragmas = "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
+const sqlitePragmas = "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" +
 	"&_pragma=journal_size_limit(67108864)"
 
 func openSQLite(ctx context.Context, path string) (*Store, error) {
@@ -51,7 +51,7 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 		return nil, fmt.Errorf("opening the database %s: %w", path, err)
 	}
 	write.SetMaxOpenConns(1)
-	read, err := sql.Open("sqlite", file+"mode=ro&_pragma=busy_timeout(5000)&_pragma=query_only(1)")
+	read, err := sql.Open("sqlite", file+"mode=ro&_pragma=busy_timeout(10000)&_pragma=query_only(1)")
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the database %s: %w", path, err), write.Close())
 	}

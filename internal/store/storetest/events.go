@@ -113,7 +113,7 @@ func eventFilters(t *testing.T, open func() *store.Store) {
 // A reader that goes on after the last id it saw must miss nothing: an event
 // must not become visible after one with a higher id.
 func eventOrder(t *testing.T, open func() *store.Store) {
-	const writers, each = 4, 50
+	const writers, each = 3, 20
 	s := open()
 	var group sync.WaitGroup
 	for w := range writers {

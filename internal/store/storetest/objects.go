@@ -193,7 +193,7 @@ func expectedGeneration(t *testing.T, open func() *store.Store) {
 }
 
 func twoWriters(t *testing.T, open func() *store.Store) {
-	const writers, rounds = 4, 10
+	const writers, rounds = 3, 8
 	s := open()
 	put(t, s, zone("a.test"))
 	ref := store.Ref{Kind: "zone", Name: "a.test"}
