@@ -32,9 +32,12 @@ type Handler interface {
 const (
 	// MaxPacket is the longest datagram that is sent, in octets.
 	MaxPacket = 1232
-	// maxQuery is the longest query that is read. A question, an OPT record and
-	// a TSIG record take less than a quarter of it.
-	maxQuery = 4096
+	// maxQuery and maxPacketQuery are the longest queries that are read over TCP
+	// and UDP. A question takes at most 259 octets, an OPT record with a cookie
+	// and a TSIG record with the longest names less than 800; who pads a query
+	// pads it to multiples of 128 (RFC 8467).
+	maxQuery       = 4096
+	maxPacketQuery = MaxPacket
 )
 
 // Options are the settings of a [Server]. Zero values mean the defaults.
@@ -44,7 +47,9 @@ type Options struct {
 	Listen  []string
 	Handler Handler
 	Logger  *slog.Logger
-	// Sockets is the number of UDP sockets for each address, GOMAXPROCS when 0.
+	// Sockets is the number of UDP sockets for each address. When 0 it is one less
+	// than GOMAXPROCS, so that however dense the queries are, one processor is
+	// left to everything else.
 	Sockets int
 	// Amplification is how many octets a second one client network (IPv4 /24,
 	// IPv6 /56) is sent over UDP beyond what came in its name; answers above
@@ -71,7 +76,7 @@ func (o Options) withDefaults() Options {
 			*v = otherwise
 		}
 	}
-	set(&o.Sockets, runtime.GOMAXPROCS(0))
+	set(&o.Sockets, max(1, runtime.GOMAXPROCS(0)-1))
 	set(&o.Amplification, 100_000)
 	set(&o.MaxConns, 512)
 	set(&o.MaxConnsPerHost, 64)
@@ -88,7 +93,7 @@ func (o Options) withDefaults() Options {
 type Server struct {
 	o       Options
 	addrs   []netip.AddrPort
-	packets []*net.UDPConn
+	packets []*packetSocket
 	streams []net.Listener
 	conns   *connections
 	running sync.WaitGroup
@@ -100,12 +105,14 @@ func New(o Options) (*Server, error) {
 	s := &Server{o: o, conns: newConnections(o.MaxConns, o.MaxConnsPerHost)}
 	for _, address := range o.Listen {
 		if err := s.listen(address); err != nil {
-			s.closeSockets()
-			return nil, fmt.Errorf("listening for DNS on %s: %w", address, err)
+			for _, socket := range s.packets {
+				socket.stop()
+			}
+			return nil, errors.Join(s.closeListeners(), fmt.Errorf("listening for DNS on %s: %w", address, err))
 		}
 	}
-	for _, conn := range s.packets {
-		s.running.Go(func() { s.servePackets(conn) })
+	for _, socket := range s.packets {
+		s.running.Go(func() { s.servePackets(socket) })
 	}
 	for _, listener := range s.streams {
 		s.running.Go(func() { s.acceptStreams(listener) })
@@ -119,17 +126,17 @@ func (s *Server) Addrs() []netip.AddrPort { return s.addrs }
 
 // Close stops answering and returns when nothing of the server runs any more.
 func (s *Server) Close() error {
-	err := s.closeSockets()
+	for _, socket := range s.packets {
+		socket.stop()
+	}
+	err := s.closeListeners()
 	s.conns.closeAll()
 	s.running.Wait()
 	return err
 }
 
-func (s *Server) closeSockets() error {
+func (s *Server) closeListeners() error {
 	var errs []error
-	for _, conn := range s.packets {
-		errs = append(errs, conn.Close())
-	}
 	for _, listener := range s.streams {
 		errs = append(errs, listener.Close())
 	}
@@ -176,24 +183,29 @@ func (s *Server) listenFamily(addr netip.Addr, port string) (chosen uint16, err 
 }
 
 func (s *Server) listenOnce(addr netip.Addr, port string) (uint16, error) {
-	family := "4"
-	if addr.Is6() {
-		family = "6"
-	}
 	// TCP comes first, without port sharing: that refuses a second server on the
 	// same port, which the shared UDP sockets would not.
 	var config net.ListenConfig
-	listener, err := config.Listen(context.Background(), "tcp"+family, net.JoinHostPort(addr.String(), port))
+	listener, err := config.Listen(context.Background(), "tcp"+family(addr), net.JoinHostPort(addr.String(), port))
 	if err != nil {
 		return 0, err
 	}
 	bound := listener.Addr().(*net.TCPAddr).AddrPort()
-	conns, err := listenPackets("udp"+family, bound.String(), s.o.Sockets)
+	bound = netip.AddrPortFrom(addr, bound.Port()) // with its zone
+	sockets, err := listenPackets(bound, s.o.Sockets)
 	if err != nil {
 		return 0, errors.Join(err, listener.Close())
 	}
 	s.streams = append(s.streams, listener)
-	s.packets = append(s.packets, conns...)
-	s.addrs = append(s.addrs, netip.AddrPortFrom(bound.Addr().Unmap(), bound.Port()))
+	s.packets = append(s.packets, sockets...)
+	s.addrs = append(s.addrs, bound)
 	return bound.Port(), nil
+}
+
+// family is what the net package puts behind "tcp" and "udp" for one family.
+func family(addr netip.Addr) string {
+	if addr.Is4() {
+		return "4"
+	}
+	return "6"
 }

@@ -22,31 +22,41 @@ const (
 	receiveBuffer = 4 << 20
 )
 
+// packetSocket is a UDP socket, read by one goroutine.
+type packetSocket struct {
+	conn *net.UDPConn
+	// everywhere means that the socket is bound to no address in particular, so
+	// that each answer must be told which one to leave from.
+	everywhere bool
+}
+
 // listenPackets opens sockets that share one address; the kernel spreads
 // clients over them by their address and port.
-func listenPackets(network, address string, sockets int) ([]*net.UDPConn, error) {
-	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+func listenPackets(at netip.AddrPort, sockets int) ([]*packetSocket, error) {
+	config := net.ListenConfig{Control: func(network, _ string, raw syscall.RawConn) error {
 		var err error
-		if errControl := raw.Control(func(fd uintptr) { err = prepare(int(fd), network, sockets > 1) }); errControl != nil {
-			return errControl
-		}
-		return err
+		errControl := raw.Control(func(fd uintptr) {
+			err = prepare(int(fd), network == "udp6", sockets > 1, at.Addr().IsUnspecified())
+		})
+		return errors.Join(errControl, err)
 	}}
-	var conns []*net.UDPConn
+	var open []*packetSocket
 	for range sockets {
-		conn, err := config.ListenPacket(context.Background(), network, address)
+		conn, err := config.ListenPacket(context.Background(), "udp"+family(at.Addr()), at.String())
 		if err != nil {
-			for _, open := range conns {
-				open.Close()
+			for _, s := range open {
+				s.stop()
 			}
 			return nil, err
 		}
-		conns = append(conns, conn.(*net.UDPConn))
+		open = append(open, &packetSocket{conn: conn.(*net.UDPConn), everywhere: at.Addr().IsUnspecified()})
 	}
-	return conns, nil
+	return open, nil
 }
 
-func prepare(fd int, network string, shared bool) error {
+func (s *packetSocket) stop() { _ = s.conn.Close() } // nothing was buffered that could be lost
+
+func prepare(fd int, v6, shared, everywhere bool) error {
 	if shared {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return err
@@ -57,18 +67,23 @@ func prepare(fd int, network string, shared bool) error {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
-	// The local address of each query is wanted so that the answer leaves from
-	// it, also where the socket is bound to no address in particular. Path MTU
-	// discovery is left out of account: forged ICMP could make us fragment
-	// (RFC 9715), and MaxPacket fits everywhere.
-	if network == "udp6" {
-		return errors.Join(
-			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1),
-			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_OMIT))
+	wait := unix.NsecToTimeval(patience.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+		return err
 	}
-	return errors.Join(
-		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1),
-		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT))
+	// Path MTU discovery is left out of account: forged ICMP could make us
+	// fragment (RFC 9715), and MaxPacket fits everywhere.
+	level, discover, information := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PKTINFO
+	if v6 {
+		level, discover, information = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_RECVPKTINFO
+	}
+	if err := unix.SetsockoptInt(fd, level, discover, unix.IP_PMTUDISC_OMIT); err != nil {
+		return err
+	}
+	if !everywhere {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, level, information, 1)
 }
 
 // multiHeader is struct mmsghdr of recvmmsg(2).
@@ -80,76 +95,110 @@ type multiHeader struct {
 // controlSpace holds one struct in6_pktinfo with its header, the longer one.
 const controlSpace = 64
 
-// slot is the memory of one datagram of a batch and of its answer.
-type slot struct {
-	query   [maxQuery]byte
-	answer  [MaxPacket]byte
-	peer    unix.RawSockaddrInet6
-	control [controlSpace]byte
-	in, out unix.Iovec
-}
-
-// batcher reads and answers the datagrams of one socket.
+// batcher reads and answers the datagrams of one socket. What belongs to one
+// kind lies together: a batch then touches few pages.
+//
+// It waits in one of two ways. While queries are sparse it waits in the poller
+// of the Go runtime, as everything does. That wakes two threads for each batch,
+// which costs more than the answers in it, so while queries are dense it waits
+// in the system call itself, which holds on to one of GOMAXPROCS but for no
+// longer than patience after the last query.
 type batcher struct {
-	slots   [batch]slot
-	in, out [batch]multiHeader
-	raw     syscall.RawConn
+	everywhere bool
+	raw        syscall.RawConn
+	dense      bool
+	woken      time.Time // last time in the sparse way
 
-	// State of the system call under way, for the two functions below, which are
-	// made once so that a call allocates nothing.
-	from, to int
-	done     int
-	errno    syscall.Errno
-	read     func(fd uintptr) bool
-	write    func(fd uintptr) bool
+	in, out  [batch]multiHeader
+	inV      [batch]unix.Iovec
+	outV     [batch]unix.Iovec
+	peers    [batch]unix.RawSockaddrInet6
+	controls [batch][controlSpace]byte
+	queries  [batch][maxPacketQuery]byte
+	answers  [batch][MaxPacket]byte
+
+	// The system call under way, for the functions below, which are made once so
+	// that a call allocates nothing.
+	from, to              int
+	done                  int
+	errno                 syscall.Errno
+	poll, wait, writeRest func(fd uintptr) bool
 }
 
-func newBatcher(raw syscall.RawConn) *batcher {
-	b := &batcher{raw: raw}
-	for i := range b.slots {
-		s := &b.slots[i]
-		s.in.Base, s.out.Base = &s.query[0], &s.answer[0]
-		s.in.SetLen(maxQuery)
-		h := &b.in[i].header
-		h.Iov, h.Name, h.Control = &s.in, (*byte)(unsafe.Pointer(&s.peer)), &s.control[0]
-		h.SetIovlen(1)
+const (
+	// patience is how long a dense wait lasts at most.
+	patience = 2 * time.Millisecond
+	// crowd is how close together two sparse batches turn the wait dense.
+	crowd = 500 * time.Microsecond
+)
+
+func newBatcher(socket *packetSocket) (*batcher, error) {
+	raw, err := socket.conn.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
-	b.read = func(fd uintptr) bool {
-		return b.call(fd, unix.SYS_RECVMMSG, &b.in[0], batch)
+	b := &batcher{raw: raw, everywhere: socket.everywhere}
+	for i := range b.in {
+		b.inV[i].Base, b.outV[i].Base = &b.queries[i][0], &b.answers[i][0]
+		b.inV[i].SetLen(maxPacketQuery)
+		in, out := &b.in[i].header, &b.out[i].header
+		in.Iov, in.Name = &b.inV[i], (*byte)(unsafe.Pointer(&b.peers[i]))
+		in.SetIovlen(1)
+		out.SetIovlen(1)
 	}
-	b.write = func(fd uintptr) bool {
-		return b.call(fd, unix.SYS_SENDMMSG, &b.out[b.from], b.to-b.from)
+	b.poll = func(fd uintptr) bool {
+		b.call(fd, unix.SYS_RECVMMSG, &b.in[0], batch, unix.MSG_DONTWAIT)
+		return b.errno != unix.EAGAIN
 	}
-	return b
+	b.wait = func(fd uintptr) bool {
+		b.call(fd, unix.SYS_RECVMMSG, &b.in[0], batch, unix.MSG_WAITFORONE)
+		return true
+	}
+	b.writeRest = func(fd uintptr) bool {
+		b.call(fd, unix.SYS_SENDMMSG, &b.out[b.from], b.to-b.from, 0)
+		return true
+	}
+	// Reads and writes of the system calls say themselves when not to wait.
+	var errBlock error
+	err = raw.Control(func(fd uintptr) { errBlock = unix.SetNonblock(int(fd), false) })
+	return b, errors.Join(err, errBlock)
 }
 
-// call reports whether the system call is done, as opposed to having to wait
-// for the socket.
-func (b *batcher) call(fd, number uintptr, headers *multiHeader, n int) bool {
-	for {
-		done, _, errno := unix.Syscall6(number, fd, uintptr(unsafe.Pointer(headers)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
-		if errno == unix.EINTR {
-			continue
-		}
-		b.done, b.errno = int(done), errno
-		return errno != unix.EAGAIN
-	}
+func (b *batcher) call(fd, number uintptr, headers *multiHeader, n, flags int) {
+	done, _, errno := unix.Syscall6(number, fd, uintptr(unsafe.Pointer(headers)), uintptr(n), uintptr(flags), 0, 0)
+	b.done, b.errno = int(done), errno
 }
 
-// receive waits for datagrams and returns their number.
+// receive waits for datagrams and returns how many came, at least one.
 func (b *batcher) receive() (int, error) {
 	for i := range b.in {
 		h := &b.in[i].header
 		h.Namelen = unix.SizeofSockaddrInet6
-		h.SetControllen(controlSpace)
 		h.Flags = 0
+		if b.everywhere {
+			h.Control = &b.controls[i][0]
+			h.SetControllen(controlSpace)
+		}
 	}
-	if err := b.raw.Read(b.read); err != nil {
+	if b.dense {
+		err := b.raw.Read(b.wait)
+		if err != nil || b.errno == 0 {
+			return b.done, err
+		}
+		if b.errno != unix.EAGAIN {
+			return 0, b.errno
+		}
+		b.dense = false
+	}
+	if err := b.raw.Read(b.poll); err != nil {
 		return 0, err
 	}
 	if b.errno != 0 {
 		return 0, b.errno
 	}
+	now := time.Now()
+	b.dense = now.Sub(b.woken) < crowd
+	b.woken = now
 	return b.done, nil
 }
 
@@ -157,25 +206,26 @@ func (b *batcher) receive() (int, error) {
 // route, a packet filter) is passed over.
 func (b *batcher) send(n int) error {
 	for b.from, b.to = 0, n; b.from < b.to; {
-		if err := b.raw.Write(b.write); err != nil {
+		if err := b.raw.Write(b.writeRest); err != nil {
 			return err
 		}
-		if b.errno != 0 {
+		switch {
+		case b.errno == unix.EINTR:
+		case b.errno != 0:
 			b.from++
-			continue
+		default:
+			b.from += b.done
 		}
-		b.from += b.done
 	}
 	return nil
 }
 
-func (s *Server) servePackets(conn *net.UDPConn) {
-	raw, err := conn.SyscallConn()
+func (s *Server) servePackets(socket *packetSocket) {
+	b, err := newBatcher(socket)
 	if err != nil {
 		s.o.Logger.Error("serving DNS over UDP", "error", err)
 		return
 	}
-	b := newBatcher(raw)
 	limit := newLimiter(s.o.Amplification, s.o.Sockets)
 	random := rand.NewPCG(rand.Uint64(), rand.Uint64())
 	for {
@@ -184,7 +234,7 @@ func (s *Server) servePackets(conn *net.UDPConn) {
 			return
 		}
 		if err != nil {
-			continue // an ICMP error of an earlier answer
+			continue // an interrupt, or an ICMP error of an earlier answer
 		}
 		limit.at(time.Now())
 		answers := 0
@@ -202,38 +252,37 @@ func (s *Server) servePackets(conn *net.UDPConn) {
 // answer lets the handler answer datagram i of the batch and readies header k of
 // the answers; it reports whether there is an answer.
 func (b *batcher) answer(i, k int, handler Handler, limit *limiter, turn uint32) bool {
-	s, in := &b.slots[i], &b.in[i]
-	from, ok := s.peerAddr(in.header.Namelen)
+	in := &b.in[i]
+	from, ok := peerAddr(&b.peers[i], in.header.Namelen)
 	if !ok || in.header.Flags&unix.MSG_TRUNC != 0 || from.Port() == 0 {
 		return false
 	}
-	query := s.query[:in.length]
-	n := handler.Packet(s.answer[:], query, from, turn)
+	query, answer := b.queries[i][:in.length], b.answers[i][:]
+	n := handler.Packet(answer, query, from, turn)
 	if n == 0 {
 		return false
 	}
-	n = limit.fit(s.answer[:n], len(query), from.Addr())
-	s.out.SetLen(n)
+	b.outV[i].SetLen(limit.fit(answer[:n], len(query), from.Addr()))
 	out := &b.out[k].header
-	out.Name, out.Namelen = in.header.Name, in.header.Namelen
-	out.Iov = &s.out
-	out.SetIovlen(1)
-	out.Control = nil
-	out.SetControllen(0)
-	if length := int(in.header.Controllen); s.localSource(length) {
-		out.Control = &s.control[0]
-		out.SetControllen(length)
+	out.Iov, out.Name, out.Namelen = &b.outV[i], in.header.Name, in.header.Namelen
+	if b.everywhere {
+		out.Control = nil
+		out.SetControllen(0)
+		if length := int(in.header.Controllen); localSource(b.controls[i][:], length) {
+			out.Control = &b.controls[i][0]
+			out.SetControllen(length)
+		}
 	}
 	return true
 }
 
-func (s *slot) peerAddr(length uint32) (netip.AddrPort, bool) {
+func peerAddr(peer *unix.RawSockaddrInet6, length uint32) (netip.AddrPort, bool) {
 	switch {
-	case s.peer.Family == unix.AF_INET && length >= unix.SizeofSockaddrInet4:
-		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&s.peer))
+	case peer.Family == unix.AF_INET && length >= unix.SizeofSockaddrInet4:
+		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(peer))
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), networkOrder(&sa.Port)), true
-	case s.peer.Family == unix.AF_INET6 && length >= unix.SizeofSockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(s.peer.Addr), networkOrder(&s.peer.Port)), true
+	case peer.Family == unix.AF_INET6 && length >= unix.SizeofSockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(peer.Addr), networkOrder(&peer.Port)), true
 	}
 	return netip.AddrPort{}, false
 }
@@ -246,12 +295,12 @@ func networkOrder(port *uint16) uint16 {
 // same local address. The interface is cleared, so that the route decides, save
 // for link-local addresses, which mean nothing without it. It reports whether
 // there was any information.
-func (s *slot) localSource(length int) bool {
+func localSource(control []byte, length int) bool {
 	if length < unix.SizeofCmsghdr {
 		return false
 	}
-	head := (*unix.Cmsghdr)(unsafe.Pointer(&s.control[0]))
-	data := s.control[unix.CmsgLen(0):]
+	head := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+	data := control[unix.CmsgLen(0):]
 	switch {
 	case head.Level == unix.IPPROTO_IP && head.Type == unix.IP_PKTINFO && length >= unix.CmsgLen(unix.SizeofInet4Pktinfo):
 		clear(data[:4])

@@ -3,7 +3,6 @@
 package dnsserver
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -12,22 +11,25 @@ import (
 	"time"
 )
 
-// listenPackets opens one socket: sharing a port evenly among several, and
+// packetSocket is a UDP socket. Sharing a port evenly among several, and
 // batches, are to be had on Linux alone.
-func listenPackets(network, address string, _ int) ([]*net.UDPConn, error) {
-	var config net.ListenConfig
-	conn, err := config.ListenPacket(context.Background(), network, address)
+type packetSocket struct{ conn *net.UDPConn }
+
+func listenPackets(at netip.AddrPort, _ int) ([]*packetSocket, error) {
+	conn, err := net.ListenUDP("udp"+family(at.Addr()), net.UDPAddrFromAddrPort(at))
 	if err != nil {
 		return nil, err
 	}
-	return []*net.UDPConn{conn.(*net.UDPConn)}, nil
+	return []*packetSocket{{conn}}, nil
 }
 
-func (s *Server) servePackets(conn *net.UDPConn) {
-	query, answer := make([]byte, maxQuery), make([]byte, MaxPacket)
+func (s *packetSocket) stop() { _ = s.conn.Close() } // nothing was buffered that could be lost
+
+func (s *Server) servePackets(socket *packetSocket) {
+	query, answer := make([]byte, maxPacketQuery), make([]byte, MaxPacket)
 	limit := newLimiter(s.o.Amplification, 1)
 	for {
-		n, from, err := conn.ReadFromUDPAddrPort(query)
+		n, from, err := socket.conn.ReadFromUDPAddrPort(query)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -42,7 +44,7 @@ func (s *Server) servePackets(conn *net.UDPConn) {
 		limit.at(time.Now())
 		size = limit.fit(answer[:size], n, from.Addr())
 		// An answer that cannot be sent is the client's to ask for again.
-		_, _ = conn.WriteToUDPAddrPort(answer[:size], from)
+		_, _ = socket.conn.WriteToUDPAddrPort(answer[:size], from)
 	}
 }
 
