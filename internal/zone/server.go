@@ -176,6 +176,10 @@ func (s *Server) Secondaries(zone string) []SecondaryStatus {
 // Close stops answering and returns when nothing of the server runs any more.
 func (s *Server) Close() error {
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
 	s.closed = true
 	all := s.primaries
 	s.primaries = map[string]*primary{}
