@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"go/ast"
 	"go/token"
 	"os"
 	"path/filepath"
@@ -98,6 +99,56 @@ func (t) Exported()      {}
 	if found := Check([]File{file}); len(found) > 0 {
 		t.Errorf("found %v", found)
 	}
+}
+
+// TestDependenciesAreInstalled holds that make deps knows every program that a
+// test says it needs.
+func TestDependenciesAreInstalled(t *testing.T) {
+	list, err := os.ReadFile(filepath.Join("..", "..", "packaging", "test-deps"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{"sh": true, "go": true, "no-such-program": true}
+	for line := range strings.Lines(string(list)) {
+		if fields := strings.Fields(line); len(fields) == 2 {
+			known[fields[0]] = true
+		}
+	}
+	files, err := Load(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	needs := 0
+	for _, f := range files {
+		ast.Inspect(f.Syntax, func(node ast.Node) bool {
+			call, is := node.(*ast.CallExpr)
+			if !is || !calls(call, "Need") {
+				return true
+			}
+			needs++
+			for _, arg := range call.Args {
+				literal, is := arg.(*ast.BasicLit)
+				if is && !known[strings.Trim(literal.Value, `"`)] {
+					t.Errorf("%s: packaging/test-deps does not install %s", f.finding(arg, ""), literal.Value)
+				}
+			}
+			return true
+		})
+	}
+	if needs == 0 {
+		t.Error("no test needs anything")
+	}
+}
+
+// calls reports a call of a function of that name, with or without its package.
+func calls(call *ast.CallExpr, name string) bool {
+	switch f := call.Fun.(type) {
+	case *ast.Ident:
+		return f.Name == name
+	case *ast.SelectorExpr:
+		return f.Sel.Name == name
+	}
+	return false
 }
 
 // TestTextsStandAlone finds paths of one machine in what is published: they help
