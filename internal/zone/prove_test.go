@@ -15,6 +15,12 @@ import (
 // fakeServer answers with what handle makes of each question, over UDP and TCP.
 func fakeServer(t *testing.T, handle dns.HandlerFunc) string {
 	t.Helper()
+	return fakeSignedServer(t, Key{}, handle)
+}
+
+// fakeSignedServer signs what the handler marks to be signed.
+func fakeSignedServer(t *testing.T, key Key, handle dns.HandlerFunc) string {
+	t.Helper()
 	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -24,6 +30,11 @@ func fakeServer(t *testing.T, handle dns.HandlerFunc) string {
 		t.Fatal(err)
 	}
 	for _, s := range []*dns.Server{{PacketConn: udp, Handler: handle}, {Listener: tcp, Handler: handle}} {
+		// The library answers updates with NOTIMP by itself otherwise.
+		s.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
+		if !key.IsZero() {
+			s.TsigSecret = key.Secrets()
+		}
 		started := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
 		go func() { _ = s.ActivateAndServe() }() // ends at the shutdown below
