@@ -59,6 +59,24 @@ func newPoolUndrain(a *app) *cobra.Command {
 	}
 }
 
+func newPoolUnfreeze(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "unfreeze",
+		Short: "Say that a mass failure is real, so that removals go on",
+		Long: `When most targets fail at once, removals are frozen: the monitor itself may be cut
+off. This says that the failure is real. It holds until that failure is over; the
+next one freezes again.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			return up.Unfreeze(c.Context())
+		},
+	}
+}
+
 func newPoolForce(a *app) *cobra.Command {
 	var why string
 	c := &cobra.Command{

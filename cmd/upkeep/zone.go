@@ -18,7 +18,7 @@ func newZone(a *app) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  verbsOnly,
 	}
-	c.AddCommand(newZoneStatus(a))
+	c.AddCommand(newZoneStatus(a), newZoneAdopt(a), newZoneRenumber(a))
 	return c
 }
 

@@ -35,11 +35,14 @@ type Observer interface {
 	Budget(ctx context.Context, pool string) (upkeep.Budget, error)
 }
 
-// Forcer lays admin states over what was measured.
+// Forcer does what a person asks for over what was measured.
 type Forcer interface {
 	Force(ctx context.Context, who string, o upkeep.Override) (members []string, err error)
 	Release(ctx context.Context, who, pool, member string) (members []string, err error)
 	Drained(ctx context.Context, pool, member string) (done bool, waiting string, err error)
+	Unfreeze(ctx context.Context, who string) error
+	// Renumber goes on until ctx ends; it may be called again then.
+	Renumber(ctx context.Context, who, zone string) (serial uint32, done bool, waiting string, err error)
 }
 
 // Recorder keeps and spreads events.

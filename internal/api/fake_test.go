@@ -180,3 +180,13 @@ func webPool() upkeep.PoolStatus {
 }
 
 var errSome = errors.New("the disk is on fire")
+
+func (f *fake) Unfreeze(_ context.Context, who string) error {
+	f.who = append(f.who, who)
+	return f.fail
+}
+
+func (f *fake) Renumber(_ context.Context, who, zone string) (uint32, bool, string, error) {
+	f.who = append(f.who, who)
+	return 7, true, "", f.fail
+}

@@ -70,6 +70,13 @@ func (a *API) poolRoutes(h huma.API) {
 }
 
 func (a *API) forceRoutes(h huma.API) {
+	huma.Register(h, secured(huma.Operation{OperationID: "unfreeze", Method: http.MethodPost, Path: "/api/v1/unfreeze",
+		Summary: "Say that the mass failure of the moment is real", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, _ *struct{}) (*struct{}, error) {
+		if err := a.o.Forcer.Unfreeze(ctx, callerOf(ctx).who); err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return nil, nil
+	})
 	const at = "/api/v1/pools/{name}/members/{member}"
 	huma.Register(h, secured(huma.Operation{OperationID: "force-member", Method: http.MethodPost, Path: at + "/force",
 		Summary: "Force members into an admin state"}), func(ctx context.Context, in *forceInput) (*forcedOutput, error) {

@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"upkeep"
+	"upkeep/internal/api/wire"
 )
 
 type zonesOutput struct {
@@ -14,6 +16,12 @@ type zonesOutput struct {
 		Zones []upkeep.ZoneStatus `json:"zones" nullable:"false"`
 	}
 }
+
+type zoneInput struct {
+	Name string `path:"name" maxLength:"253"`
+}
+
+type renumberedOutput struct{ Body wire.Renumbered }
 
 func (a *API) zoneRoutes(h huma.API) {
 	huma.Register(h, huma.Operation{OperationID: "list-zones", Method: http.MethodGet, Path: "/api/v1/zones",
@@ -26,4 +34,17 @@ func (a *API) zoneRoutes(h huma.API) {
 		out.Body.Zones = append([]upkeep.ZoneStatus{}, zones...)
 		return out, nil
 	})
+	huma.Register(h, secured(huma.Operation{OperationID: "renumber-zone", Method: http.MethodPost, Path: "/api/v1/zones/{name}/renumber",
+		Summary: "Walk a serial that is ahead of the clock back to it, for a few seconds a call"}), func(ctx context.Context, in *zoneInput) (*renumberedOutput, error) {
+		ctx, cancel := context.WithTimeout(ctx, renumberFor)
+		defer cancel()
+		serial, done, waiting, err := a.o.Forcer.Renumber(ctx, callerOf(ctx).who, in.Name)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &renumberedOutput{wire.Renumbered{Serial: serial, Done: done, Waiting: waiting}}, nil
+	})
 }
+
+// renumberFor bounds one call: a name server may be away for days.
+const renumberFor = 5 * time.Second

@@ -45,6 +45,22 @@ func (w *Watch) Release(ctx context.Context, who, pool, member string) ([]string
 	return members, w.overridden(ctx, events)
 }
 
+// Unfreeze says on a person's word that the mass failure of the moment is real:
+// it freezes nothing any more, and the next one does again.
+func (w *Watch) Unfreeze(ctx context.Context, who string) error {
+	w.mu.Lock()
+	w.guard.Release(w.cfg.Now())
+	for name := range w.pools {
+		w.dirty[name] = true
+	}
+	w.mu.Unlock()
+	w.record(ctx, upkeep.Event{
+		At: w.cfg.Now(), Kind: upkeep.EventAdmin, Who: who, Object: "pool", What: "mass failure declared real: pools are not frozen by it",
+	})
+	w.pending.signal()
+	return nil
+}
+
 // matching returns the members that two patterns mean.
 func (w *Watch) matching(poolGlob, memberGlob string) (names []string, addresses []netip.Addr, err error) {
 	for field, glob := range map[string]string{"pool": poolGlob, "member": memberGlob} {

@@ -20,7 +20,7 @@ type zoneRun struct {
 	stop context.CancelFunc
 	done chan struct{}
 
-	publishers []zone.Publisher // same order as spec.Publishers
+	publishers []zone.Publisher // same order as spec.Publishers; written under mu
 
 	mu      sync.Mutex
 	content zone.Content
@@ -159,6 +159,8 @@ func (z *zoneRun) make(i int) error {
 	if err != nil {
 		return err // p may be a nil pointer in an interface
 	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
 	z.publishers[i] = p
 	return nil
 }

@@ -276,6 +276,17 @@ func (c *Client) Drained(ctx context.Context, pool, member string) (drained wire
 	return drained, err
 }
 
+// Unfreeze says that the mass failure of the moment is real.
+func (c *Client) Unfreeze(ctx context.Context) error {
+	return c.do(ctx, request{method: "POST", path: []string{"unfreeze"}}, nil)
+}
+
+// Renumber walks a zone's serial towards the clock for a few seconds.
+func (c *Client) Renumber(ctx context.Context, zone string) (r wire.Renumbered, err error) {
+	err = c.do(ctx, request{method: "POST", path: []string{"zones", zone, "renumber"}}, &r)
+	return r, err
+}
+
 // Zones returns what the name servers of every zone answer.
 func (c *Client) Zones(ctx context.Context) ([]upkeep.ZoneStatus, error) {
 	var answer struct{ Zones []upkeep.ZoneStatus }

@@ -214,3 +214,11 @@ func (p *Problem) GetStatus() int { return p.Status }
 
 // ContentType implements huma.ContentTypeFilter.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// Renumbered says how far a zone's serial has come on its way to the clock.
+type Renumbered struct {
+	Done   bool   `json:"done"`
+	Serial uint32 `json:"serial,omitempty"`
+	// Waiting says in one sentence what is being done or waited for.
+	Waiting string `json:"waiting,omitempty"`
+}

@@ -1,0 +1,77 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"upkeep"
+	"upkeep/internal/zone"
+)
+
+// Renumber walks a zone's serial to the clock as far as it gets until ctx ends.
+// Done means that every server has it; otherwise waiting says what for, and the
+// next call goes on from there.
+func (w *Watch) Renumber(ctx context.Context, who, name string) (serial uint32, done bool, waiting string, err error) {
+	w.mu.Lock()
+	z := w.zones[name]
+	var at []zone.ServedAt
+	if z != nil {
+		at = w.renumberAt(z)
+	}
+	w.mu.Unlock()
+	if z == nil {
+		return 0, false, "", fmt.Errorf("zone %s: %w", name, upkeep.ErrNotFound)
+	}
+	target, err := z.renumberer()
+	if err != nil {
+		return 0, false, "", err
+	}
+	serial, err = zone.Renumber(ctx, target, zone.RenumberOptions{At: at, Now: w.cfg.Now, Progress: func(text string) {
+		waiting = text
+		w.record(ctx, upkeep.Event{At: w.cfg.Now(), Kind: upkeep.EventPublish, Who: who, Object: "zone/" + name, What: "renumbering: " + text})
+	}})
+	if errors.Is(err, context.DeadlineExceeded) && waiting != "" {
+		return serial, false, waiting, nil
+	}
+	return serial, err == nil, "", err
+}
+
+// renumberAt lists the servers of z and of the zones that share its include
+// files, and with them its serial; the primary first. w.mu is held.
+func (w *Watch) renumberAt(z *zoneRun) []zone.ServedAt {
+	var at []zone.ServedAt
+	add := func(z *zoneRun) {
+		for _, server := range z.spec.Servers {
+			at = append(at, zone.ServedAt{Server: server, Zone: z.spec.Name})
+		}
+	}
+	add(z)
+	for _, name := range sortedKeys(w.zones) {
+		if other := w.zones[name]; other != z && shareIncludes(z.spec, other.spec) {
+			add(other)
+		}
+	}
+	return at
+}
+
+func shareIncludes(a, b upkeep.Zone) bool {
+	return slices.ContainsFunc(a.Publishers, func(p upkeep.Publisher) bool {
+		return p.IncludeDir != "" && slices.ContainsFunc(b.Publishers, func(q upkeep.Publisher) bool { return q.IncludeDir == p.IncludeDir })
+	})
+}
+
+// renumberer is the publisher of the zone that can be told a serial.
+func (z *zoneRun) renumberer() (zone.Renumberer, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if len(z.spec.Publishers) > 1 {
+		return nil, upkeep.WithHint(fmt.Errorf("zone %s has several publishers, each with a serial of its own: %w", z.spec.Name, upkeep.ErrRefused),
+			"renumber with one of them declared")
+	}
+	if r, can := z.publishers[0].(zone.Renumberer); can {
+		return r, nil
+	}
+	return nil, fmt.Errorf("zone %s: its publisher is not running, or takes no serial: %w", z.spec.Name, upkeep.ErrRefused)
+}
