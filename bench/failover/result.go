@@ -5,8 +5,7 @@ import (
 	"log"
 	"math/rand/v2"
 	"net/netip"
-	"path/filepath"
-	"regexp"
+	"os"
 	"strings"
 	"time"
 )
@@ -54,25 +53,26 @@ func (r *result) run(o options) error {
 		}
 	}
 	if o.parts["loss"] {
-		if err := r.onStage(o, "loss", func(s *stage, p *poller) error { return r.loss(o, s, p) }); err != nil {
+		if err := r.onStage(o, func(s *stage, p *poller) error { return r.loss(o, s, p) }); err != nil {
 			return fmt.Errorf("measuring at 20 %% loss: %w", err)
 		}
 	}
 	if o.parts["open"] {
-		if err := r.onStage(o, "open", r.failOpen); err != nil {
+		if err := r.onStage(o, r.failOpen); err != nil {
 			return fmt.Errorf("taking all members down: %w", err)
 		}
 	}
 	return nil
 }
 
-// unsafe is what has a meaning in some server's configuration or in a path.
-var unsafe = regexp.MustCompile(`[^A-Za-z0-9]+`)
-
 // onStage brings the contender up on a stage of its own and calls f once all
 // members are answered.
-func (r *result) onStage(o options, name string, f func(*stage, *poller) error) error {
-	s, err := newStage(filepath.Join(o.work, unsafe.ReplaceAllString(r.contender.name+" "+name, "-")), o.upkeep)
+func (r *result) onStage(o options, f func(*stage, *poller) error) error {
+	dir, err := os.MkdirTemp(o.work, "") // short: the path of a control socket is limited
+	if err != nil {
+		return err
+	}
+	s, err := newStage(dir, o.upkeep)
 	if err != nil {
 		return err
 	}
@@ -90,10 +90,22 @@ func (r *result) onStage(o options, name string, f func(*stage, *poller) error) 
 	if err := await("all members answered", time.Minute, func() bool { return p.answers(s.addresses()...) || s.ended() }); err != nil || s.ended() {
 		return fmt.Errorf("starting: %w\n%s", err, s.logs())
 	}
+	if r.contender.secondary {
+		if err := r.follow(s); err != nil {
+			return fmt.Errorf("waiting for the secondary: %w\n%s", err, s.logs())
+		}
+	}
 	if err := f(s, p); err != nil {
 		return fmt.Errorf("%w\n%s", err, s.logs())
 	}
 	return nil
+}
+
+// follow waits until the secondary has the zone.
+func (r *result) follow(s *stage) error {
+	second := poll(s.client, s.secondary.Addr.String()+":53", 20*time.Millisecond)
+	defer second.stop()
+	return await("all members answered by the secondary", 2*time.Minute, func() bool { return second.answers(s.addresses()...) })
 }
 
 // logs is what the contender's programs wrote last.
@@ -112,7 +124,7 @@ func (r *result) runKills(o options, death string) error {
 		n = min(n, r.contender.n)
 	}
 	if !r.contender.fresh {
-		return r.onStage(o, death, func(s *stage, p *poller) error {
+		return r.onStage(o, func(s *stage, p *poller) error {
 			for i := range n {
 				if err := r.kill(s, p, death, s.members[i%len(s.members)]); err != nil {
 					return fmt.Errorf("kill %d: %w", i+1, err)
@@ -127,7 +139,7 @@ func (r *result) runKills(o options, death string) error {
 		one := &outcomes[i]
 		*one = result{contender: r.contender, kills: map[string][]time.Duration{}, missed: map[string]int{}}
 		go func() {
-			errs <- one.onStage(o, fmt.Sprintf("%s %d", death, i), func(s *stage, p *poller) error {
+			errs <- one.onStage(o, func(s *stage, p *poller) error {
 				return one.kill(s, p, death, s.members[0])
 			})
 		}()
