@@ -23,6 +23,7 @@ const (
 	notifyPauseMax = time.Minute
 	notifyAtOnce   = 10 // secondaries told without a spread
 	notifySpread   = 2 * time.Second
+	notifySettle   = 2 * time.Second // what a secondary needs to act on a NOTIFY
 	lookupInterval = 5 * time.Minute // of secondaries given by name
 )
 
@@ -163,8 +164,8 @@ func (n *notifier) tell(ctx context.Context, t *secondary) {
 	}
 }
 
-// tellUntilAcknowledged sends NOTIFY with growing pauses. A new change ends the
-// pause.
+// tellUntilAcknowledged sends NOTIFY with growing pauses until the secondary has
+// acknowledged it and is not behind. A new change ends the pause.
 func (n *notifier) tellUntilAcknowledged(ctx context.Context, t *secondary) {
 	wait, last := notifyPause, uint32(0)
 	for {
@@ -179,7 +180,7 @@ func (n *notifier) tellUntilAcknowledged(ctx context.Context, t *secondary) {
 			return
 		}
 		n.note(t, serial, err)
-		if err == nil {
+		if err == nil && !n.behind(ctx, t, serial) {
 			return
 		}
 		jitter := time.Duration(rand.Int64N(int64(wait)/4 + 1))
@@ -188,6 +189,43 @@ func (n *notifier) tellUntilAcknowledged(ctx context.Context, t *secondary) {
 		}
 		wait = min(2*wait, notifyPauseMax)
 	}
+}
+
+// behind reports whether a secondary that has acknowledged a NOTIFY did nothing
+// about it. BIND acknowledges and forgets one that comes while it is trying to
+// reach its primary in vain, as when both have just started; the zone is then
+// missing there until its own retry. A new change ends the wait for an answer.
+func (n *notifier) behind(ctx context.Context, t *secondary, serial uint32) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	late := make(chan bool, 1)
+	n.running.Go(func() { late <- pause(ctx, notifySettle, nil) && n.lacks(ctx, t, serial) })
+	select {
+	case is := <-late:
+		return is
+	case <-t.wake:
+		select {
+		case t.wake <- struct{}{}: // for tell, which goes on with it
+		default:
+		}
+		return false
+	}
+}
+
+// lacks asks a secondary for its serial. Only an older one, or SERVFAIL for a
+// zone not loaded, is a sign that it is behind: who does not answer questions may
+// be as well informed as anybody.
+func (n *notifier) lacks(ctx context.Context, t *secondary, serial uint32) bool {
+	answer, err := query{server: t.address, name: n.zone.name, qtype: dns.TypeSOA}.once(ctx, "udp", notifyTimeout)
+	if err != nil {
+		return false
+	}
+	for _, record := range answer.Answer {
+		if soa, is := record.(*dns.SOA); is {
+			return SerialLess(soa.Serial, serial)
+		}
+	}
+	return answer.Rcode == dns.RcodeServerFailure
 }
 
 // note keeps the outcome of one NOTIFY.
