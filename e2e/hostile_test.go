@@ -57,7 +57,11 @@ const everything = `[
  "policy": {"fail_open": "fixed", "fixed": ["10.53.0.8"], "anchors": ["10.53.0.3"]}},
 {"kind": "pool", "name": "http", "zones": ["example.test"], "records": ["http"], "members": ["10.53.0.8"],
  "check": {"type": "https", "method": "GET", "host": "www.example.test", "path": "/", "status": ["200-299"], "body": "ok",
-           "header": {"X-Test": "value"}, "interval": "1h"}}
+           "header": {"X-Test": "value"}, "interval": "1h"}},
+{"kind": "pool", "name": "dns", "zones": ["example.test"], "records": ["dns"], "members": ["10.53.0.8"],
+ "check": {"type": "dns", "query": "www.example.test", "qtype": "A", "rcode": "NOERROR", "answer": ["10.53.0.8"], "interval": "1h"}},
+{"kind": "pool", "name": "exec", "zones": ["example.test"], "records": ["exec"], "members": ["10.53.0.8"],
+ "check": {"type": "exec", "command": ["/bin/true", "{address}"], "interval": "1h"}}
 ]`
 
 // Every text of every document is replaced by every nasty value, through the
