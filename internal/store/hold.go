@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -16,25 +17,29 @@ const controlLock int64 = writersLock + 1
 // holdEvery is how often a holder makes sure that it still is one.
 const holdEvery = 5 * time.Second
 
-// Hold is the right to decide on what a PostgreSQL database holds: two
-// processes that publish from one database would undo each other's work.
+// Hold is the right to decide on what a database holds: two processes that
+// publish from one database would undo each other's work.
 type Hold struct {
 	store  *Store
 	cancel context.CancelFunc
 	ended  sync.WaitGroup
 	lost   chan struct{}
-	conn   *sql.Conn // carries the lock; nil while the database is away
+	conn   *sql.Conn // carries the lock; nil while the database is away, and for SQLite
+	file   *os.File  // carries the lock for SQLite
 }
 
 // Hold takes the right to decide, or fails with [upkeep.ErrConflict] while
 // another process has it. While the database is away the holder goes on, since
-// DNS must; when it is back it takes the right again. On SQLite, whose data
-// folder is held already, it is always granted.
-func (s *Store) Hold(ctx context.Context) (*Hold, error) {
-	h := &Hold{store: s, lost: make(chan struct{})}
+// DNS must; when it is back it takes the right again.
+func (s *Store) Hold(ctx context.Context) (h *Hold, err error) {
+	h = &Hold{store: s, lost: make(chan struct{})}
 	watch, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	h.cancel = cancel
-	if _, is := s.dialect.(postgresDialect); !is {
+	if d, is := s.dialect.(sqliteDialect); is {
+		cancel()
+		if h.file, err = d.hold(); err != nil {
+			return nil, s.explain("taking hold of the database", err)
+		}
 		return h, nil
 	}
 	taken, err := h.take(ctx)
@@ -57,6 +62,9 @@ func (h *Hold) Lost() <-chan struct{} { return h.lost }
 func (h *Hold) Release() error {
 	h.cancel()
 	h.ended.Wait()
+	if h.file != nil {
+		return h.file.Close()
+	}
 	if h.conn == nil {
 		return nil
 	}

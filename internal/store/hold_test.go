@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"database/sql"
 	"errors"
 	"testing"
 	"time"
@@ -9,9 +10,12 @@ import (
 	"upkeep/internal/testkit"
 )
 
-func TestOneProcessHoldsAPostgresDatabase(t *testing.T) {
-	testkit.Need(t, "postgres", "initdb")
-	open := opener(t, testkit.Postgres(t))
+func TestOneProcessHoldsADatabase(t *testing.T) {
+	onBoth(t, oneProcessHolds)
+}
+
+func oneProcessHolds(t *testing.T, dsn string, _ *sql.DB) {
+	open := opener(t, dsn)
 	first, second := open(), open()
 	hold, err := first.Hold(t.Context())
 	if err != nil {

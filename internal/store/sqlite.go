@@ -16,6 +16,7 @@ import (
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -98,6 +99,25 @@ func (d sqliteDialect) check(ctx context.Context, db *sql.DB) error {
 type damagedError struct{ finding string }
 
 func (e *damagedError) Error() string { return "the file is damaged: " + e.finding }
+
+// hold locks a file beside the database. The database itself would not do: to
+// close another descriptor of it would drop SQLite's own locks. A data folder is
+// held as a whole already; this is for a database that lies elsewhere.
+func (d sqliteDialect) hold() (*os.File, error) {
+	file, err := os.OpenFile(d.path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return file, nil
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = upkeep.WithHint(fmt.Errorf("another upkeep works on %s: %w", d.path, upkeep.ErrConflict),
+			"stop that one first; find it with: fuser -v "+d.path)
+	}
+	return nil, errors.Join(err, file.Close())
+}
 
 // lockWriters has nothing to do: transactions begin immediate.
 func (sqliteDialect) lockWriters(context.Context, bun.Tx) error { return nil }
