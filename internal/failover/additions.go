@@ -2,7 +2,6 @@ package failover
 
 import (
 	"cmp"
-	"hash/fnv"
 	"net/netip"
 	"slices"
 	"time"
@@ -29,13 +28,11 @@ func (d *decider) limit(f *family) {
 	if len(chosen) <= room {
 		return
 	}
-	hashes := make(map[*member]uint64, len(chosen))
 	for _, m := range chosen {
-		hashes[m] = rendezvous(d.Pool.Name, m.addr)
+		m.rank = rendezvous(d.Pool.Name, m.addr)
 	}
 	slices.SortFunc(chosen, func(a, b *member) int {
-		return cmp.Or(first(a.forced(), b.forced()), first(a.was, b.was),
-			cmp.Compare(hashes[a], hashes[b]), a.addr.Compare(b.addr))
+		return cmp.Or(first(a.forced(), b.forced()), first(a.was, b.was), cmp.Compare(a.rank, b.rank), a.addr.Compare(b.addr))
 	})
 	for _, m := range chosen[room:] {
 		m.publish, m.left = false, leftByCap
@@ -53,11 +50,17 @@ func first(a, b bool) int {
 	return 1
 }
 
+// rendezvous is the 64-bit FNV-1a hash of both.
 func rendezvous(pool string, addr netip.Addr) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(pool))
-	h.Write(addr.AsSlice())
-	return h.Sum64()
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for _, c := range []byte(pool) {
+		h = (h ^ uint64(c)) * prime
+	}
+	for _, c := range addr.As16() {
+		h = (h ^ uint64(c)) * prime
+	}
+	return h
 }
 
 // holdAdditions keeps members that would be added to the next add window, in
@@ -67,7 +70,7 @@ func rendezvous(pool string, addr netip.Addr) uint64 {
 func (d *decider) holdAdditions() {
 	for i := range d.members {
 		m := &d.members[i]
-		if !m.publish && m.up() && !m.out() && !m.was && !d.past(m.ready) {
+		if !m.publish && m.up && !m.out() && !m.was && !d.past(m.ready) {
 			d.wakeAt(m.ready)
 		}
 	}

@@ -23,8 +23,10 @@ func (d *Detector) plan(s Sample) (again, timeout time.Duration) {
 			again = recoveryGap
 		}
 		return again, p.timeout
-	case s.Void || !p.burst || d.silent == 0 && d.refused == 0:
+	case s.Void || p.passive || d.silent == 0 && d.refused == 0:
 		return 0, d.rtt.timeout(p)
+	case !p.burst:
+		return 0, d.burstTimeout(s.At)
 	}
 	timeout = d.burstTimeout(s.At)
 	if again = d.burstGap(s, timeout); again >= p.interval {

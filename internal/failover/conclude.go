@@ -88,6 +88,9 @@ func (d *decider) good() []netip.Addr {
 
 // change says what is different from the last decision, and why.
 func (d *decider) change(set []netip.Addr, out Decision) string {
+	if !d.State.ChangedAt.IsZero() && slices.Equal(d.State.Published, set) && d.State.TTL == out.TTL {
+		return ""
+	}
 	now := make(map[netip.Addr]bool, len(set))
 	var added, removed []string
 	reasons := make(map[netip.Addr]string)
@@ -112,11 +115,12 @@ func (d *decider) change(set []netip.Addr, out Decision) string {
 	if len(added) > 0 {
 		parts = append(parts, "added "+list(added))
 	}
-	if len(parts) == 0 && d.State.TTL != 0 && d.State.TTL != out.TTL {
-		parts = append(parts, fmt.Sprintf("TTL changed from %s to %s: %s", d.State.TTL, out.TTL, out.Reason))
-	}
-	if len(parts) == 0 && d.State.ChangedAt.IsZero() {
+	switch {
+	case len(parts) > 0:
+	case d.State.ChangedAt.IsZero():
 		parts = append(parts, "nothing to publish yet: "+out.Reason)
+	default:
+		parts = append(parts, fmt.Sprintf("TTL changed from %s to %s: %s", d.State.TTL, out.TTL, out.Reason))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -251,7 +255,7 @@ func (d *decider) next() string {
 func (d *decider) nextByHealth(f *family) string {
 	what := "fail open"
 	switch {
-	case slices.ContainsFunc(f.members, func(m *member) bool { return m.backup && m.up() && !m.out() }):
+	case slices.ContainsFunc(f.members, func(m *member) bool { return m.backup && m.up && !m.out() }):
 		what = "bring in the backups"
 	case d.Pool.Policy.FailOpen == upkeep.FailOpenNone:
 		what = "leave nothing published"

@@ -160,10 +160,12 @@ type member struct {
 	addr    netip.Addr
 	backup  bool
 	was     bool      // published before
+	up      bool      // counts as up
 	ready   time.Time // end of its probation, zero when it is on none
 	settled time.Time // the same with the first probation only, to leave failing open
 	publish bool
 	left    leftOut
+	rank    uint64 // by which it is chosen when there are too many
 }
 
 // leftOut says why a member that is up is not published.
@@ -223,11 +225,6 @@ func (m *member) out() bool { return m.Admin == upkeep.AdminDown || m.Admin == u
 // forced reports whether the member is published whatever its verdict.
 func (m *member) forced() bool { return m.Admin == upkeep.AdminUp }
 
-// up reports whether the member counts as up: an unknown one counts as it was.
-func (m *member) up() bool {
-	return m.forced() || m.Verdict == upkeep.Up || m.Verdict == upkeep.Unknown && m.was
-}
-
 // awaitRound waits until each member was known once. It waits no longer than
 // the checks need for that, so that one that never reports (a plugin that hangs,
 // a name that does not resolve) does not keep all others from being decided upon.
@@ -280,14 +277,14 @@ func (d *decider) choose(f *family) {
 	case d.enough(f):
 		f.mode, f.open = byHealth, false
 		for _, m := range f.members {
-			m.publish = m.forced() || !m.backup && !m.out() && m.up() && (m.was || d.past(m.ready) || wasOpen && d.past(m.settled))
+			m.publish = m.forced() || !m.backup && !m.out() && m.up && (m.was || d.past(m.ready) || wasOpen && d.past(m.settled))
 		}
 	case f.backups > 0:
 		f.mode, f.open = onBackups, false
-		d.publish(f, func(m *member) bool { return m.backup && m.up() })
+		d.publish(f, func(m *member) bool { return m.backup && m.up })
 	case f.up >= f.need && !wasOpen:
 		f.mode = waived
-		d.publish(f, func(m *member) bool { return !m.backup && m.up() })
+		d.publish(f, func(m *member) bool { return !m.backup && m.up })
 	default:
 		f.mode, f.open = failOpen, true
 		d.failOpen(f)
@@ -296,26 +293,31 @@ func (d *decider) choose(f *family) {
 
 // count counts who is up, and how many are needed: ceil(fraction * members), and
 // one at least. Members that were taken out by hand do not count: the rule
-// distrusts checks that fail for too many, and a hand is no check.
+// distrusts checks that fail for too many, and a hand is no check. An unknown
+// member counts as it was, but not while failing open: then all are published.
 func (d *decider) count(f *family) {
-	usable := 0
+	usable, left := 0, false
 	for _, m := range f.members {
+		m.up = m.forced() || m.Verdict == upkeep.Up || m.Verdict == upkeep.Unknown && m.was && !f.open
 		switch {
 		case m.out():
 		case m.backup:
-			if m.up() {
+			if m.up {
 				usable++
 			}
 		default:
 			f.total++
-			if m.up() {
+			left = left || m.forced() || m.Verdict == upkeep.Up
+			if m.up {
 				f.up++
 			}
 		}
 	}
 	// The small number keeps 0.6*5, which is 3.0000000000000004, at three.
 	f.need = max(1, int(math.Ceil(d.Pool.Policy.HealthyFraction*float64(f.total)-1e-9)))
-	if !d.steady(f, 1) {
+	// When the others are not enough, backups wait while one of those is known
+	// to be up: published, or, after failing open, about to settle.
+	if !left || !f.open && !d.steady(f, 1) {
 		f.backups = usable
 	}
 }
@@ -335,7 +337,7 @@ func (d *decider) enough(f *family) bool {
 // to be: past their probation, or, while failing open, past the first one.
 func (d *decider) steady(f *family, n int) bool {
 	for _, m := range f.members {
-		if m.out() || m.backup || !m.up() {
+		if m.out() || m.backup || !m.up {
 			continue
 		}
 		if m.forced() || d.past(m.settled) && f.open || !f.open && (m.was || d.past(m.ready)) {
@@ -409,9 +411,12 @@ func (d *decider) failOpen(f *family) {
 	if f.any() && d.Pool.Policy.FailOpen != upkeep.FailOpenAll {
 		return
 	}
-	// Everybody; backups only when the others are not up for certain, for they
-	// stand in when no other is left.
-	d.publish(f, func(m *member) bool { return !m.backup || f.up == 0 && f.mode == failOpen })
+	// Everybody; backups only when no other is known to be up, for they stand in
+	// when no other is left.
+	left := slices.ContainsFunc(f.members, func(m *member) bool {
+		return !m.backup && !m.out() && (m.forced() || m.Verdict == upkeep.Up)
+	})
+	d.publish(f, func(m *member) bool { return !m.backup || !left && f.mode == failOpen })
 	if !f.any() {
 		d.publish(f, func(m *member) bool { return true })
 	}
