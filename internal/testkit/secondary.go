@@ -16,6 +16,8 @@ type SecondaryConfig struct {
 	// Key signs transfers and notifies with hmac-sha256, if it has a name; the
 	// secret is in base64.
 	KeyName, KeySecret string
+	// Options stand inside the options statement of named.
+	Options string
 }
 
 // Secondary is a running name server that follows a primary.
@@ -67,11 +69,11 @@ func secondaryNamed(c SecondaryConfig, s *Secondary, dir string) (string, []stri
 	directory "%s"; pid-file none; session-keyfile none; lock-file none;
 	listen-on port %d { %s; }; listen-on-v6 { none; };
 	transfer-source %[3]s; notify-source %[3]s; query-source address %[3]s;
-	recursion no; dnssec-validation no; empty-zones-enable no; notify no;
+	recursion no; dnssec-validation no; empty-zones-enable no; notify no; %s
 };
 controls { };
 zone "%s" { type secondary; file "zone"; primaries { %s port %d%s; }; };
-`, dir, port, ip, c.Zone, c.Primary.Addr(), c.Primary.Port(), use), []string{"named", "-g", "-4", "-n", "1", "-c", filepath.Join(dir, "config")}
+`, dir, port, ip, c.Options, c.Zone, c.Primary.Addr(), c.Primary.Port(), use), []string{"named", "-g", "-4", "-n", "1", "-c", filepath.Join(dir, "config")}
 }
 
 func secondaryNSD(c SecondaryConfig, s *Secondary, dir string) (string, []string) {

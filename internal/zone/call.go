@@ -72,7 +72,7 @@ func (c *call) serve() error {
 		return errNoAnswer // shorter than a header, or itself an answer: a loop
 	}
 	if !answer.WellFormed(c.packet) || c.query.Unpack(c.packet) != nil {
-		return c.send(formatError(c.packet))
+		return c.send(answer.FormatError(c.packet))
 	}
 	if len(c.query.Question) == 1 && c.query.Opcode == dns.OpcodeQuery {
 		c.zone = c.server.primary(c.query.Question[0].Name)
@@ -89,15 +89,6 @@ func (c *call) serve() error {
 	}
 	m.Answer = rotated(m.Answer, c.turn)
 	return c.reply(m)
-}
-
-// formatError answers what cannot be read, with the header alone.
-func formatError(packet []byte) []byte {
-	m := make([]byte, 12)
-	copy(m, packet[:4])
-	m[2] = m[2]&0x79 | 0x80 // opcode and RD stay
-	m[3] = dns.RcodeFormatError
-	return m
 }
 
 // reply fits a message to the transport, signs it and sends it.

@@ -66,6 +66,8 @@ func TestValidateRecordsRefuses(t *testing.T) {
 		{"MX at CNAME", []upkeep.Record{{Name: "a", Type: "CNAME", Value: "b"}, {Name: "@", Type: "MX", Value: "10 A"}}, "records[1].value", "which is a CNAME"},
 		{"NS at CNAME", []upkeep.Record{ns, {Name: "ns1", Type: "CNAME", Value: "b"}}, "records[0].value", "which is a CNAME"},
 		{"CNAME at no name", []upkeep.Record{{Name: "a", Type: "CNAME", Value: `b\032c`}}, "records[0].value", "must point at"},
+		{"CNAME to itself", []upkeep.Record{{Name: "a", Type: "CNAME", Value: "A"}}, "records[0].value", "leads back"},
+		{"CNAME in a circle", []upkeep.Record{{Name: "a", Type: "CNAME", Value: "b"}, {Name: "b", Type: "CNAME", Value: "a"}}, "records[1].value", "leads back"},
 		{"NS at root", []upkeep.Record{{Name: "@", Type: "NS", Value: "."}}, "records[0].value", "must point at"},
 		{"NS at a wildcard", []upkeep.Record{{Name: "*.a", Type: "NS", Value: "ns1"}}, "records[0].type", "wildcard"},
 		{"DS at the apex", []upkeep.Record{ns, {Name: "@", Type: "DS", Value: "1 13 2 00"}}, "records[1].type", "delegated name"},

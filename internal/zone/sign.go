@@ -77,6 +77,9 @@ func (c *call) checkSignature() *dns.Msg {
 		}
 		return nil
 	}
+	if t.Algorithm == "" {
+		return c.refusal(dns.RcodeFormatError) // a record without data
+	}
 	for _, rr := range c.query.Extra[:len(c.query.Extra)-1] {
 		if rr.Header().Rrtype == dns.TypeTSIG {
 			return c.refusal(dns.RcodeFormatError)

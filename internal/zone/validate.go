@@ -100,12 +100,30 @@ func (v *recordRules) place(p parsedRecord) {
 	case h.Rrtype == dns.TypeDS && !(h.Name != v.origin && v.has(h.Name, dns.TypeNS)):
 		v.add(p, "type", "belongs beside the NS records of a delegated name")
 	}
+	if h.Rrtype == dns.TypeCNAME && v.circular(h.Name) {
+		v.add(p, "value", "leads back to %s: the name would have no address", strings.TrimSuffix(h.Name, "."))
+	}
 	cut := v.delegation(h.Name)
 	glue := h.Rrtype == dns.TypeA || h.Rrtype == dns.TypeAAAA
 	atCut := cut == h.Name && (h.Rrtype == dns.TypeNS || h.Rrtype == dns.TypeDS)
 	if cut != "" && !glue && !atCut {
 		v.add(p, "name", "lies in %s, which NS records give away to other servers: it would never be answered", strings.TrimSuffix(cut, "."))
 	}
+}
+
+// circular reports whether the aliases from owner on come back to it.
+func (v *recordRules) circular(owner string) bool {
+	name := owner
+	for range v.zone.Records {
+		next := v.sets[setOf{name, dns.TypeCNAME}]
+		if len(next) == 0 {
+			return false
+		}
+		if name = dns.CanonicalName(next[0].rr.(*dns.CNAME).Target); name == owner {
+			return true
+		}
+	}
+	return false
 }
 
 // delegation returns the topmost name at or above owner with NS records, short

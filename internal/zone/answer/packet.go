@@ -199,6 +199,36 @@ func skipName(p []byte, off int) int {
 	return -1
 }
 
+// FormatError answers a packet of at least a header that is not well formed:
+// with its question where that can be read, with the header alone otherwise.
+func FormatError(p []byte) []byte {
+	end := headerLen
+	if binary.BigEndian.Uint16(p[4:]) == 1 {
+		if name := skipName(p, headerLen); name > 0 && name+4 <= len(p) && plainLabels(p[headerLen:name]) {
+			end = name + 4
+		}
+	}
+	m := make([]byte, end)
+	copy(m, p[:end])
+	clear(m[6:headerLen])
+	if end == headerLen {
+		clear(m[4:6])
+	}
+	asked := binary.BigEndian.Uint16(p[2:])
+	binary.BigEndian.PutUint16(m[2:], flagQR|asked&(maskOpcode|flagRD)|dns.RcodeFormatError)
+	return m
+}
+
+// plainLabels reports whether a name is of legal length and has no pointers.
+func plainLabels(name []byte) bool {
+	for i := 0; name[i] != 0; i += 1 + int(name[i]) {
+		if name[i] > 63 {
+			return false
+		}
+	}
+	return len(name) <= maxName
+}
+
 // WellFormed reports whether a packet holds as many questions and records as
 // its header says, and nothing behind them. The DNS library reads past both.
 func WellFormed(p []byte) bool {

@@ -173,12 +173,14 @@ func (zs *Zones) Reply(query *dns.Msg) *dns.Msg {
 	question := query.Question[0]
 	z := zs.Find(question.Name)
 	switch {
+	case question.Qclass == 0 || question.Qclass == dns.ClassNONE || question.Qclass == dns.ClassANY:
+		m.Rcode = dns.RcodeFormatError // no class that a question can be of, to BIND too
 	case question.Qclass != dns.ClassINET || z == nil:
 		m.Rcode = dns.RcodeRefused
-	case question.Qtype == 0 || question.Qtype == dns.TypeOPT:
-		m.Rcode = dns.RcodeFormatError
-	case meta(question.Qtype):
+	case question.Qtype == dns.TypeMAILA || question.Qtype == dns.TypeMAILB:
 		m.Rcode = dns.RcodeNotImplemented
+	case meta(question.Qtype):
+		m.Rcode = dns.RcodeFormatError
 	default:
 		z.reply(m, question)
 	}
@@ -214,16 +216,18 @@ func Copies(records []dns.RR) []dns.RR {
 // reports whether the query may be answered further.
 func negotiate(query, m *dns.Msg) bool {
 	var opt *dns.OPT
-	for _, rr := range query.Extra {
-		o, is := rr.(*dns.OPT)
-		if !is {
-			continue
+	for i, section := range [][]dns.RR{query.Extra, query.Answer, query.Ns} {
+		for _, rr := range section {
+			o, is := rr.(*dns.OPT)
+			if !is {
+				continue
+			}
+			if opt != nil || i > 0 || o.Hdr.Name != "." {
+				m.Rcode = dns.RcodeFormatError
+				return false
+			}
+			opt = o
 		}
-		if opt != nil || o.Hdr.Name != "." {
-			m.Rcode = dns.RcodeFormatError
-			return false
-		}
-		opt = o
 	}
 	if opt == nil {
 		return true
