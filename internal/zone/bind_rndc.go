@@ -25,7 +25,10 @@ const maxOutput = 64 << 10
 // run runs a command without a shell and returns its joined output. Programs
 // are also looked for where daemons' tools are and a service's PATH often is
 // not.
-func run(ctx context.Context, argv ...string) (string, error) {
+func run(ctx context.Context, argv ...string) (string, error) { return runFor(ctx, maxOutput, argv...) }
+
+// runFor is run for a command whose output may be larger, to a limit in bytes.
+func runFor(ctx context.Context, limit int, argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	path, err := findProgram(argv[0])
@@ -33,7 +36,7 @@ func run(ctx context.Context, argv ...string) (string, error) {
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, path, argv[1:]...)
-	var out limitedBuffer
+	out := limitedBuffer{limit: limit}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	// Messages are read below: they must be the untranslated ones.
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
@@ -58,11 +61,14 @@ func findProgram(name string) (string, error) {
 	return "", err
 }
 
-// limitedBuffer keeps the first maxOutput bytes written to it.
-type limitedBuffer struct{ bytes.Buffer }
+// limitedBuffer keeps the first bytes written to it.
+type limitedBuffer struct {
+	bytes.Buffer
+	limit int
+}
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if room := maxOutput - b.Len(); room > 0 {
+	if room := b.limit - b.Len(); room > 0 {
 		b.Buffer.Write(p[:min(len(p), room)])
 	}
 	return len(p), nil
