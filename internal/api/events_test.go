@@ -71,7 +71,9 @@ func TestSlowSendersAreHungUpOn(t *testing.T) {
 				defer stop()
 				conn := p.dial()
 				defer conn.Close()
+				written := make(chan struct{})
 				go func() {
+					defer close(written)
 					io.WriteString(conn, request)
 					for {
 						time.Sleep(time.Second) // of the bubble's clock
@@ -88,7 +90,7 @@ func TestSlowSendersAreHungUpOn(t *testing.T) {
 					t.Error("after a minute the connection is still held open")
 				}
 				conn.Close()
-				synctest.Wait()
+				<-written
 			})
 		})
 	}
