@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/testkit"
 )
 
 // script writes an executable shell script and returns its path.
@@ -188,9 +189,5 @@ func alive(pid int) bool {
 // eventually polls for a condition.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 20s in vain until %s", what)
-		}
-	}
+	testkit.Eventually(t, 20*time.Second, func() (bool, string) { return holds(), "not yet: " + what })
 }

@@ -44,7 +44,11 @@ func (w *Watch) Apply(ctx context.Context, who string, objects []upkeep.Object, 
 	if dryRun {
 		return applied, nil
 	}
-	return applied, w.commit(ctx, who, store.Change{Put: objects})
+	results, err := w.commit(ctx, who, store.Change{Put: objects})
+	for i, result := range results {
+		applied.Changes[i].Generation = result.Generation // one that was deleted once goes on counting
+	}
+	return applied, err
 }
 
 // compare says what putting objects over before would change, and returns all
@@ -94,25 +98,26 @@ func (w *Watch) Delete(ctx context.Context, who, kind, name string) error {
 			fmt.Errorf("deleting %s %s: %s %s still uses it: %w", kind, name, user.ObjectKind(), user.ObjectName(), upkeep.ErrConflict),
 			"change or delete what uses it first")
 	}
-	return w.commit(ctx, who, store.Change{Delete: []store.Ref{{Kind: kind, Name: name}}})
+	_, err = w.commit(ctx, who, store.Change{Delete: []store.Ref{{Kind: kind, Name: name}}})
+	return err
 }
 
-func (w *Watch) commit(ctx context.Context, who string, change store.Change) error {
+func (w *Watch) commit(ctx context.Context, who string, change store.Change) ([]store.Result, error) {
 	stored, err := w.cfg.Store.Apply(ctx, who, change)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	w.announce(stored.Events)
 	objects, err := w.cfg.Store.Objects(ctx)
 	if err != nil {
-		return fmt.Errorf("reading back what was stored: %w", err)
+		return stored.Results, fmt.Errorf("reading back what was stored: %w", err)
 	}
 	if stale := w.rebuild(objects, nil); len(stale) > 0 {
 		if err := w.cfg.Store.DeleteStates(ctx, stale...); err != nil {
 			w.log.Error("forgetting what is not declared any more", "err", err)
 		}
 	}
-	return nil
+	return stored.Results, nil
 }
 
 // validate holds the rules that need more than one document or more than the
