@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"path/filepath"
@@ -198,16 +200,17 @@ func readObjects(sources []wire.Source) ([]upkeep.Object, error) {
 
 // unified compares two objects as YAML; either may be nil.
 func unified(before, after upkeep.Object) (string, error) {
-	old, new := bytes.Buffer{}, bytes.Buffer{}
-	var name string
-	for object, text := range map[upkeep.Object]*bytes.Buffer{before: &old, after: &new} {
+	var old, new bytes.Buffer
+	name := ""
+	write := func(w io.Writer, object upkeep.Object) error {
 		if object == nil {
-			continue
+			return nil
 		}
 		name = object.ObjectKind() + "/" + object.ObjectName()
-		if err := declare.Write(text, object); err != nil {
-			return "", err
-		}
+		return declare.Write(w, object)
+	}
+	if err := errors.Join(write(&old, before), write(&new, after)); err != nil {
+		return "", err
 	}
 	text := string(diff.Diff(name+" (declared)", old.Bytes(), name+" (given)", new.Bytes()))
 	_, text, _ = strings.Cut(text, "\n") // the line "diff OLD NEW", which says nothing more

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"upkeep": main})
+}
+
+// The sessions in testdata run the real program: upkeep up in the background,
+// listeners as members, and the verbs against it.
+func TestSessions(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		UpdateScripts:       os.Getenv("UPKEEP_UPDATE") != "",
+		Deadline:            time.Now().Add(4 * time.Minute),
+		Setup:               setupSession,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"answers": cmdAnswers,
+			"exits":   cmdExits,
+			"expand":  cmdExpand,
+			"fill":    cmdFill,
+			"member":  cmdMember,
+			"until":   cmdUntil,
+		},
+	})
+}
+
+type memberKey struct{}
+
+// members are the listeners that a session plays hosts with.
+type members struct {
+	mu   sync.Mutex
+	open map[string]net.Listener
+}
+
+// setupSession gives each session addresses of its own: $M1 to $M5 for members
+// on $PORT, $DNS and $HTTP for upkeep. Sessions run side by side, and beside
+// whatever else the machine does.
+func setupSession(env *testscript.Env) error {
+	net127, port, err := freeNetwork()
+	if err != nil {
+		return err
+	}
+	for i := 1; i <= 5; i++ {
+		env.Setenv(fmt.Sprint("M", i), fmt.Sprintf("%s.%d", net127, i))
+	}
+	env.Setenv("PORT", port)
+	env.Setenv("DNS", net127+".53:"+port)
+	env.Setenv("HTTP", net127+".80:"+port)
+	env.Setenv("UPKEEP_DATA", filepath.Join(env.WorkDir, "data"))
+	env.Setenv("UPKEEP_BEAT", "")
+	env.Setenv("ESC", "\x1b")
+	m := &members{open: map[string]net.Listener{}}
+	env.Values[memberKey{}] = m
+	env.Defer(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, l := range m.open {
+			l.Close()
+		}
+	})
+	return nil
+}
+
+// freeNetwork finds a /24 of the loopback range in which a port is free.
+func freeNetwork() (net127, port string, err error) {
+	for range 50 {
+		net127 = fmt.Sprintf("127.%d.%d", 2+rand.IntN(250), rand.IntN(256))
+		listener, listenErr := net.Listen("tcp", net127+".1:0")
+		if listenErr != nil {
+			err = listenErr
+			continue
+		}
+		_, port, err = net.SplitHostPort(listener.Addr().String())
+		listener.Close()
+		return net127, port, err
+	}
+	return "", "", err
+}
+
+// cmdMember starts or stops hosts: member start $M1 $M2.
+func cmdMember(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: member start|stop ADDRESS...")
+	}
+	m := ts.Value(memberKey{}).(*members)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, address := range args[1:] {
+		if args[0] == "stop" {
+			m.open[address].Close()
+			delete(m.open, address)
+			continue
+		}
+		listener, err := net.Listen("tcp", net.JoinHostPort(address, ts.Getenv("PORT")))
+		ts.Check(err)
+		m.open[address] = listener
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				conn.Close()
+			}
+		}()
+	}
+}
+
+// patience is how long a session waits for what must come.
+const patience = time.Minute
+
+// eventually polls, as there is no other way to wait for another process.
+func eventually(ts *testscript.TestScript, what string, check func() (bool, string)) {
+	end := time.Now().Add(patience)
+	for {
+		ok, seen := check()
+		if ok {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s did not come to be; last seen:\n%s", what, seen)
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
+
+// cmdUntil repeats a command until it succeeds with output that matches:
+// until REGEXP COMMAND ARGS...
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP COMMAND ARGS...")
+	}
+	want := regexp.MustCompile("(?m)" + args[0])
+	eventually(ts, strings.Join(args, " "), func() (bool, string) {
+		err := ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout")
+		return err == nil && want.MatchString(out), out + ts.ReadFile("stderr")
+	})
+}
+
+// cmdExits runs a command that must end with a status: exits 3 COMMAND ARGS...
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS COMMAND ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// cmdExpand replaces $NAME in files by the session's environment.
+func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {
+	for _, name := range args {
+		text := os.Expand(ts.ReadFile(name), ts.Getenv)
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o644))
+	}
+}
+
+// cmdFill writes a file of so many bytes of comment: fill FILE BYTES.
+func cmdFill(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("# "+strings.Repeat("x", n-2)), 0o644))
+}
+
+// cmdAnswers waits until DNS answers a name with exactly these addresses:
+// answers www.example.test $M1 $M2.
+func cmdAnswers(ts *testscript.TestScript, neg bool, args []string) {
+	want := slices.Sorted(slices.Values(args[1:]))
+	eventually(ts, "answers "+strings.Join(args, " "), func() (bool, string) {
+		got, err := lookup(ts.Getenv("DNS"), args[0])
+		if err != nil {
+			return false, err.Error()
+		}
+		return slices.Equal(got, want), strings.Join(got, " ")
+	})
+}
+
+func lookup(server, name string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	query := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
+	answer, _, err := new(dns.Client).ExchangeContext(ctx, query, server)
+	if err != nil {
+		return nil, err
+	}
+	var got []string
+	for _, record := range answer.Answer {
+		if a, is := record.(*dns.A); is {
+			addr, _ := netip.AddrFromSlice(a.A.To4())
+			got = append(got, addr.String())
+		}
+	}
+	slices.Sort(got)
+	return got, nil
+}
