@@ -81,17 +81,20 @@ type PoolStatus struct {
 
 // MemberStatus is what is known of one member.
 type MemberStatus struct {
-	Address   netip.Addr `json:"address"`
-	Target    string     `json:"target"` // what is asked, if not Address
-	Backup    bool       `json:"backup,omitempty"`
-	Verdict   Verdict    `json:"verdict"`
-	Admin     string     `json:"admin"`
-	Published bool       `json:"published"`
-	Reason    string     `json:"reason"`
-	Next      string     `json:"next,omitempty"`
-	ChangedAt time.Time  `json:"changed_at,omitzero"`
-	LastOK    time.Time  `json:"last_ok,omitzero"`
-	LastProbe time.Time  `json:"last_probe,omitzero"`
+	Address netip.Addr `json:"address"`
+	Target  string     `json:"target"` // what is asked, if not Address
+	Backup  bool       `json:"backup,omitempty"`
+	Verdict Verdict    `json:"verdict"`
+	Admin   string     `json:"admin"`
+	// AdminWho and AdminWhy are of whoever laid the admin state over the verdict.
+	AdminWho  string    `json:"admin_who,omitempty"`
+	AdminWhy  string    `json:"admin_why,omitempty"`
+	Published bool      `json:"published"`
+	Reason    string    `json:"reason"`
+	Next      string    `json:"next,omitempty"`
+	ChangedAt time.Time `json:"changed_at,omitzero"`
+	LastOK    time.Time `json:"last_ok,omitzero"`
+	LastProbe time.Time `json:"last_probe,omitzero"`
 	// RTT and Loss are what adaptive detection has learned: a smoothed
 	// round-trip time and the base loss as a fraction.
 	RTT      Duration `json:"rtt,omitempty"`

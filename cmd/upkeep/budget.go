@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -55,5 +56,5 @@ func measured(d upkeep.Duration) string {
 	if d == 0 {
 		return ""
 	}
-	return d.String()
+	return short(time.Duration(d))
 }

@@ -154,6 +154,9 @@ func (a *app) poolTable(pool upkeep.PoolStatus, now time.Time) error {
 			since = short(now.Sub(m.ChangedAt))
 		}
 		why := m.Reason
+		if by := byWhom(m); by != "" {
+			why += " (" + by + ")"
+		}
 		if m.Warning != "" {
 			why += "; warning: " + m.Warning
 		}
@@ -168,6 +171,17 @@ func (a *app) poolTable(pool upkeep.PoolStatus, now time.Time) error {
 	}
 	fmt.Fprintln(a.out)
 	return zoneTable(pool.Zones, now).write(a.out)
+}
+
+// byWhom says who forced a member and why, "" when nobody did.
+func byWhom(m upkeep.MemberStatus) string {
+	switch {
+	case m.AdminWho == "":
+		return ""
+	case m.AdminWhy == "":
+		return "by " + m.AdminWho
+	}
+	return "by " + m.AdminWho + ": " + m.AdminWhy
 }
 
 // poolHead prints what holds for the pool as a whole.

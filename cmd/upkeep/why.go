@@ -100,6 +100,7 @@ func (a *app) whyMember(m upkeep.MemberStatus, now time.Time) {
 		}
 	}
 	line("because", m.Reason)
+	line("forced", byWhom(m))
 	if !m.ChangedAt.IsZero() {
 		line("since", bothWays(m.ChangedAt, now))
 	}
@@ -124,7 +125,10 @@ func checked(m upkeep.MemberStatus, now time.Time) string {
 		text += ", last well " + ago(m.LastOK, now)
 	}
 	if m.RTT > 0 {
-		text += fmt.Sprintf(", round trip %s, %.2g%% lost", short(time.Duration(m.RTT)), 100*m.Loss)
+		text += ", round trip " + short(time.Duration(m.RTT))
+	}
+	if m.Loss >= 0.0005 {
+		text += fmt.Sprintf(", %.1f%% lost", 100*m.Loss)
 	}
 	return text
 }

@@ -22,7 +22,7 @@ func hostile() *fake {
 	f := &fake{}
 	for i, e := range evil {
 		m := member(fmt.Sprintf("192.0.2.%d", i+1))
-		m.Reason, m.Next, m.Warning, m.Target, m.Admin, m.PerfData = e, e, e, e, e, e
+		m.Reason, m.Next, m.Warning, m.Target, m.Admin, m.PerfData, m.AdminWho, m.AdminWhy = e, e, e, e, e, e, e, e
 		z := zoneOf("example.test")
 		z.Name, z.Servers[0].Address, z.Servers[0].Error, z.Servers[0].InSync = e, e, e, false
 		z.Publishers[0].Error, z.Publishers[0].Hint, z.Publishers[0].Type = e, e, e
@@ -104,7 +104,7 @@ func TestPages(t *testing.T) {
 		status int
 		says   []string
 	}{
-		"/":               {200, []string{"2 of 3 pools need a look.", "3 of 4", "1 down", "forced drain", "drained by uid 1000 (ada): new kernel", "the certificate ends in 9 days", "1795465266", "742ms"}},
+		"/":               {200, []string{"2 of 3 pools need a look.", "3 of 4", "1 down", "forced drain", "by uid 1000 (ada): new kernel", "the certificate ends in 9 days", "1795465266", "742ms"}},
 		"/pools/web":      {200, []string{"<h1>web</h1>", "3 of 4", "742ms", "192.0.2.13 joins again", "1.2 % lost"}},
 		"/events":         {200, []string{"new kernel", "by uid 1000 (ada)"}},
 		"/pools/nothing":  {404, []string{"There is no such pool"}},

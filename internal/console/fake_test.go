@@ -140,7 +140,7 @@ func typical() *fake {
 	web.ChangedAt, web.Failover = past(134*time.Second), upkeep.Duration(742*time.Millisecond)
 	web.Next = "192.0.2.13 joins again when it has been up for 40 s."
 	m1, m2 := member("192.0.2.21"), member("192.0.2.22")
-	m2.Admin, m2.Published, m2.Reason = upkeep.AdminDrain, false, "drained by uid 1000 (ada): new kernel"
+	m2.Admin, m2.Published, m2.Reason, m2.AdminWho, m2.AdminWhy = upkeep.AdminDrain, false, "drained by hand; by its checks up", "uid 1000 (ada)", "new kernel"
 	m2.Warning = "the certificate ends in 9 days"
 	mail := pool("mail", m1, m2)
 	static := pool("static", member("198.51.100.7"), member("198.51.100.8"))

@@ -65,23 +65,23 @@ func (w *Watch) decide(p *pool, now time.Time) (failover.Decision, failover.Free
 	for i, m := range p.spec.Members {
 		v := w.targets[p.keys[i]].view(now)
 		in.Members[i] = failover.MemberInput{
-			Verdict: v.verdict, Admin: w.admin(p.spec.Name, m.Address), Since: v.since, Reason: v.reason, Next: v.next,
+			Verdict: v.verdict, Admin: w.admin(p.spec.Name, m.Address).State, Since: v.since, Reason: v.reason, Next: v.next,
 		}
 	}
 	return failover.Decide(in), freeze
 }
 
 // admin is the admin state of a member: the last override that matches it.
-func (w *Watch) admin(poolName string, address netip.Addr) string {
-	state := upkeep.AdminAuto
+func (w *Watch) admin(poolName string, address netip.Addr) upkeep.Override {
+	last := upkeep.Override{State: upkeep.AdminAuto}
 	for _, o := range w.overrides {
 		inPool, _ := path.Match(o.Pool, poolName) // patterns were checked when they were stored
 		isMember, _ := path.Match(o.Member, address.String())
 		if inPool && isMember {
-			state = o.State
+			last = o
 		}
 	}
-	return state
+	return last
 }
 
 // round acts on all that happened since the last one and returns when to come

@@ -88,8 +88,9 @@ func (w *Watch) poolStatus(p *pool, now time.Time) upkeep.PoolStatus {
 
 func (w *Watch) memberStatus(p *pool, i int, said failover.MemberDecision, published bool, now time.Time) upkeep.MemberStatus {
 	m, v := p.spec.Members[i], w.targets[p.keys[i]].view(now)
+	admin := w.admin(p.spec.Name, m.Address)
 	s := upkeep.MemberStatus{
-		Address: m.Address, Backup: m.Backup, Verdict: v.verdict, Admin: w.admin(p.spec.Name, m.Address),
+		Address: m.Address, Backup: m.Backup, Verdict: v.verdict, Admin: admin.State, AdminWho: admin.Who, AdminWhy: admin.Why,
 		Published: published, Reason: said.Reason, Next: said.Next, ChangedAt: v.since, LastOK: v.lastOK, LastProbe: v.last.At,
 		RTT: upkeep.Duration(v.rtt), Loss: v.loss, Warning: v.last.Warning, PerfData: v.last.PerfData,
 		Target: m.Target(),
