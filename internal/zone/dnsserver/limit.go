@@ -19,7 +19,8 @@ type limiter struct {
 	rate  int64 // octets a second, 0 for no bound
 	burst int64
 	key   [2]uint64 // of the hash
-	now   int64     // milliseconds
+	began time.Time
+	now   int64 // milliseconds since began
 	slots []allowance
 }
 
@@ -41,11 +42,11 @@ func newLimiter(rate, sockets int) *limiter {
 		return &limiter{}
 	}
 	each := max(int64(rate/sockets), 1)
-	return &limiter{rate: each, burst: each, key: [2]uint64{rand.Uint64(), rand.Uint64() | 1}, slots: make([]allowance, limiterSlots)}
+	return &limiter{began: time.Now(), rate: each, burst: each, key: [2]uint64{rand.Uint64(), rand.Uint64() | 1}, slots: make([]allowance, limiterSlots)}
 }
 
 // at sets the time for the answers that follow.
-func (l *limiter) at(now time.Time) { l.now = now.UnixMilli() }
+func (l *limiter) at(now time.Time) { l.now = now.Sub(l.began).Milliseconds() }
 
 // fit takes an answer to a query of that length into account and returns the
 // length of what may be sent of it, cutting it down in place where need be.
