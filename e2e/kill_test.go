@@ -14,6 +14,7 @@ import (
 	"upkeep"
 	"upkeep/internal/api/client"
 	"upkeep/internal/api/wire"
+	"upkeep/internal/testkit"
 )
 
 // kills is how often upkeep is killed; UPKEEP_E2E_KILLS asks for more.
@@ -35,10 +36,20 @@ func kills(t *testing.T) int {
 // declared must be the old or the new document, and no event may be lost.
 func TestKilledAtRandom(t *testing.T) {
 	t.Parallel()
+	killAtRandom(t, kills(t))
+}
+
+// The same with PostgreSQL as the database.
+func TestKilledAtRandomOnPostgres(t *testing.T) {
+	t.Parallel()
+	killAtRandom(t, (kills(t)+2)/3, "--db", testkit.Postgres(t))
+}
+
+func killAtRandom(t *testing.T, kills int, flags ...string) {
 	s := newSite(t, 5)
 	zone := s.bindPrimary(s.path("include"), 1)
 	s.watch()
-	s.serve("--http", "")
+	s.serve(append(flags, "--http", "")...)
 	document := func(ttl int) string {
 		return zone + strings.Replace(s.pool("web", checkTCP, owners...), "check:", fmt.Sprintf("ttl: %ds\ncheck:", ttl), 1)
 	}
@@ -52,7 +63,7 @@ func TestKilledAtRandom(t *testing.T) {
 	defer stopFlapping()
 	applied := map[upkeep.Duration]bool{upkeep.Duration(time.Minute): true} // what may be declared now
 	var lastEvent int64
-	for i := range kills(t) {
+	for i := range kills {
 		// From before it is up to well into a publish.
 		uptime := time.Duration(random.Int64N(int64(1200 * time.Millisecond)))
 		ttl := 30 + random.IntN(60)
@@ -67,7 +78,7 @@ func TestKilledAtRandom(t *testing.T) {
 		}
 		s.includesWhole()
 		s.start()
-		if i%3 == 0 || i == kills(t)-1 { // two thirds of the kills meet it while it starts
+		if i%3 == 0 || i == kills-1 { // two thirds of the kills meet it while it starts
 			s.awaitUp()
 			lastEvent = s.nothingLost(applied, lastEvent)
 		}
@@ -95,7 +106,7 @@ func (s *site) applyWhile(document string, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience+time.Second)
 	defer cancel()
 	for {
-		_, err := client.OverSocket(s.path("data")).Apply(ctx, []wire.Source{{File: "x.yaml", Text: document}}, false)
+		_, err := client.OverSocket(s.data).Apply(ctx, []wire.Source{{File: "x.yaml", Text: document}}, false)
 		if err == nil || ctx.Err() != nil || !s.upkeep.Running() {
 			return err
 		}

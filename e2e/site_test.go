@@ -39,6 +39,7 @@ type site struct {
 	// asked is every name server's address, upkeep's own included.
 	asked    []string
 	eyes     []*eye
+	data     string   // upkeep's data folder
 	flags    []string // of upkeep serve
 	upkeep   *testkit.Process
 	document string // as last applied
@@ -64,6 +65,7 @@ func newSite(t testing.TB, members int) *site {
 			t.Error(err)
 		}
 	})
+	s.data = s.path("data")
 	if err := os.Mkdir(s.path("include"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +195,7 @@ func (s *site) serve(flags ...string) {
 // start starts upkeep on the monitor with the flags of last time.
 func (s *site) start() {
 	s.t.Helper()
-	argv := append([]string{upkeepProgram(s.t), "serve", "--data", s.path("data")}, s.flags...)
+	argv := append([]string{upkeepProgram(s.t), "serve", "--data", s.data}, s.flags...)
 	s.upkeep = testkit.Command{Argv: s.monitor.Argv(argv...), Dir: s.dir}.Start(s.t)
 }
 
@@ -209,12 +211,12 @@ func (s *site) awaitUp() {
 }
 
 // control speaks to the running upkeep over its socket.
-func (s *site) control() *client.Client { return client.OverSocket(s.path("data")) }
+func (s *site) control() *client.Client { return client.OverSocket(s.data) }
 
 // run runs a verb of upkeep to its end.
 func (s *site) run(verb ...string) (output string, exit int) {
 	s.t.Helper()
-	cmd := exec.Command(upkeepProgram(s.t), append(verb, "--data", s.path("data"))...)
+	cmd := exec.Command(upkeepProgram(s.t), append(verb, "--data", s.data)...)
 	cmd.Dir = s.dir
 	var both bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &both, &both

@@ -56,6 +56,41 @@ func TestDiskFull(t *testing.T) {
 	s.whole()
 }
 
+// The data folder is full: members are taken out and put back all the same, and
+// what was declared is still there when there is room again.
+func TestDataFolderFull(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, 3)
+	disk := s.smallDisk("16m")
+	s.data = filepath.Join(disk, "data")
+	zone := s.bindPrimary(s.path("include"), 1)
+	s.watch()
+	s.serve("--http", "")
+	s.apply(zone + s.pool("web", checkTCP, owners...))
+	s.expect(addrs(s.members)...)
+	filler := s.fill(disk)
+	// Changes of declared things are refused, and refused whole.
+	if output, exit := s.run("delete", "pool", "web"); exit == 0 {
+		t.Errorf("a pool was deleted on a full disk: %s", output)
+	}
+	m := s.members[2]
+	m.close()
+	s.expect(addrs(s.members, m)...)
+	m.serve(t)
+	s.expect(addrs(s.members)...)
+	m.close()
+	s.expect(addrs(s.members, m)...)
+	s.must(os.Remove(filler))
+	s.whole()
+	s.upkeep.Kill()
+	s.start()
+	s.awaitUp()
+	s.expect(addrs(s.members, m)...)
+	m.serve(t)
+	s.expect(addrs(s.members)...)
+	s.whole()
+}
+
 // smallDisk mounts a tmpfs of a size for the test.
 func (s *site) smallDisk(size string) string {
 	s.t.Helper()
