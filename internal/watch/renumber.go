@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"upkeep"
 	"upkeep/internal/zone"
@@ -16,10 +15,6 @@ import (
 func (w *Watch) Renumber(ctx context.Context, who, name string) (serial uint32, done bool, waiting string, err error) {
 	w.mu.Lock()
 	z := w.zones[name]
-	var at []zone.ServedAt
-	if z != nil {
-		at = w.renumberAt(z)
-	}
 	w.mu.Unlock()
 	if z == nil {
 		return 0, false, "", fmt.Errorf("zone %s: %w", name, upkeep.ErrNotFound)
@@ -28,7 +23,7 @@ func (w *Watch) Renumber(ctx context.Context, who, name string) (serial uint32, 
 	if err != nil {
 		return 0, false, "", err
 	}
-	serial, err = zone.Renumber(ctx, target, zone.RenumberOptions{At: at, Now: w.cfg.Now, Progress: func(text string) {
+	serial, err = zone.Renumber(ctx, target, zone.RenumberOptions{Now: w.cfg.Now, Progress: func(text string) {
 		waiting = text
 		w.record(ctx, upkeep.Event{At: w.cfg.Now(), Kind: upkeep.EventPublish, Who: who, Object: "zone/" + name, What: "renumbering: " + text})
 	}})
@@ -36,30 +31,6 @@ func (w *Watch) Renumber(ctx context.Context, who, name string) (serial uint32, 
 		return serial, false, waiting, nil
 	}
 	return serial, err == nil, "", err
-}
-
-// renumberAt lists the servers of z and of the zones that share its include
-// files, and with them its serial; the primary first. w.mu is held.
-func (w *Watch) renumberAt(z *zoneRun) []zone.ServedAt {
-	var at []zone.ServedAt
-	add := func(z *zoneRun) {
-		for _, server := range z.spec.Servers {
-			at = append(at, zone.ServedAt{Server: server, Zone: z.spec.Name})
-		}
-	}
-	add(z)
-	for _, name := range sortedKeys(w.zones) {
-		if other := w.zones[name]; other != z && shareIncludes(z.spec, other.spec) {
-			add(other)
-		}
-	}
-	return at
-}
-
-func shareIncludes(a, b upkeep.Zone) bool {
-	return slices.ContainsFunc(a.Publishers, func(p upkeep.Publisher) bool {
-		return p.IncludeDir != "" && slices.ContainsFunc(b.Publishers, func(q upkeep.Publisher) bool { return q.IncludeDir == p.IncludeDir })
-	})
 }
 
 // renumberer is the publisher of the zone that can be told a serial.

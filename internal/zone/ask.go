@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
@@ -127,6 +128,34 @@ func (q query) serial(ctx context.Context) (uint32, error) {
 		return 0, fmt.Errorf("asking %s for %s SOA: %w", q.server, plain(q.name), err)
 	}
 	return soa.Serial, nil
+}
+
+// ServedAt is one zone at one name server.
+type ServedAt struct{ Server, Zone string }
+
+// servedBy asks several servers at a time and returns the serials of those that
+// answered; complete means that all of them did.
+func servedBy(ctx context.Context, at []ServedAt) (serials []uint32, complete bool) {
+	var (
+		mu   sync.Mutex
+		done sync.WaitGroup
+	)
+	slots := make(chan struct{}, proveInFlight)
+	for _, a := range at {
+		slots <- struct{}{}
+		done.Go(func() {
+			defer func() { <-slots }()
+			serial, err := ServedSerial(ctx, a.Server, a.Zone)
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			serials = append(serials, serial)
+		})
+	}
+	done.Wait()
+	return serials, len(serials) == len(at)
 }
 
 // soaOf returns the SOA record out of an answer with authority.

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"upkeep"
@@ -19,42 +18,21 @@ import (
 // listed name servers, and this named for the other zones. Complete is false
 // when one of them did not answer.
 func (p *BindPublisher) othersServe(ctx context.Context, z upkeep.Zone) (serials []uint32, complete bool) {
-	type ask struct{ server, zone string }
-	var asks []ask
+	var at []ServedAt
 	for _, server := range z.Servers {
 		if server != p.server {
-			asks = append(asks, ask{server, z.Name})
+			at = append(at, ServedAt{server, z.Name})
 		}
 	}
 	for _, other := range p.sharing() {
 		if other != p {
-			asks = append(asks, ask{other.server, other.name})
+			at = append(at, ServedAt{other.server, other.name})
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, othersTimeout)
 	defer cancel()
-	var (
-		mu   sync.Mutex
-		done sync.WaitGroup
-	)
-	for _, a := range asks {
-		done.Go(func() {
-			serial, err := ServedSerial(ctx, a.server, a.zone)
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			serials = append(serials, serial)
-		})
-	}
-	done.Wait()
-	return serials, len(serials) == len(asks)
+	return servedBy(ctx, at)
 }
-
-// othersTimeout bounds the wait for servers other than the primary. A dead
-// secondary must not hold up a removal.
-const othersTimeout = 150 * time.Millisecond
 
 // risingSerial returns a serial that comes after every one in seen: the clock
 // where it does, one more than the latest otherwise. Where not everybody could

@@ -2,7 +2,6 @@ package zone
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -15,16 +14,14 @@ import (
 // (RFC 1982). SetSerial returns when it is answered.
 type Renumberer interface {
 	SetSerial(ctx context.Context, serial uint32) error
+	// ServedAt lists every name server that must take each step, the primary
+	// first. One that is left out and lags may be stuck with a later serial for
+	// ever.
+	ServedAt() []ServedAt
 }
 
-// ServedAt is one zone at one name server.
-type ServedAt struct{ Server, Zone string }
-
-// RenumberOptions say what to renumber.
+// RenumberOptions say how to renumber.
 type RenumberOptions struct {
-	// At lists every name server that must take each step, the primary first. A
-	// server that is left out and lags may be stuck with a later serial for ever.
-	At []ServedAt
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 	// Pause between looking at the servers; 1s when zero.
@@ -41,9 +38,6 @@ type RenumberOptions struct {
 // that was cut short goes on from whatever the servers answer. It returns the
 // serial reached, and waits for servers until the context ends.
 func Renumber(ctx context.Context, r Renumberer, o RenumberOptions) (uint32, error) {
-	if len(o.At) == 0 {
-		return 0, upkeep.WithHint(errors.New("renumbering: no name server is listed"), "list the zone's servers in its document, secondaries included")
-	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -58,14 +52,15 @@ func Renumber(ctx context.Context, r Renumberer, o RenumberOptions) (uint32, err
 		}
 	}
 	for {
-		serials, waiting := look(ctx, o.At)
+		at := r.ServedAt()
+		serials, waiting := look(ctx, at)
 		if waiting == "" {
 			step := renumberStep(serials, uint32(o.Now().Unix()))
 			switch {
 			case step.done:
 				return serials[0], nil
 			case step.wait >= 0:
-				waiting = fmt.Sprintf("%s still has serial %d of %s", o.At[step.wait].Server, serials[step.wait], o.At[step.wait].Zone)
+				waiting = fmt.Sprintf("%s still has serial %d of %s", at[step.wait].Server, serials[step.wait], at[step.wait].Zone)
 			default:
 				tell("going from serial %d to %d", serials[0], step.next)
 				if err := r.SetSerial(ctx, step.next); err != nil {

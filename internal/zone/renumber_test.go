@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"upkeep"
 	"upkeep/internal/testkit"
 )
 
@@ -151,12 +153,13 @@ func (c *cutShort) SetSerial(ctx context.Context, serial uint32) error {
 
 // renumberTwice cuts a renumbering short after one step, publishes, goes on, and
 // demands that primary and secondary end at the clock.
-func renumberTwice(t *testing.T, r Renumberer, at []ServedAt, publish func(addr string) uint32) {
+func renumberTwice(t *testing.T, r Renumberer, publish func(addr string) uint32) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var told []string
-	o := RenumberOptions{At: at, Pause: 20 * time.Millisecond, Progress: func(text string) { told = append(told, text) }}
+	at := r.ServedAt()
+	o := RenumberOptions{Pause: 20 * time.Millisecond, Progress: func(text string) { told = append(told, text) }}
 	if _, err := Renumber(ctx, &cutShort{r, 1, cancel}, o); !errors.Is(err, context.Canceled) {
 		t.Fatalf("the renumbering that was cut short: %v", err)
 	}
@@ -193,7 +196,7 @@ func TestRenumberBind(t *testing.T) {
 		t.Fatalf("serial %d", got)
 	}
 	eventuallyServes(t, secondary.Addr, later+1)
-	renumberTwice(t, lab.pub, lab.pub.ServedAt(), func(addr string) uint32 { return lab.publish(t, addr) })
+	renumberTwice(t, lab.pub, func(addr string) uint32 { return lab.publish(t, addr) })
 }
 
 func TestRenumberUpdate(t *testing.T) {
@@ -210,8 +213,9 @@ func TestRenumberUpdate(t *testing.T) {
 	demandError(t, lab.pub.SetSerial(t.Context(), dated), "does not come after")
 	secondary := secondaryOf(t, lab.Named)
 	eventuallyServes(t, secondary.Addr, later)
-	at := append(lab.pub.ServedAt(), ServedAt{secondary.Addr, "example.test"})
-	renumberTwice(t, lab.pub, at, func(addr string) uint32 { return lab.publish(t, lab.content([]string{"@"}, addr)) })
+	lab.zone.Servers = []string{secondary.Addr}
+	lab.publish(t, lab.content([]string{"@"}, "192.0.2.3"))
+	renumberTwice(t, lab.pub, func(addr string) uint32 { return lab.publish(t, lab.content([]string{"@"}, addr)) })
 }
 
 // A server that does not answer is waited for, and said.
@@ -219,8 +223,46 @@ func TestRenumberWaits(t *testing.T) {
 	silent := fakeServer(t, func(dns.ResponseWriter, *dns.Msg) {})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err := Renumber(ctx, nil, RenumberOptions{At: []ServedAt{{silent, "example.test"}}})
+	_, err := Renumber(ctx, servedOnly{{silent, "example.test"}}, RenumberOptions{})
 	demandError(t, err, "no answer", "goes on from where the servers are")
-	_, err = Renumber(t.Context(), nil, RenumberOptions{})
-	demandError(t, err, "no name server is listed")
+}
+
+// servedOnly has no publisher behind it.
+type servedOnly []ServedAt
+
+func (s servedOnly) ServedAt() []ServedAt                    { return s }
+func (s servedOnly) SetSerial(context.Context, uint32) error { return errors.New("not to be called") }
+
+func TestRenumberTransfer(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	secondary := testkit.StartNamed(t, testkit.NamedConfig{
+		Options: "min-refresh-time 1; min-retry-time 1; max-refresh-time 1; max-retry-time 1;",
+		Config:  fmt.Sprintf(`zone "example.test" { type secondary; file "{dir}/db"; primaries { 127.0.0.1 port %d; }; };`, s.Addr().Port()),
+	})
+	pub := mustPublisher(t, s, upkeep.Publisher{Secondaries: []string{secondary.Addr}, AllowTransfer: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+	publish := func(addr string) uint32 { return mustPublish(t, pub, webContent(addr)) }
+	publish("192.0.2.1")
+	if err := pub.(Renumberer).SetSerial(t.Context(), later); err != nil {
+		t.Fatal(err)
+	}
+	demandError(t, pub.(Renumberer).SetSerial(t.Context(), dated), "does not come after")
+	eventuallyServes(t, secondary.Addr, later)
+	renumberTwice(t, pub.(Renumberer), publish)
+}
+
+// Secondaries that have the zone from a primary of before, under a serial ahead
+// of the clock, take what upkeep publishes first.
+func TestTransferTakesOverSerial(t *testing.T) {
+	before := testkit.StartNamed(t, testkit.NamedConfig{
+		Files:  map[string]string{"db": fmt.Sprintf("$TTL 60\n@ IN SOA ns1 hostmaster %d 300 60 86400 60\n@ IN NS ns1\nns1 IN A 192.0.2.53\n", later)},
+		Config: `zone "example.test" { type primary; file "{dir}/db"; };`,
+	})
+	s := startServer(t, ServerOptions{})
+	pub := mustPublisher(t, s, upkeep.Publisher{Secondaries: []string{before.Addr}})
+	if got := mustPublish(t, pub, webContent("192.0.2.1")); got != later+1 {
+		t.Errorf("serial %d, want %d", got, uint32(later+1))
+	}
+	if got := mustPublish(t, pub, webContent("192.0.2.2")); got != later+2 {
+		t.Errorf("serial %d, want %d", got, uint32(later+2))
+	}
 }

@@ -30,9 +30,10 @@ type primary struct {
 
 	mu       sync.RWMutex
 	settings settings
-	current  *version // nil until something was published or loaded
-	deltas   []delta  // to current, oldest first
-	unsaved  bool     // current is served but the journal does not hold it
+	others   []ServedAt // who else has the zone: listed servers and secondaries
+	current  *version   // nil until something was published or loaded
+	deltas   []delta    // to current, oldest first
+	unsaved  bool       // current is served but the journal does not hold it
 	latest   *handle
 	stats    TransferStats
 
@@ -68,10 +69,8 @@ func (h *handle) Publish(ctx context.Context, c Content) (uint32, error) {
 	p.mu.RLock()
 	current, unsaved := p.current, p.unsaved
 	p.mu.RUnlock()
-	serial := NextSerial(0, false, p.server.o.Now())
-	if current != nil {
-		serial = NextSerial(current.serial, true, p.server.o.Now())
-	}
+	p.listOthers(c.Zone.Servers)
+	serial := p.nextSerial(ctx, current)
 	next, err := newVersion(p.origin, serial, records)
 	if err != nil {
 		return 0, fmt.Errorf("publishing zone %s: %w", p.name, err)

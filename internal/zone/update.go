@@ -43,7 +43,7 @@ type UpdateOptions struct {
 type UpdatePublisher struct {
 	target  target
 	keyFile string
-	servers []string
+	servers []string // of the zone, as last published; guarded by turn
 	o       UpdateOptions
 	turn    chan struct{} // one publish at a time
 	mind    *updateMemory // nil until loaded
@@ -98,6 +98,7 @@ func (u *UpdatePublisher) publish(ctx context.Context, c Content) (uint32, error
 	if err := u.remember(ctx); err != nil {
 		return 0, err
 	}
+	u.servers = c.Zone.Servers
 	wants := u.wants(c)
 	for range updateTries {
 		edits, conflicts, err := u.look(ctx, wants)
@@ -192,6 +193,8 @@ func (u *UpdatePublisher) reached(ctx context.Context, serial uint32) error {
 // every listed server.
 func (u *UpdatePublisher) ServedAt() []ServedAt {
 	at := []ServedAt{{u.target.server, u.target.zone}}
+	u.turn <- struct{}{} // held for one publish at most
+	defer func() { <-u.turn }()
 	for _, server := range u.servers {
 		if server != u.target.server {
 			at = append(at, ServedAt{server, u.target.zone})
