@@ -70,15 +70,17 @@ func (d *dnsCheck) run(ctx context.Context, t target) (Result, error) {
 		return Result{}, err
 	}
 	where := netip.AddrPortFrom(t.addr, d.port).String()
+	phase := noDNSAnswer
 	answer, err := d.exchange(ctx, "udp", where, question, packed)
 	if err == nil && answer.Truncated {
+		phase = "truncated DNS answer, and no whole one over TCP"
 		answer, err = d.exchange(ctx, "tcp", where, question, packed)
 	}
 	switch {
 	case isLack(err):
 		return Result{}, err
 	case err != nil:
-		return failure(ctx, t, "no DNS answer", err), nil
+		return failure(ctx, t, phase, err), nil
 	}
 	if reason := d.judge(answer); reason != "" {
 		return Result{Refused: true, Reason: reason}, nil

@@ -77,6 +77,7 @@ func onceWith(t *testing.T, options Options, target string, c upkeep.Check) Resu
 	e := newEngine(t, options)
 	o := newObserver()
 	e.Set(map[Key]Spec{KeyOf(target, c): {Target: target, Check: c, Name: target, Observe: o.observe}})
+	e.Kick(KeyOf(target, c))
 	o.wait(t, 1)
 	return o.all()[0]
 }

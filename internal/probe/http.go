@@ -153,13 +153,13 @@ func (h *httpCheck) ask(ctx context.Context, t target, q request, r *Result) (*r
 				*r = Result{Refused: true, Reason: reason}
 				return nil, nil
 			}
-			return nil, fail("connected, but no TLS handshake", err)
+			return nil, fail(connected+"no TLS handshake", err)
 		}
 		r.Warning = expiryWarning(secure.ConnectionState(), time.Duration(h.check.ExpiryWarn), time.Now())
 		conn = secure
 	}
 	if _, err := io.WriteString(conn, h.text(q)); err != nil {
-		return nil, fail("connected, but no HTTP answer", err)
+		return nil, fail(connected+"no HTTP answer", err)
 	}
 	return h.answer(ctx, t, q, conn, r)
 }
@@ -188,7 +188,7 @@ func (h *httpCheck) answer(ctx context.Context, t target, q request, conn io.Rea
 			*r = Result{Refused: true, Reason: fmt.Sprintf("header longer than %d bytes", maxHeader)}
 			return nil, nil
 		case err != nil:
-			*r = failure(ctx, t, "connected, but no HTTP answer", err)
+			*r = failure(ctx, t, connected+"no HTTP answer", err)
 			return nil, nil
 		}
 		defer response.Body.Close()
@@ -268,15 +268,20 @@ func redirect(q request, response *http.Response) (next *request, reason string)
 	return &q, ""
 }
 
-// noConnection is the phase before there is any contact.
-const noConnection = "no connection"
+// Phases of a probe, as they are named when the time runs out. Silence in any but
+// the first two is silence after contact.
+const (
+	noConnection = "no connection"
+	noDNSAnswer  = "no DNS answer"
+	connected    = "connected, but "
+)
 
 // failure is the result of a step that went wrong; phase says how far the probe
-// got, for when the time ran out.
+// got.
 func failure(ctx context.Context, t target, phase string, err error) Result {
 	var network net.Error
 	if ctx.Err() != nil || errors.As(err, &network) && network.Timeout() {
-		return Result{Slow: phase != noConnection, Reason: phase + " within " + upkeep.Duration(t.timeout.Round(time.Millisecond)).String()}
+		return Result{Slow: phase != noConnection && phase != noDNSAnswer, Reason: phase + " within " + upkeep.Duration(t.timeout.Round(time.Millisecond)).String()}
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return Result{Refused: true, Reason: phase + ": connection closed"}

@@ -19,13 +19,14 @@ func clean(s string) string {
 	space := false
 	for _, c := range s {
 		switch {
-		case b.Len() >= maxReason:
-			return b.String() + "…"
 		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
 			space = b.Len() > 0
 			continue
 		case c == utf8.RuneError || !unicode.IsPrint(c):
 			c = '?'
+		}
+		if b.Len()+1+utf8.RuneLen(c) > maxReason {
+			return b.String() + "…"
 		}
 		if space {
 			b.WriteByte(' ')
