@@ -44,7 +44,7 @@ func prepareDNS(_ *Engine, c upkeep.Check) (asker, error) {
 	}
 	for _, text := range c.Answer {
 		rr, err := dns.NewRR(". 0 IN " + dns.TypeToString[d.qtype] + " " + text)
-		if err != nil || rr == nil {
+		if err != nil || rr == nil || strings.ContainsAny(text, "\r\n") {
 			return nil, fmt.Errorf("answer %q is not the data of a %s record", text, c.QType)
 		}
 		d.want = append(d.want, dnsData(rr))
