@@ -2,6 +2,7 @@ package watch
 
 import (
 	"encoding/json"
+	"math"
 	"sync"
 	"time"
 
@@ -133,6 +134,7 @@ func (t *target) view(now time.Time) view {
 	}
 	v.reason, v.next = t.detector.Explain(now)
 	v.rtt, v.loss = t.detector.Learned()
+	v.loss = math.Round(v.loss*1e6) / 1e6 // below one in a million it is what was assumed, not learned
 	return v
 }
 
