@@ -18,6 +18,8 @@ func (d *Detector) plan(s Sample) (again, timeout time.Duration) {
 	switch {
 	case p.fall > 0:
 		return d.planCounters(s), p.timeout
+	case d.verdict == upkeep.Down && d.fresh && p.burst:
+		return within(p, verifyGap), d.patience() // was it a mistake? see learn
 	case d.verdict == upkeep.Down:
 		if s.OK && p.burst && p.interval > recoveryGap {
 			again = recoveryGap
@@ -29,10 +31,15 @@ func (d *Detector) plan(s Sample) (again, timeout time.Duration) {
 		return 0, d.burstTimeout(s.At)
 	}
 	timeout = d.burstTimeout(s.At)
-	if again = d.burstGap(s, timeout); again >= p.interval {
-		again = 0
+	return within(p, d.burstGap(s, timeout)), timeout
+}
+
+// within is the pause, or none when the next regular slot comes first.
+func within(p *Params, pause time.Duration) time.Duration {
+	if pause >= p.interval {
+		return 0
 	}
-	return again, timeout
+	return pause
 }
 
 // burstTimeout grows by half with each failure in a row, so that a round trip

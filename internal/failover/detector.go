@@ -200,11 +200,12 @@ func fall(height float32, p float64) float32 {
 // learn ends the present run of failures. They were losses, for the target
 // lives; unless nobody knew it to be up, or they took it down and others
 // followed, when it may have been dead indeed. A removal that the very next probe
-// contradicts is taken for a mistake to learn from.
+// contradicts, sent right after it for that end, is a mistake to learn from.
 func (d *Detector) learn(at time.Time) {
 	run, refused := int(d.run), int(d.runRefused)
 	d.run, d.runRefused = 0, 0
-	if run > 0 && (d.verdict == upkeep.Unknown || d.verdict == upkeep.Down && d.oks == 0 && !d.fresh) {
+	mistake := d.fresh && !d.p.passive && at.Sub(d.since) < contradiction
+	if run > 0 && (d.verdict == upkeep.Unknown || d.verdict == upkeep.Down && d.oks == 0 && !mistake) {
 		return
 	}
 	expected := float64(d.loss.p) + float64(run)*float64(d.loss.again)

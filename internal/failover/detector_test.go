@@ -392,12 +392,12 @@ func TestRecovery(t *testing.T) {
 func TestContradictedRemovalIsALesson(t *testing.T) {
 	p := newPatient(t, upkeep.Check{}).answer(3000, time.Millisecond)
 	first, _ := p.kill(Sample{})
+	p.next(false) // soon, to see whether it was a mistake
+	p.observe(Sample{OK: true, RTT: time.Millisecond})
 	p.answer(20, time.Millisecond)
 	if second, _ := p.kill(Sample{}); second <= first {
 		t.Errorf("down after %d failures, and after %d once it had been wrong", first, second)
 	}
-	p.next(true)
-	p.observe(Sample{})
 	third := newPatient(t, upkeep.Check{}).answer(3000, time.Millisecond)
 	third.kill(Sample{})
 	third.next(true)

@@ -35,6 +35,8 @@ const (
 
 	burstGap       = 10 * time.Millisecond  // from a silent probe's end to the next
 	refusedGap     = 70 * time.Millisecond  // the same after a refusal, which costs no wait
+	verifyGap      = 30 * time.Millisecond  // from a removal to the probe that may contradict it
+	contradiction  = 200 * time.Millisecond // time for that
 	countersGap    = 100 * time.Millisecond // the same with plain counters
 	burstWidenAt   = 64                     // failures in a row after which gaps widen
 	recoveryGap    = time.Second            // between probes of a target that came back
