@@ -40,11 +40,13 @@ func TestPagesFitTheirWindow(t *testing.T) {
 		"hostile":  {hostile(), "/"},
 	} {
 		server := httptest.NewServer(handler(t, scene.f))
-		for _, width := range []int64{360, 768, 1280} {
+		for _, width := range []int64{360, 780, 1000, 1280} {
 			for _, colours := range schemes {
 				b.Do(chromedp.EmulateViewport(width, 900), browser.Scheme(colours), chromedp.Navigate(server.URL+scene.path), chromedp.WaitReady(chromedp.CSS("footer")))
 				overflow := browser.Ask[float64](b, "document.documentElement.scrollWidth - innerWidth")
 				wide := browser.Ask[[]string](b, `[...document.querySelectorAll("main *")].filter(e => !e.closest("svg") && !e.closest("thead") && e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map(e => e.outerHTML.slice(0, 90))`)
+				// A cell whose text is wider than itself lies over its neighbour.
+				wide = append(wide, browser.Ask[[]string](b, `[...document.querySelectorAll("tbody th, tbody td")].filter(e => e.scrollWidth > e.clientWidth + 1).slice(0, 3).map(e => e.outerHTML.slice(0, 90))`)...)
 				if overflow > 0 || len(wide) > 0 {
 					t.Errorf("%s at %d in %s: %v pixels too wide: %.300q", name, width, colours, overflow, wide)
 				}
