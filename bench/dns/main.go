@@ -63,9 +63,9 @@ type load struct {
 }
 
 var loads = []load{
-	{"as fast as it goes", []string{"-q", "500"}},
-	{"as fast as it goes, EDNS", []string{"-q", "500", "-e"}},
-	{"20,000 a second, EDNS", []string{"-q", "500", "-e", "-Q", "20000"}},
+	{"as fast as it goes", []string{"-q", "100"}},
+	{"as fast as it goes, EDNS", []string{"-q", "100", "-e"}},
+	{"20,000 a second, EDNS", []string{"-q", "100", "-e", "-Q", "20000"}},
 }
 
 func run(ctx context.Context, rounds int, length time.Duration, only string) error {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
@@ -15,6 +16,8 @@ import (
 )
 
 const (
+	// turnLength is how long a flood may keep other goroutines off a processor.
+	turnLength = 2 * time.Millisecond
 	// batch is how many datagrams one system call takes in or out.
 	batch = 64
 	// receiveBuffer is asked of the kernel for each socket, so that a burst is
@@ -67,10 +70,6 @@ func prepare(fd int, v6, shared, everywhere bool) error {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
-	wait := unix.NsecToTimeval(patience.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
-		return err
-	}
 	// Path MTU discovery is left out of account: forged ICMP could make us
 	// fragment (RFC 9715), and MaxPacket fits everywhere.
 	level, discover, information := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PKTINFO
@@ -98,39 +97,31 @@ const controlSpace = 64
 // batcher reads and answers the datagrams of one socket. What belongs to one
 // kind lies together: a batch then touches few pages.
 //
-// It waits in one of two ways. While queries are sparse it waits in the poller
-// of the Go runtime, as everything does. That wakes two threads for each batch,
-// which costs more than the answers in it, so while queries are dense it waits
-// in the system call itself, which holds on to one of GOMAXPROCS but for no
-// longer than patience after the last query.
+// Its system calls never wait and are made without the Go scheduler's knowledge
+// (RawSyscall). A call that the scheduler knows of wakes the runtime's monitor
+// thread each time after the process was idle, and hands the processor on when
+// it takes long; for a batch of few answers either costs more than the answers.
+// The price is that such a call holds up a collection of garbage until it ends,
+// for at most as long as one batch takes to be written, well below a
+// millisecond. Waiting is left to the runtime's poller, as everywhere.
 type batcher struct {
 	everywhere bool
 	raw        syscall.RawConn
-	dense      bool
-	woken      time.Time // last time in the sparse way
-
-	in, out  [batch]multiHeader
-	inV      [batch]unix.Iovec
-	outV     [batch]unix.Iovec
-	peers    [batch]unix.RawSockaddrInet6
-	controls [batch][controlSpace]byte
-	queries  [batch][maxPacketQuery]byte
-	answers  [batch][MaxPacket]byte
+	in, out    [batch]multiHeader
+	inV        [batch]unix.Iovec
+	outV       [batch]unix.Iovec
+	peers      [batch]unix.RawSockaddrInet6
+	controls   [batch][controlSpace]byte
+	queries    [batch][maxPacketQuery]byte
+	answers    [batch][MaxPacket]byte
 
 	// The system call under way, for the functions below, which are made once so
 	// that a call allocates nothing.
-	from, to              int
-	done                  int
-	errno                 syscall.Errno
-	poll, wait, writeRest func(fd uintptr) bool
+	from, to    int
+	done        int
+	errno       syscall.Errno
+	read, write func(fd uintptr) bool
 }
-
-const (
-	// patience is how long a dense wait lasts at most.
-	patience = 2 * time.Millisecond
-	// crowd is how close together two sparse batches turn the wait dense.
-	crowd = 500 * time.Microsecond
-)
 
 func newBatcher(socket *packetSocket) (*batcher, error) {
 	raw, err := socket.conn.SyscallConn()
@@ -146,27 +137,17 @@ func newBatcher(socket *packetSocket) (*batcher, error) {
 		in.SetIovlen(1)
 		out.SetIovlen(1)
 	}
-	b.poll = func(fd uintptr) bool {
-		b.call(fd, unix.SYS_RECVMMSG, &b.in[0], batch, unix.MSG_DONTWAIT)
-		return b.errno != unix.EAGAIN
-	}
-	b.wait = func(fd uintptr) bool {
-		b.call(fd, unix.SYS_RECVMMSG, &b.in[0], batch, unix.MSG_WAITFORONE)
-		return true
-	}
-	b.writeRest = func(fd uintptr) bool {
-		b.call(fd, unix.SYS_SENDMMSG, &b.out[b.from], b.to-b.from, 0)
-		return true
-	}
-	// Reads and writes of the system calls say themselves when not to wait.
-	var errBlock error
-	err = raw.Control(func(fd uintptr) { errBlock = unix.SetNonblock(int(fd), false) })
-	return b, errors.Join(err, errBlock)
+	b.read = func(fd uintptr) bool { return b.call(fd, unix.SYS_RECVMMSG, &b.in[0], batch) }
+	b.write = func(fd uintptr) bool { return b.call(fd, unix.SYS_SENDMMSG, &b.out[b.from], b.to-b.from) }
+	return b, nil
 }
 
-func (b *batcher) call(fd, number uintptr, headers *multiHeader, n, flags int) {
-	done, _, errno := unix.Syscall6(number, fd, uintptr(unsafe.Pointer(headers)), uintptr(n), uintptr(flags), 0, 0)
+// call reports whether the system call is done, as opposed to having to wait
+// for the socket.
+func (b *batcher) call(fd, number uintptr, headers *multiHeader, n int) bool {
+	done, _, errno := unix.RawSyscall6(number, fd, uintptr(unsafe.Pointer(headers)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
 	b.done, b.errno = int(done), errno
+	return errno != unix.EAGAIN
 }
 
 // receive waits for datagrams and returns how many came, at least one.
@@ -180,25 +161,12 @@ func (b *batcher) receive() (int, error) {
 			h.SetControllen(controlSpace)
 		}
 	}
-	if b.dense {
-		err := b.raw.Read(b.wait)
-		if err != nil || b.errno == 0 {
-			return b.done, err
-		}
-		if b.errno != unix.EAGAIN {
-			return 0, b.errno
-		}
-		b.dense = false
-	}
-	if err := b.raw.Read(b.poll); err != nil {
+	if err := b.raw.Read(b.read); err != nil {
 		return 0, err
 	}
 	if b.errno != 0 {
 		return 0, b.errno
 	}
-	now := time.Now()
-	b.dense = now.Sub(b.woken) < crowd
-	b.woken = now
 	return b.done, nil
 }
 
@@ -206,7 +174,7 @@ func (b *batcher) receive() (int, error) {
 // route, a packet filter) is passed over.
 func (b *batcher) send(n int) error {
 	for b.from, b.to = 0, n; b.from < b.to; {
-		if err := b.raw.Write(b.writeRest); err != nil {
+		if err := b.raw.Write(b.write); err != nil {
 			return err
 		}
 		switch {
@@ -228,6 +196,7 @@ func (s *Server) servePackets(socket *packetSocket) {
 	}
 	limit := newLimiter(s.o.Amplification, s.o.Sockets)
 	random := rand.NewPCG(rand.Uint64(), rand.Uint64())
+	yielded := time.Now()
 	for {
 		n, err := b.receive()
 		if errors.Is(err, net.ErrClosed) {
@@ -236,7 +205,14 @@ func (s *Server) servePackets(socket *packetSocket) {
 		if err != nil {
 			continue // an interrupt, or an ICMP error of an earlier answer
 		}
-		limit.at(time.Now())
+		now := time.Now()
+		if n == batch && now.Sub(yielded) > turnLength {
+			// Under a flood the socket is never empty, and nobody else would make
+			// this goroutine give way.
+			runtime.Gosched()
+			yielded = time.Now()
+		}
+		limit.at(now)
 		answers := 0
 		for i := range n {
 			if b.answer(i, answers, s.o.Handler, limit, uint32(random.Uint64())) {
