@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -36,6 +37,9 @@ type settings struct {
 	dns  string // address of the DNS server, UDP and TCP; "" for none
 	http string // address of the API and the status page; "" for none
 	beat string // UDP address for heartbeats; "" for none
+
+	httpHosts   []string // names by which browsers may address http
+	httpPrivate string   // "true": nothing is shown without the token
 }
 
 // flags adds the settings to a verb, each with its environment variable.
@@ -44,6 +48,13 @@ func (s *settings) flags(flags *pflag.FlagSet, dns, http, beat string) {
 	flags.StringVar(&s.dns, "dns", fromEnv("UPKEEP_DNS", dns), "answer DNS at this `ADDR`, UDP and TCP; empty for not at all ($UPKEEP_DNS)")
 	flags.StringVar(&s.http, "http", fromEnv("UPKEEP_HTTP", http), "serve the status page and the API at this `ADDR`; empty for not at all ($UPKEEP_HTTP)")
 	flags.StringVar(&s.beat, "beat", fromEnv("UPKEEP_BEAT", beat), "take heartbeats at this UDP `ADDR`; empty for not at all ($UPKEEP_BEAT)")
+	var hosts []string
+	if names := os.Getenv("UPKEEP_HTTP_HOST"); names != "" {
+		hosts = strings.Split(names, ",")
+	}
+	flags.StringSliceVar(&s.httpHosts, "http-host", hosts, "let browsers address --http by this `NAME`, beside addresses, localhost and this machine's name; may be repeated ($UPKEEP_HTTP_HOST)")
+	flags.StringVar(&s.httpPrivate, "http-private", fromEnv("UPKEEP_HTTP_PRIVATE", "false"), "show the status page and metrics to nobody without the token ($UPKEEP_HTTP_PRIVATE)")
+	flags.Lookup("http-private").NoOptDefVal = "true"
 }
 
 func fromEnv(name, otherwise string) string {
@@ -72,6 +83,10 @@ type server struct {
 // open opens everything and decides nothing yet. On an error nothing stays open.
 func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err error) {
 	p = &process{settings: s, log: log}
+	private, err := strconv.ParseBool(s.httpPrivate)
+	if err != nil {
+		return p, &usageError{err: fmt.Errorf("--http-private %q must be true or false", s.httpPrivate)}
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
@@ -121,7 +136,7 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 		}
 		return api.New(api.Options{
 			Declarer: p.watch, Observer: p.watch, Forcer: p.watch, Recorder: p.watch,
-			Log: log, Version: version(), Token: token, Metrics: meter.Handler(), Page: page, Alive: p.watch.Alive,
+			Log: log, Version: version(), Token: token, Private: private, Hosts: s.httpHosts, Metrics: meter.Handler(), Page: page, Alive: p.watch.Alive,
 		})
 	}); err != nil {
 		return p, err
