@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"upkeep"
+	"upkeep/internal/testkit"
 )
 
 // serve runs a TCP server on loopback that does f with each connection, and
@@ -63,12 +64,14 @@ func answering(t *testing.T, text string) int {
 func trickling(t *testing.T, start, piece string) int {
 	return serve(t, func(conn net.Conn) {
 		_, _ = io.WriteString(conn, start)
+		pace := time.NewTicker(5 * time.Millisecond)
+		defer pace.Stop()
 		for {
 			for i := range len(piece) {
 				if _, err := io.WriteString(conn, piece[i:i+1]); err != nil {
 					return
 				}
-				time.Sleep(5 * time.Millisecond)
+				<-pace.C
 			}
 		}
 	})
@@ -251,9 +254,7 @@ func TestHTTPRedirects(t *testing.T) {
 
 func TestHTTPAddressFamilies(t *testing.T) {
 	listener, err := net.Listen("tcp6", "[::1]:0")
-	if err != nil {
-		t.Skipf("no IPv6 here: %v", err)
-	}
+	testkit.NeedThat(t, "IPv6 on the loopback interface", err)
 	var host string
 	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(
 		func(_ http.ResponseWriter, r *http.Request) { host = r.Host })}}

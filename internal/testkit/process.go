@@ -66,7 +66,8 @@ func (c Command) Launch() (*Process, error) {
 	}
 	log := &outputLog{watch: c.Watch}
 	cmd := &exec.Cmd{
-		Path: path, Args: c.Argv, Dir: c.Dir, Env: c.Env, Stdin: c.Input, Stdout: log, Stderr: log,
+		// PostgreSQL looks for the rest of itself beside the path it was called by.
+		Path: path, Args: append([]string{path}, c.Argv[1:]...), Dir: c.Dir, Env: c.Env, Stdin: c.Input, Stdout: log, Stderr: log,
 		// A daemon's own children may keep the output open after it died.
 		WaitDelay: time.Second,
 		// The group lets Kill reach what the program starts in turn.
