@@ -105,7 +105,11 @@ func (d *decider) change(set []netip.Addr, out Decision) string {
 	}
 	for _, a := range d.State.Published {
 		if !now[a] {
-			removed = append(removed, describe(a, reasons, "it is no member any more"))
+			why := "it is no member any more"
+			if slices.Contains(d.Pool.Policy.Fixed, a) {
+				why = "the policy's fixed set is needed no more"
+			}
+			removed = append(removed, describe(a, reasons, why))
 		}
 	}
 	var parts []string

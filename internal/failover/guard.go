@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"upkeep"
@@ -14,10 +15,10 @@ import (
 const AnchorInterval = 100 * time.Millisecond
 
 const (
-	// leastTargets is the number of living targets below which failures of many
+	// leastHosts is the number of living hosts below which failures of many
 	// at once mean nothing: two of three hosts do die together.
-	leastTargets = 4
-	// A mass failure is one in which targets begin to fail within this window,
+	leastHosts = 4
+	// A mass failure is one in which hosts begin to fail within this window,
 	// or within two intervals of the slowest check of any pool.
 	leastWindow, mostWindow = 5 * time.Second, 10 * time.Minute
 	// massLapse ends a freeze by mass failure when there are no anchors to ask
@@ -26,12 +27,14 @@ const (
 	// anchorDoubt is how long the silence of anchors that are not known to be
 	// down is taken for a trifle.
 	anchorDoubt = 3 * time.Second
+	// leastStep is the least time by which a clock must go back to have been set.
+	leastStep = 5 * time.Second
 	// holdMost bounds how long a removal waits to see whether others fail too.
 	holdMost = 2 * time.Second
 	// holdShare is the part of the mass-failure fraction from which it waits.
 	holdShare = 0.5
 	// recoverShare is the part of the mass-failure fraction, below which failing
-	// targets must come for the freeze to end.
+	// hosts must come for the freeze to end.
 	recoverShare = 0.5
 )
 
@@ -39,14 +42,14 @@ const (
 // with every distinct target and anchor. It is not safe for concurrent use.
 //
 // Two signs are taken for a yes. All anchors of a pool are silent; or more than
-// the policy's fraction of all targets that lived began to fail within one
+// the policy's fraction of all hosts that lived began to fail within one
 // window, and no anchor of the pool has answered since. A freeze has these ends:
 //
 //	an anchor answers                        at once, then time to settle
-//	failing targets are down to half of
+//	failing hosts are down to half of
 //	the fraction                             at once, then time to settle
-//	an anchor answers although targets fail  at once: the failure is real
-//	no anchors, but some target answers      after five minutes
+//	an anchor answers although hosts fail    at once: the failure is real
+//	no anchors, but some host answers        after five minutes
 //	no anchors, and nothing answers at all   not by itself: there is no way to
 //	                                         tell, and no set is better than the last
 //	Release                                  at once, until the failure is over
@@ -54,27 +57,32 @@ const (
 // Time to settle is what the checks need to find those members up that are: at
 // the moment at which the network returns, their verdicts are still down.
 type Guard struct {
-	targets   map[string]streak // every target that is known
-	starts    []beginning       // failures that began within the window, oldest first
-	recent    int               // of these, the ones that last
-	old       int               // targets that have failed for longer
+	targets   map[string]bool  // every target that is known: is it failing?
+	hosts     map[string]*host // every host that they are on
+	starts    []beginning      // failures that began within the window, oldest first
+	recent    int              // of these, the ones that last
+	old       int              // hosts that have failed for longer
 	anchors   map[netip.Addr]anchor
 	intervals map[string]time.Duration // of the pools' checks
 	slowest   time.Duration            // of intervals
 	window    time.Duration
 	episodes  map[float64]*episode // by fraction
+	latest    time.Time            // latest time heard of
 }
 
-// streak is a target's present row of failures.
-type streak struct {
-	failing bool
-	since   time.Time
-	old     bool // began before the window
+// host is what is known of one host. It fails while all of its targets do: where
+// one service of several is down, the network is not.
+type host struct {
+	targets, failing int
+	since            time.Time // when it began to fail
+	old              bool      // that was before the window
 }
+
+func (h *host) fails() bool { return h.failing > 0 && h.failing == h.targets }
 
 type beginning struct {
-	target string
-	since  time.Time
+	host  string
+	since time.Time
 }
 
 type anchor struct {
@@ -89,8 +97,8 @@ type anchor struct {
 type episode struct {
 	from     time.Time // first failure that belongs to it
 	began    time.Time // when it was recognised
-	size     int       // living targets at that time
-	failing  int       // targets whose failures began since from, and last
+	size     int       // living hosts at that time
+	failing  int       // hosts whose failures began since from, and last
 	released bool      // by a person
 	ended    time.Time // zero while it lasts
 }
@@ -98,24 +106,69 @@ type episode struct {
 // NewGuard returns a guard that knows no target.
 func NewGuard() *Guard {
 	return &Guard{
-		targets: map[string]streak{}, anchors: map[netip.Addr]anchor{}, episodes: map[float64]*episode{},
+		targets: map[string]bool{}, hosts: map[string]*host{}, anchors: map[netip.Addr]anchor{}, episodes: map[float64]*episode{},
 		intervals: map[string]time.Duration{}, window: leastWindow,
 	}
 }
 
 // Observe tells whether a target is failing (see [Step.Suspect]). It must be
-// called when that changes, and once for each new target.
+// called when that changes, and once for each new target. Targets are named by
+// their host and, after a space, whatever tells several on one host apart.
 func (g *Guard) Observe(target string, failing bool, at time.Time) {
 	before, known := g.targets[target]
-	if known && before.failing == failing {
+	if known && before == failing {
 		return
 	}
-	if before.failing {
-		g.ended(before)
+	g.rebase(at)
+	g.targets[target] = failing
+	added, turned := 0, 0
+	if !known {
+		added = 1
 	}
-	g.targets[target] = streak{failing: failing, since: at}
 	if failing {
-		g.starts = append(g.starts, beginning{target, at})
+		turned = 1
+	} else if before {
+		turned = -1
+	}
+	g.change(target, added, turned, at)
+}
+
+// Forget drops a target that is checked no more.
+func (g *Guard) Forget(target string) {
+	failing, known := g.targets[target]
+	if !known {
+		return
+	}
+	delete(g.targets, target)
+	turned := 0
+	if failing {
+		turned = -1
+	}
+	// A host that fails by what is left of it has done so for an unknown time:
+	// it is not taken for a new failure.
+	g.change(target, -1, turned, time.Time{})
+}
+
+// change changes the number of a host's targets, and of those that fail.
+func (g *Guard) change(target string, targets, failing int, at time.Time) {
+	name, _, _ := strings.Cut(target, " ")
+	h := g.hosts[name]
+	if h == nil {
+		h = &host{}
+		g.hosts[name] = h
+	}
+	before := h.fails()
+	h.targets, h.failing = h.targets+targets, h.failing+failing
+	switch now := h.fails(); {
+	case before && !now:
+		g.ended(h)
+	case !before && now:
+		h.since, h.old = at, at.IsZero()
+		if h.old {
+			g.old++
+			break
+		}
+		g.starts = append(g.starts, beginning{name, at})
 		g.recent++
 		for _, e := range g.episodes {
 			if !at.Before(e.from) {
@@ -123,32 +176,29 @@ func (g *Guard) Observe(target string, failing bool, at time.Time) {
 			}
 		}
 	}
-	g.expire(at)
+	if h.targets == 0 {
+		delete(g.hosts, name)
+	}
 	for share, e := range g.episodes {
 		g.follow(share, e, at)
 	}
+	if !at.IsZero() {
+		g.expire(at)
+	}
 }
 
-// ended takes a row of failures out of all counts.
-func (g *Guard) ended(s streak) {
-	if s.old {
+// ended takes a host's row of failures out of all counts.
+func (g *Guard) ended(h *host) {
+	if h.old {
 		g.old--
 	} else {
 		g.recent--
 	}
 	for _, e := range g.episodes {
-		if !s.since.Before(e.from) {
+		if !h.since.Before(e.from) {
 			e.failing--
 		}
 	}
-}
-
-// Forget drops a target that is checked no more.
-func (g *Guard) Forget(target string) {
-	if s := g.targets[target]; s.failing {
-		g.ended(s)
-	}
-	delete(g.targets, target)
 }
 
 // ForgetPool drops a pool that is declared no more.
@@ -156,8 +206,8 @@ func (g *Guard) ForgetPool(name string) { delete(g.intervals, name) }
 
 // lasts reports whether a failure that once began still lasts, within the window.
 func (g *Guard) lasts(s beginning) bool {
-	now := g.targets[s.target]
-	return now.failing && !now.old && now.since.Equal(s.since)
+	h := g.hosts[s.host]
+	return h != nil && h.fails() && !h.old && h.since.Equal(s.since)
 }
 
 // expire lets failures grow old that began before the window.
@@ -165,7 +215,7 @@ func (g *Guard) expire(now time.Time) {
 	keep := 0
 	for keep < len(g.starts) && now.Sub(g.starts[keep].since) > g.window {
 		if s := g.starts[keep]; g.lasts(s) {
-			g.targets[s.target] = streak{failing: true, since: s.since, old: true}
+			g.hosts[s.host].old = true
 			g.recent--
 			g.old++
 		}
@@ -178,13 +228,13 @@ func (g *Guard) expire(now time.Time) {
 	}
 }
 
-// living is the number of targets that answer or did so within the window.
-func (g *Guard) living() int { return len(g.targets) - g.old }
+// living is the number of hosts that answer or did so within the window.
+func (g *Guard) living() int { return len(g.hosts) - g.old }
 
 // follow ends an episode that is over.
 func (g *Guard) follow(share float64, e *episode, now time.Time) {
 	if e.ended.IsZero() && float64(e.failing) <= recoverShare*share*float64(e.size) {
-		e.ended = now
+		e.ended = later(now, e.began)
 	}
 }
 
@@ -221,16 +271,46 @@ type Freeze struct {
 // Freeze says whether the pool, which has its defaults applied, is frozen.
 func (g *Guard) Freeze(pool upkeep.Pool, now time.Time) Freeze {
 	g.adapt(pool)
+	g.rebase(now)
 	g.expire(now)
 	answered, freeze := g.askAnchors(pool, now)
 	if freeze.Reason == "" {
 		freeze = g.askMass(pool, answered, now)
 	}
-	// Other pools' targets may have a say: come back while many are failing.
+	// Other pools' hosts may have a say: come back while many are failing.
 	if freeze.Wake.IsZero() && (freeze.Reason != "" || g.recent > 1 && g.recent > g.living()/50) {
 		freeze.Wake = now.Add(time.Second / 2)
 	}
 	return freeze
+}
+
+// rebase follows a clock that was set back: all that is remembered moves with
+// it, lest a freeze last until the clock has come round again. News from several
+// goroutines may be a little out of order; that is no step.
+func (g *Guard) rebase(now time.Time) {
+	step := now.Sub(g.latest)
+	if step >= -leastStep {
+		g.latest = later(g.latest, now)
+		return
+	}
+	g.latest = now
+	for _, h := range g.hosts {
+		h.since = h.since.Add(step)
+	}
+	for i := range g.starts {
+		g.starts[i].since = g.starts[i].since.Add(step)
+	}
+	for addr, a := range g.anchors {
+		if a.asked, a.lastOK = a.asked.Add(step), a.lastOK.Add(step); !a.cameBack.IsZero() {
+			a.cameBack = a.cameBack.Add(step)
+		}
+		g.anchors[addr] = a
+	}
+	for _, e := range g.episodes {
+		if e.from, e.began = e.from.Add(step), e.began.Add(step); !e.ended.IsZero() {
+			e.ended = e.ended.Add(step)
+		}
+	}
 }
 
 // adapt keeps the window wide enough for the slowest check.
@@ -319,27 +399,27 @@ func (g *Guard) askMass(pool upkeep.Pool, answered, now time.Time) Freeze {
 		return Freeze{}
 	case !e.ended.IsZero():
 		return Freeze{
-			Reason: "targets answer again after most of them failed at once: checks are settling",
+			Reason: "hosts answer again after most of them failed at once: checks are settling",
 			From:   e.from, Wake: e.ended.Add(settleTime(pool.Check)),
 		}
 	case len(pool.Policy.Anchors) == 0 && now.Sub(e.began) > massLapse && g.anybodyAnswers():
 		return Freeze{}
 	}
 	return Freeze{
-		Reason: fmt.Sprintf("more than %.0f %% of all targets began to fail at once: the monitor itself may be cut off", share*100),
+		Reason: fmt.Sprintf("more than %.0f %% of all hosts began to fail at once: the monitor itself may be cut off", share*100),
 		From:   e.from,
 	}
 }
 
-// anybodyAnswers reports whether a target is known not to be failing.
-func (g *Guard) anybodyAnswers() bool { return len(g.targets) > g.old+g.recent }
+// anybodyAnswers reports whether a host is known not to be failing.
+func (g *Guard) anybodyAnswers() bool { return len(g.hosts) > g.old+g.recent }
 
 // episode returns the last mass failure by the given fraction, ended or not;
 // nil when there was none.
 func (g *Guard) episode(share float64, now time.Time) *episode {
 	e := g.episodes[share]
 	living := g.living()
-	mass := living >= leastTargets && float64(g.recent) > share*float64(living)
+	mass := living >= leastHosts && float64(g.recent) > share*float64(living)
 	if mass && (e == nil || !e.ended.IsZero()) {
 		e = &episode{from: now, began: now, size: living, failing: g.recent}
 		if first, any := g.firstStart(); any {
@@ -360,10 +440,10 @@ func (g *Guard) firstStart() (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// hold delays a removal while so many targets are failing that it may turn out
+// hold delays a removal while so many hosts are failing that it may turn out
 // to be all of them: until each has been asked since the first began to fail.
 func (g *Guard) hold(share float64, answered, now time.Time) Freeze {
-	if living := g.living(); living < leastTargets || g.recent < 2 || float64(g.recent) <= holdShare*share*float64(living) {
+	if living := g.living(); living < leastHosts || g.recent < 2 || float64(g.recent) <= holdShare*share*float64(living) {
 		return Freeze{}
 	}
 	first, _ := g.firstStart()
@@ -371,7 +451,7 @@ func (g *Guard) hold(share float64, answered, now time.Time) Freeze {
 	if answered.After(first) || !now.Before(until) {
 		return Freeze{}
 	}
-	return Freeze{Reason: "many targets began to fail at once: waiting to see whether all do", From: first, Brief: true, Wake: until}
+	return Freeze{Reason: "many hosts began to fail at once: waiting to see whether all do", From: first, Brief: true, Wake: until}
 }
 
 func later(a, b time.Time) time.Time {

@@ -161,8 +161,8 @@ func TestGuardForget(t *testing.T) {
 	g.Forget("never heard of")
 	g.Observe("t9", true, g.now)
 	g.frozen("settling")
-	if len(g.targets) != 3 || g.recent != 1 || g.old != 0 {
-		t.Errorf("%d targets, %d recent, %d old after forgetting seven", len(g.targets), g.recent, g.old)
+	if len(g.targets) != 3 || len(g.hosts) != 3 || g.recent != 1 || g.old != 0 {
+		t.Errorf("%d targets, %d hosts, %d recent, %d old after forgetting seven", len(g.targets), len(g.hosts), g.recent, g.old)
 	}
 }
 
@@ -250,5 +250,63 @@ func TestGuardBounded(t *testing.T) {
 	if len(g.starts) > 1000 || g.recent != 0 {
 		t.Errorf("%d starts, %d recent after failures that are over", len(g.starts), g.recent)
 	}
+	g.frozen("")
+}
+
+// TestGuardCountsHosts: several checks of one host are one witness, and a host
+// of which one service still answers is no witness at all.
+func TestGuardCountsHosts(t *testing.T) {
+	g := newGuarded(t, 0, upkeep.Policy{})
+	check := func(host, port int) string { return fmt.Sprintf("192.0.2.%d %d", host, port) }
+	for host := range 3 {
+		for port := range 4 {
+			g.Observe(check(host, port), false, g.now)
+		}
+	}
+	for host := range 3 {
+		for port := range 4 {
+			g.Observe(check(host, port), true, g.now)
+		}
+	}
+	g.frozen("") // twelve targets fail, on three hosts
+
+	for host := 10; host < 20; host++ {
+		g.Observe(check(host, 80), false, g.now)
+		g.Observe(check(host, 443), false, g.now)
+	}
+	for host := 10; host < 20; host++ {
+		g.Observe(check(host, 80), true, g.now)
+	}
+	g.pass(time.Minute)
+	g.frozen("") // port 80 is blocked everywhere, but all hosts answer
+	for host := 10; host < 20; host++ {
+		g.Observe(check(host, 443), true, g.now)
+	}
+	g.frozen("more than 60 %")
+	for host := 10; host < 20; host++ {
+		g.Forget(check(host, 443)) // what is left has failed for long
+	}
+	g.frozen("more than 60 %")
+	for host := 10; host < 20; host++ {
+		g.Observe(check(host, 80), false, g.now)
+	}
+	g.frozen("settling")
+}
+
+// TestGuardClockSetBack: a freeze does not wait for the clock to come round.
+func TestGuardClockSetBack(t *testing.T) {
+	a := netip.MustParseAddr("192.0.2.1")
+	g := newGuarded(t, 10, upkeep.Policy{Anchors: []netip.Addr{a}})
+	g.fail(0, 10)
+	g.Anchor(a, anchorState(upkeep.Down, true, g.now, g.now))
+	g.frozen("no anchor answers")
+	g.pass(-time.Hour)
+	g.frozen("no anchor answers")
+	g.mend(0, 10)
+	g.Anchor(a, anchorState(upkeep.Up, false, g.now, g.now))
+	g.frozen("settling")
+	g.pass(-time.Hour)
+	g.frozen("settling")
+	g.pass(settleTime(g.pool.Check))
 	g.frozen("")
 }

@@ -20,9 +20,9 @@ type world struct {
 	rand    *rand.Rand
 	now     time.Time     // true time
 	wrong   time.Duration // what the monitor's clock is off
-	hosts   []*host
-	anchors []*host
-	all     []*host // both
+	hosts   []*machine
+	anchors []*machine
+	all     []*machine // both
 	pools   []*worldPool
 	guard   *Guard
 	cut     bool // the monitor's own uplink
@@ -35,8 +35,8 @@ type world struct {
 	calm time.Time
 }
 
-// host is a machine and the detector that watches it.
-type host struct {
+// machine is a host and the detector that watches it.
+type machine struct {
 	addr     netip.Addr
 	anchor   bool
 	alive    bool
@@ -61,12 +61,12 @@ type worldPool struct {
 func newWorld(t *testing.T, seed uint64) *world {
 	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 0)), now: epoch, calm: epoch, guard: NewGuard(), seen: map[string]int{}}
 	ping := upkeep.Check{Type: upkeep.CheckPing, Interval: upkeep.Duration(AnchorInterval), MaxFalse: upkeep.Rate{Count: 1, Per: 30 * upkeep.Day}}.WithDefaults()
-	w.anchors = []*host{w.newHost("200", ping), w.newHost("201", ping)}
+	w.anchors = []*machine{w.newHost("200", ping), w.newHost("201", ping)}
 	tcp := upkeep.Check{Type: upkeep.CheckTCP, Port: 80}.WithDefaults()
 	counted := upkeep.Check{Type: upkeep.CheckTCP, Port: 81, Fall: 3}.WithDefaults()
 	w.pools = []*worldPool{
 		w.newPool("anchored", tcp, upkeep.Policy{Anchors: []netip.Addr{addr("200"), addr("201")}}, "1 2 3 4 5"),
-		w.newPool("free", tcp, upkeep.Policy{FailOpen: upkeep.FailOpenLast, HealthyFraction: 0.5}, "6 7 8 b9 v6:1 v6:2"),
+		w.newPool("free", tcp, upkeep.Policy{FailOpen: upkeep.FailOpenLast, HealthyFraction: 0.5}, "6 7 b8 b9 v6:1 v6:2"),
 		w.newPool("counted", counted, upkeep.Policy{FailOpen: upkeep.FailOpenFixed, Fixed: []netip.Addr{addr("99")}}, "1 2 10"),
 		w.newPool("pair", tcp, upkeep.Policy{}, "11 v6:3"),
 		w.newPool("none", tcp, upkeep.Policy{FailOpen: upkeep.FailOpenNone}, "3 6"),
@@ -75,8 +75,8 @@ func newWorld(t *testing.T, seed uint64) *world {
 	return w
 }
 
-func (w *world) newHost(name string, c upkeep.Check) *host {
-	h := &host{addr: addr(name), alive: true, check: c, params: NewParams(c), slot: w.now.Add(time.Duration(w.rand.Int64N(int64(c.Interval))))}
+func (w *world) newHost(name string, c upkeep.Check) *machine {
+	h := &machine{addr: addr(name), alive: true, check: c, params: NewParams(c), slot: w.now.Add(time.Duration(w.rand.Int64N(int64(c.Interval))))}
 	h.detector = NewDetector(h.params)
 	h.anchor = c.Type == upkeep.CheckPing
 	if !h.anchor {
@@ -87,7 +87,7 @@ func (w *world) newHost(name string, c upkeep.Check) *host {
 }
 
 // key is the target together with its check, as the measurement is shared.
-func (h *host) key() string { return fmt.Sprintf("%s %d", h.addr, h.check.Port) }
+func (h *machine) key() string { return fmt.Sprintf("%s %d", h.addr, h.check.Port) }
 
 func (w *world) newPool(name string, c upkeep.Check, policy upkeep.Policy, members string) *worldPool {
 	s := newScene(w.t, members, policy)
@@ -108,8 +108,8 @@ func memberName(a netip.Addr) string {
 	return fmt.Sprint(bytes[3])
 }
 
-func (w *world) host(a netip.Addr, port int) *host {
-	i := slices.IndexFunc(w.hosts, func(h *host) bool { return h.addr == a && h.check.Port == port })
+func (w *world) host(a netip.Addr, port int) *machine {
+	i := slices.IndexFunc(w.hosts, func(h *machine) bool { return h.addr == a && h.check.Port == port })
 	if i < 0 {
 		return nil
 	}
@@ -174,8 +174,8 @@ func (w *world) run(d, every time.Duration) {
 	}
 }
 
-func (w *world) nextProbe() (*host, time.Time) {
-	var first *host
+func (w *world) nextProbe() (*machine, time.Time) {
+	var first *machine
 	for _, h := range w.all {
 		if first == nil || h.due().Before(first.due()) {
 			first = h
@@ -184,7 +184,7 @@ func (w *world) nextProbe() (*host, time.Time) {
 	return first, first.due()
 }
 
-func (h *host) due() time.Time {
+func (h *machine) due() time.Time {
 	if !h.extra.IsZero() && h.extra.Before(h.slot) {
 		return h.extra
 	}
@@ -194,7 +194,7 @@ func (h *host) due() time.Time {
 // probe sends the probe that is due. Its outcome is taken in at once, as if the
 // wait had passed: with other hosts' probes in between, At may then be ahead
 // of the clock by a timeout, as it is on a machine that runs several threads.
-func (w *world) probe(h *host) {
+func (w *world) probe(h *machine) {
 	if h.slot.Equal(h.due()) {
 		h.slot = h.slot.Add(time.Duration(h.check.Interval))
 	}
