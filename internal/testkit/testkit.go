@@ -9,6 +9,7 @@ package testkit
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -81,34 +82,34 @@ func Find(program string) (string, error) {
 }
 
 // FreePort returns a port of 127.0.0.1 that is free for both TCP and UDP. It
-// may be taken by another process before the caller binds it; give a server
-// port 0 and read the port back wherever it can tell it.
+// lies below the range from which the kernel takes ports of its own accord
+// (ip_local_port_range), so that no outgoing connection or question gets it
+// before the caller binds it, or while a server of the test is restarted. Give a
+// server port 0 and read the port back wherever it can tell it.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	var last error
-	for range 20 {
-		port, err := freePort()
-		if err == nil {
+	for range 50 {
+		port := 10240 + rand.IntN(32768-10240)
+		if last = bindable(port); last == nil {
 			return port
 		}
-		last = err
 	}
 	t.Fatalf("finding a free port: %v", last)
 	return 0
 }
 
-func freePort() (port int, err error) {
-	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+func bindable(port int) error {
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	tcp, err := net.Listen("tcp4", addr)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer func() { err = errors.Join(err, tcp.Close()) }()
-	addr := tcp.Addr().String()
 	udp, err := net.ListenPacket("udp4", addr)
 	if err != nil {
-		return 0, err
+		return errors.Join(err, tcp.Close())
 	}
-	return tcp.Addr().(*net.TCPAddr).Port, udp.Close()
+	return errors.Join(tcp.Close(), udp.Close())
 }
 
 // Eventually calls check until it reports ok, and fails the test with the last

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"upkeep/internal/testkit"
 )
 
 // fakeServer answers with what handle makes of each question, over UDP and TCP.
@@ -21,14 +23,7 @@ func fakeServer(t *testing.T, handle dns.HandlerFunc) string {
 // fakeSignedServer signs what the handler marks to be signed.
 func fakeSignedServer(t *testing.T, key Key, handle dns.HandlerFunc) string {
 	t.Helper()
-	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	udp, err := net.ListenPacket("udp4", tcp.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tcp, udp := listenBoth(t)
 	for _, s := range []*dns.Server{{PacketConn: udp, Handler: handle}, {Listener: tcp, Handler: handle}} {
 		// The library answers updates with NOTIMP by itself otherwise.
 		s.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
@@ -42,6 +37,21 @@ func fakeSignedServer(t *testing.T, key Key, handle dns.HandlerFunc) string {
 		t.Cleanup(func() { _ = s.Shutdown() })
 	}
 	return tcp.Addr().String()
+}
+
+// listenBoth listens on one free port for TCP and UDP.
+func listenBoth(t *testing.T) (net.Listener, net.PacketConn) {
+	t.Helper()
+	addr := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+	tcp, err := net.Listen("tcp4", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	udp, err := net.ListenPacket("udp4", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tcp, udp
 }
 
 // zoneServer answers with authority from records in presentation form.

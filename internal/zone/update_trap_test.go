@@ -233,14 +233,7 @@ func TestUpdateRace(t *testing.T) {
 // comes back for a datagram is what pass makes of it, nil for nothing.
 func relayTo(t *testing.T, server string, pass func(question []byte, ask func() []byte) []byte) string {
 	t.Helper()
-	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	udp, err := net.ListenPacket("udp4", tcp.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tcp, udp := listenBoth(t)
 	t.Cleanup(func() { _, _ = tcp.Close(), udp.Close() })
 	go func() {
 		for {
