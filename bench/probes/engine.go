@@ -60,9 +60,12 @@ func runEngine(args []string) error {
 		}
 		return probe.Next{}
 	}
+	began := time.Now()
 	set(e, *n, c, observe)
+	setting := time.Since(began)
 	perMember := (heap() - before) / *n
-	time.Sleep(min(*interval, time.Second) + 100*time.Millisecond) // the first round is not measured
+	// The first round, which is quicker than the others, is not measured.
+	time.Sleep(min(*interval, 5*time.Second) + 1100*time.Millisecond)
 	if *profile != "" {
 		f, err := os.Create(*profile)
 		if err != nil {
@@ -73,12 +76,13 @@ func runEngine(args []string) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	ok0, failed0, void0, cpu0, began := ok.Load(), failed.Load(), void.Load(), cpu(), time.Now()
+	ok0, failed0, void0, cpu0 := ok.Load(), failed.Load(), void.Load(), cpu()
+	began = time.Now()
 	time.Sleep(*length)
 	r := report{
 		OK: int(ok.Load() - ok0), Failed: int(failed.Load() - failed0), Void: int(void.Load() - void0),
 		CPU: cpu() - cpu0, Wall: time.Since(began), Stats: e.Stats(),
-		HeapPerMember: perMember,
+		HeapPerMember: perMember, Setting: setting,
 	}
 	r.Reason, _ = reason.Load().(string)
 	var usage syscall.Rusage

@@ -91,7 +91,7 @@ func measureIdle(time.Duration) ([]row, error) {
 		}
 		rows = append(rows, row{
 			what: "upkeep, 100,000 idle members, " + kind, checks: 0, wall: time.Second, cpu: r.CPU, peak: r.Peak,
-			remark: fmt.Sprintf("**%d bytes of heap for each**", r.HeapPerMember),
+			remark: fmt.Sprintf("**%d bytes of heap for each**; set in %s", r.HeapPerMember, r.Setting.Round(time.Millisecond)),
 		})
 	}
 	return rows, nil

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -162,14 +163,25 @@ func (e *Engine) locked(members []*member, f func(*loop, *member)) {
 	}
 }
 
-// loopFull is the number of members at which one more loop is begun, as far as
-// there are processors. One is enough for nearly everybody.
-const loopFull = 8192
+// loopFull is the share of a processor at which one more loop is begun, as far as
+// there are processors. One is enough for nearly everybody, and two cost more
+// than one for the same work.
+const loopFull = 0.6
+
+// workOf estimates the share of a processor that a check takes in its loop, from
+// what was measured on loopback (docs/benchmarks.md); a runner's work is elsewhere.
+func workOf(d *definition) float64 {
+	each := 10 * time.Microsecond
+	if d.check.Type == upkeep.CheckTCP {
+		each = 60 * time.Microsecond
+	}
+	return float64(each) / float64(d.check.Interval)
+}
 
 // place is the loop for the next member.
-func (e *Engine) place() *loop {
-	least := slices.MinFunc(e.loops, func(a, b *loop) int { return a.members - b.members })
-	if least.members >= loopFull && len(e.loops) < runtime.GOMAXPROCS(0) {
+func (e *Engine) place(d *definition) *loop {
+	least := slices.MinFunc(e.loops, func(a, b *loop) int { return cmp.Compare(a.work, b.work) })
+	if least.work >= loopFull && len(e.loops) < runtime.GOMAXPROCS(0) {
 		if l, err := newLoop(e.log, &e.load); err == nil {
 			e.loops = append(e.loops, l)
 			least = l
@@ -177,7 +189,7 @@ func (e *Engine) place() *loop {
 			e.log.Warn("the probe engine stays on fewer processors", "error", err)
 		}
 	}
-	least.members++
+	least.work += workOf(d)
 	return least
 }
 
@@ -200,7 +212,7 @@ func (e *Engine) add(fresh []*member) {
 		e.members[m.key] = m
 		w, watches := m.def.asker.(watcher)
 		if !watches {
-			m.loop = e.place()
+			m.loop = e.place(m.def)
 			looped = append(looped, m)
 			continue
 		}
@@ -259,7 +271,7 @@ func (e *Engine) remove(gone []*member) {
 				m.stop()
 			}
 		} else {
-			m.loop.members--
+			m.loop.work -= workOf(m.def)
 			looped = append(looped, m)
 		}
 		if m.names != nil {

@@ -73,6 +73,8 @@ func openICMP(v6 bool, id uint16) (*icmpSocket, error) {
 		return nil, fmt.Errorf("preparing an ICMP socket: %w", err)
 	}
 	s.link()
+	for s.receive() > 0 { // what came in before the filters stood
+	}
 	return s, nil
 }
 

@@ -24,9 +24,9 @@ import (
 // Everything here is guarded by mu, which the loop holds while it works and lets
 // go while it waits. Whoever holds mu sees no probe half done.
 type loop struct {
-	log     *slog.Logger
-	load    *load
-	members int // kept by the engine
+	log  *slog.Logger
+	load *load
+	work float64 // share of a processor, as estimated; kept by the engine
 
 	mu         sync.Mutex
 	wheel      wheel
