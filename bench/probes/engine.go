@@ -22,9 +22,10 @@ type report struct {
 	Stats            probe.Stats
 	CPU              time.Duration // while measured
 	Wall             time.Duration
-	HeapPerMember    int    // bytes
-	Peak             int    // KiB
-	Reason           string // of one failure
+	HeapPerMember    int           // bytes
+	Setting          time.Duration // of building the specs and one Set
+	Peak             int           // KiB
+	Reason           string        // of one failure
 }
 
 // runEngine probes n addresses for a while and writes a report.
