@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -16,6 +15,7 @@ import (
 	"syscall"
 
 	"upkeep"
+	"upkeep/internal/secret"
 )
 
 // Secret is what a member and the receiver share: 32 random bytes. It never
@@ -91,7 +91,7 @@ func ParseKeys(file string, text []byte) ([]Credential, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: identity %w", file, number, err)
 		}
-		secret, err := ParseSecret(fields[1])
+		own, err := ParseSecret(fields[1])
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %s: %w", file, number, id, err)
 		}
@@ -99,7 +99,7 @@ func ParseKeys(file string, text []byte) ([]Credential, error) {
 			return nil, fmt.Errorf("%s:%d: %s is in line %d already", file, number, id, first)
 		}
 		lines[id] = number
-		found = append(found, Credential{id, secret})
+		found = append(found, Credential{id, own})
 	}
 	return found, nil
 }
@@ -130,39 +130,15 @@ func ReadKeys(path string) ([]Credential, error) {
 	return found, nil
 }
 
-func readPrivate(path string) (text []byte, err error) {
-	// Without O_NONBLOCK, opening a named pipe would wait for a writer.
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+func readPrivate(path string) ([]byte, error) {
+	text, err := secret.Read(path, maxKeyFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, upkeep.WithHint(fmt.Errorf("reading key file: %w", err), "make it with: upkeep beat keygen --key "+path+" ADDRESS")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading key file: %w", err)
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("reading key file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("reading key file: %s is not a regular file", path)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && !isCredential(path) {
-		return nil, upkeep.WithHint(fmt.Errorf("reading key file: %s has mode %04o, so others than its owner can get at the keys", path, mode), "chmod 600 "+path)
-	}
-	text, err = io.ReadAll(io.LimitReader(file, maxKeyFile+1))
-	if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("reading key file: %w", err)
 	}
 	return text, nil
-}
-
-// isCredential reports whether systemd put the file there for this service
-// alone (LoadCredential=). It gives access by an ACL, whose mask shows as group
-// permission, in a folder that nobody else can enter.
-func isCredential(path string) bool {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	return dir != "" && filepath.Dir(filepath.Clean(path)) == filepath.Clean(dir)
 }
 
 // AddKeys adds credentials to a key file, which comes into being with mode 0600.
