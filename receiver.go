@@ -1,7 +1,6 @@
 package upkeep
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/mail"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/template"
 	"time"
 )
 
@@ -278,19 +276,6 @@ func CheckWebhookURL(s string) error {
 		return fmt.Errorf("must not hold a password; use token_file or header")
 	}
 	return nil
-}
-
-// ParseTemplate reads the template of a webhook. Inside it, json writes any
-// value as JSON, quotes included; what is written without it can break the body.
-func ParseTemplate(text string) (*template.Template, error) {
-	functions := template.FuncMap{
-		"json": func(v any) (string, error) {
-			b, err := json.Marshal(v)
-			return string(b), err
-		},
-		"join": func(sep string, parts []string) string { return strings.Join(parts, sep) },
-	}
-	return template.New("template").Funcs(functions).Option("missingkey=error").Parse(text)
 }
 
 func (r Receiver) validateChoice(rs *rules) {
