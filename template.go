@@ -44,7 +44,9 @@ var templateFunctions = template.FuncMap{
 		}
 		return boundText(string(b))
 	},
-	"join":     func(separator string, parts []string) (string, error) { return boundText(strings.Join(parts, separator)) },
+	"join": func(separator string, parts []string) (string, error) {
+		return boundText(strings.Join(parts, separator))
+	},
 	"print":    func(v ...any) (string, error) { return boundText(fmt.Sprint(v...)) },
 	"printf":   boundPrintf,
 	"println":  withoutFunction("println"),
