@@ -51,6 +51,16 @@ func (a *app) events(ctx context.Context, filter client.EventFilter, follow bool
 	if err != nil {
 		return err
 	}
+	from := int64(0)
+	if follow { // from the newest of all on, so that nothing falls between the list and the stream
+		newest, err := up.Events(ctx, client.EventFilter{Limit: 1})
+		if err != nil {
+			return err
+		}
+		for _, e := range newest {
+			from = e.ID
+		}
+	}
 	if filter.Limit > 0 {
 		past, err := up.Events(ctx, filter)
 		if err != nil {
@@ -60,12 +70,13 @@ func (a *app) events(ctx context.Context, filter client.EventFilter, follow bool
 			if err := a.event(e); err != nil {
 				return err
 			}
-			filter.After = max(filter.After, e.ID)
+			from = max(from, e.ID)
 		}
 	}
 	if !follow {
 		return nil
 	}
+	filter.After = from
 	err = up.Follow(ctx, filter, a.event)
 	if errors.Is(err, context.Canceled) {
 		return nil // Ctrl-C is how following ends
