@@ -36,7 +36,7 @@ func (c *chain) lost(m model, run int) {
 
 func (c *chain) step(m model, x float32) {
 	c.p += (x - c.p) * float32(gain(c.n, m.weight, lossMemory))
-	c.fast += (x - c.fast) / fastMemory
+	c.fast += (x - c.fast) * float32(gain(c.n, fastWeight, fastMemory))
 	c.n = up(c.n)
 }
 
@@ -64,7 +64,7 @@ func up(n uint16) uint16 {
 // beyond their habit.
 func (c *chain) bound(m model, excess float64) float64 {
 	p := float64(c.p)
-	p += 2*deviation(p, gain(c.n, m.weight, lossMemory)) + firstCaution/square(float64(c.n)+firstSamples)
+	p += 2*deviation(p, gain(c.n, m.weight, lossMemory)) + caution(c.n)
 	return clamp(max(p, float64(c.fast))+excess, m.floor, maxLoss)
 }
 
@@ -77,15 +77,13 @@ func (c *chain) boundAgain(m model, excess float64) float64 {
 	return clamp(max(p, c.bound(m, excess)), m.again, maxAgain)
 }
 
-// Of the first samples of a target too little is known to trust the first
-// opinion: the bound is raised by 1/60 at first, by a quarter of that after 30
-// samples, by next to nothing after 300.
-const (
-	firstSamples = 30
-	firstCaution = 15
-)
-
-func square(x float64) float64 { return x * x }
+// caution is added to the bound for a target of which little is known: 1/15 at
+// first, an eighth of that after 30 samples, next to nothing after 300.
+func caution(n uint16) float64 {
+	const first, samples = 1.0 / 15, 30
+	x := samples / (samples + float64(n))
+	return first * x * x * x
+}
 
 // deviation is the standard deviation of a fading mean of coin tosses.
 func deviation(p, gain float64) float64 {

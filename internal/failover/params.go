@@ -135,5 +135,6 @@ const (
 	lossMemory   = 2048  // samples that the learned loss goes back
 	againMemory  = 256   // failures that the learned persistence goes back
 	fastMemory   = 64    // samples of the estimate that follows a sudden rise
+	fastWeight   = 8     // samples without loss that it begins with
 	againForgets = 32768 // good samples in which learned persistence fades
 )
