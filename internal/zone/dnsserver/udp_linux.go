@@ -106,7 +106,9 @@ const controlSpace = 64
 // millisecond. Waiting is left to the runtime's poller, as everywhere.
 type batcher struct {
 	everywhere bool
-	raw        syscall.RawConn
+	handler    Handler
+	limit      *limiter
+	random     *rand.PCG
 	in, out    [batch]multiHeader
 	inV        [batch]unix.Iovec
 	outV       [batch]unix.Iovec
@@ -114,21 +116,10 @@ type batcher struct {
 	controls   [batch][controlSpace]byte
 	queries    [batch][maxPacketQuery]byte
 	answers    [batch][MaxPacket]byte
-
-	// The system call under way, for the functions below, which are made once so
-	// that a call allocates nothing.
-	from, to    int
-	done        int
-	errno       syscall.Errno
-	read, write func(fd uintptr) bool
 }
 
-func newBatcher(socket *packetSocket) (*batcher, error) {
-	raw, err := socket.conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	b := &batcher{raw: raw, everywhere: socket.everywhere}
+func newBatcher(everywhere bool, handler Handler, limit *limiter) *batcher {
+	b := &batcher{everywhere: everywhere, handler: handler, limit: limit, random: rand.NewPCG(rand.Uint64(), rand.Uint64())}
 	for i := range b.in {
 		b.inV[i].Base, b.outV[i].Base = &b.queries[i][0], &b.answers[i][0]
 		b.inV[i].SetLen(maxPacketQuery)
@@ -137,21 +128,63 @@ func newBatcher(socket *packetSocket) (*batcher, error) {
 		in.SetIovlen(1)
 		out.SetIovlen(1)
 	}
-	b.read = func(fd uintptr) bool { return b.call(fd, unix.SYS_RECVMMSG, &b.in[0], batch) }
-	b.write = func(fd uintptr) bool { return b.call(fd, unix.SYS_SENDMMSG, &b.out[b.from], b.to-b.from) }
-	return b, nil
+	return b
 }
 
-// call reports whether the system call is done, as opposed to having to wait
-// for the socket.
-func (b *batcher) call(fd, number uintptr, headers *multiHeader, n int) bool {
-	done, _, errno := unix.RawSyscall6(number, fd, uintptr(unsafe.Pointer(headers)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
-	b.done, b.errno = int(done), errno
-	return errno != unix.EAGAIN
+func (s *Server) servePackets(socket *packetSocket) {
+	raw, err := socket.conn.SyscallConn()
+	if err != nil {
+		s.o.Logger.Error("serving DNS over UDP", "error", err)
+		return
+	}
+	b := newBatcher(socket.everywhere, s.o.Handler, newLimiter(s.o.Amplification, s.o.Sockets))
+	// It ends, with an error that says no more than that, when the socket is closed.
+	_ = raw.Read(func(fd uintptr) bool {
+		b.drain(int(fd), raw)
+		return false
+	})
 }
 
-// receive waits for datagrams and returns how many came, at least one.
-func (b *batcher) receive() (int, error) {
+// drain answers until the socket is empty. The poller is told of each datagram
+// that comes after that (its registration is edge-triggered), so that nothing
+// need be read again before waiting.
+func (b *batcher) drain(fd int, raw syscall.RawConn) {
+	began := time.Now()
+	for now := began; ; now = time.Now() {
+		n, errno := b.receive(fd)
+		if errno == unix.EAGAIN {
+			return
+		}
+		if errno != 0 {
+			continue // an interrupt, or an ICMP error of an earlier answer
+		}
+		b.limit.at(now)
+		answers := 0
+		for i := range n {
+			if b.answer(i, answers) {
+				answers++
+			}
+		}
+		b.send(fd, raw, answers)
+		if n < batch {
+			return
+		}
+		if now.Sub(began) > turnLength {
+			// Under a flood the socket is never empty, and nobody else makes this
+			// goroutine give way.
+			runtime.Gosched()
+			began = time.Now()
+		}
+	}
+}
+
+func call(number uintptr, fd int, headers *multiHeader, n int) (done int, errno syscall.Errno) {
+	r, _, errno := unix.RawSyscall6(number, uintptr(fd), uintptr(unsafe.Pointer(headers)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+	return int(r), errno
+}
+
+// receive reads a batch and returns how many datagrams came.
+func (b *batcher) receive(fd int) (int, syscall.Errno) {
 	for i := range b.in {
 		h := &b.in[i].header
 		h.Namelen = unix.SizeofSockaddrInet6
@@ -161,84 +194,43 @@ func (b *batcher) receive() (int, error) {
 			h.SetControllen(controlSpace)
 		}
 	}
-	if err := b.raw.Read(b.read); err != nil {
-		return 0, err
-	}
-	if b.errno != 0 {
-		return 0, b.errno
-	}
-	return b.done, nil
+	return call(unix.SYS_RECVMMSG, fd, &b.in[0], batch)
 }
 
 // send writes n answers. One that the kernel refuses (a forged source without a
 // route, a packet filter) is passed over.
-func (b *batcher) send(n int) error {
-	for b.from, b.to = 0, n; b.from < b.to; {
-		if err := b.raw.Write(b.write); err != nil {
-			return err
-		}
-		switch {
-		case b.errno == unix.EINTR:
-		case b.errno != 0:
-			b.from++
-		default:
-			b.from += b.done
-		}
-	}
-	return nil
-}
-
-func (s *Server) servePackets(socket *packetSocket) {
-	b, err := newBatcher(socket)
-	if err != nil {
-		s.o.Logger.Error("serving DNS over UDP", "error", err)
-		return
-	}
-	limit := newLimiter(s.o.Amplification, s.o.Sockets)
-	random := rand.NewPCG(rand.Uint64(), rand.Uint64())
-	yielded := time.Now()
-	for {
-		n, err := b.receive()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			continue // an interrupt, or an ICMP error of an earlier answer
-		}
-		now := time.Now()
-		if n == batch && now.Sub(yielded) > turnLength {
-			// Under a flood the socket is never empty, and nobody else would make
-			// this goroutine give way.
-			runtime.Gosched()
-			yielded = time.Now()
-		}
-		limit.at(now)
-		answers := 0
-		for i := range n {
-			if b.answer(i, answers, s.o.Handler, limit, uint32(random.Uint64())) {
-				answers++
+func (b *batcher) send(fd int, raw syscall.RawConn, n int) {
+	for i := 0; i < n; {
+		done, errno := call(unix.SYS_SENDMMSG, fd, &b.out[i], n-i)
+		switch errno {
+		case 0:
+			i += done
+		case unix.EINTR:
+		case unix.EAGAIN:
+			waited := false
+			if raw.Write(func(uintptr) bool { again := waited; waited = true; return again }) != nil {
+				return // closed
 			}
-		}
-		if err := b.send(answers); err != nil {
-			return // closed
+		default:
+			i++
 		}
 	}
 }
 
 // answer lets the handler answer datagram i of the batch and readies header k of
 // the answers; it reports whether there is an answer.
-func (b *batcher) answer(i, k int, handler Handler, limit *limiter, turn uint32) bool {
+func (b *batcher) answer(i, k int) bool {
 	in := &b.in[i]
 	from, ok := peerAddr(&b.peers[i], in.header.Namelen)
 	if !ok || in.header.Flags&unix.MSG_TRUNC != 0 || from.Port() == 0 {
 		return false
 	}
 	query, answer := b.queries[i][:in.length], b.answers[i][:]
-	n := handler.Packet(answer, query, from, turn)
+	n := b.handler.Packet(answer, query, from, uint32(b.random.Uint64()))
 	if n == 0 {
 		return false
 	}
-	b.outV[i].SetLen(limit.fit(answer[:n], len(query), from.Addr()))
+	b.outV[i].SetLen(b.limit.fit(answer[:n], len(query), from.Addr()))
 	out := &b.out[k].header
 	out.Iov, out.Name, out.Namelen = &b.outV[i], in.header.Name, in.header.Namelen
 	if b.everywhere {
