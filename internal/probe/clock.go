@@ -12,7 +12,12 @@ type clock struct {
 	base     time.Time
 	skew     time.Duration // how long the clock has stood still
 	expected time.Duration // when the waiting loop should run again, by this clock
+	paused   time.Duration // when, by this clock, it last stood still for long
 }
+
+// longPause is a pause after which answers may be lost that were on their way: a
+// machine that sleeps takes in nothing, and queues are finite.
+const longPause = time.Second
 
 // slack is how late the loop may come without the clock being stopped for it:
 // ordinary scheduling, shorter than any sensible timeout.
@@ -30,6 +35,9 @@ func (c *clock) now() time.Duration {
 	if late := now - c.expected; late > slack {
 		c.skew += late
 		now -= late
+		if late >= longPause {
+			c.paused = now
+		}
 	}
 	return now
 }

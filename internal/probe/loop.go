@@ -260,8 +260,10 @@ func (l *loop) start(m *member, now time.Duration) {
 	interval := time.Duration(m.def.check.Interval)
 	if late := now - m.slotAt; late >= interval {
 		l.stats.Skipped += uint64(late / interval)
+		l.complain("the probe engine does not keep up: regular slots are left out", "skipped", l.stats.Skipped)
 	}
 	m.slotAt = slotAfter(m.slotAt, interval, now)
+	m.sent = now
 	if m.def.err != nil {
 		l.finish(m, Result{Void: true, Reason: clean(m.def.err.Error())})
 		return
@@ -278,7 +280,7 @@ func (l *loop) start(m *member, now time.Duration) {
 		}
 		m.addr = addr
 	}
-	m.phase, m.sent = flying, now
+	m.phase = flying
 	switch a := m.def.asker.(type) {
 	case starter:
 		l.wheel.set(m, now+m.timeout)
@@ -296,15 +298,19 @@ func (l *loop) putOff(m *member, by time.Duration) {
 	m.slotAt += by
 }
 
-// lack puts a probe off that this machine had no room for, and says so once in
-// ten seconds.
+// lack puts a probe off that this machine had no room for.
 func (l *loop) lack(m *member, err error) {
 	l.stats.PutOff++
+	l.complain("probes are put off: this machine has no room for them", "error", err, "put_off", l.stats.PutOff)
+	l.putOff(m, retry)
+}
+
+// complain logs a warning, at most one in ten seconds.
+func (l *loop) complain(what string, details ...any) {
 	if time.Since(l.complained) > 10*time.Second {
 		l.complained = time.Now()
-		l.log.Warn("probes are put off: this machine has no room for them", "error", err, "put_off", l.stats.PutOff)
+		l.log.Warn(what, details...)
 	}
-	l.putOff(m, retry)
 }
 
 func (l *loop) startRunner(m *member, a runner) {
@@ -356,6 +362,9 @@ func (l *loop) timeOut(m *member) {
 func (l *loop) finish(m *member, r Result) {
 	if r.At.IsZero() {
 		r.At = time.Now()
+	}
+	if silent := !r.OK && !r.Refused && !r.Void; silent && m.sent < l.clock.paused {
+		r = Result{At: r.At, Void: true, Reason: "no answer, but the monitor itself stood still meanwhile"}
 	}
 	m.phase = idle
 	l.stats.Probes++

@@ -174,7 +174,8 @@ func TestOverrun(t *testing.T) {
 }
 
 // TestPause stops the whole process for a while. Answers that came meanwhile
-// count, what was in flight gets the rest of its time, and no slot is made up for.
+// count, what was in flight gets the rest of its time and is not held against the
+// target then, and no slot is made up for.
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench()
@@ -201,11 +202,36 @@ func TestPause(t *testing.T) {
 			t.Errorf("alive: %+v", r)
 		}
 		b.run(600 * time.Millisecond)
-		if r := results["dead"]; len(r) != 1 || r[0].OK {
+		if r := results["dead"]; len(r) != 1 || !r[0].Void {
 			t.Errorf("dead: %+v", r)
 		}
 		if n := len(b.asked["alive"]); n != 2 {
 			t.Errorf("asked %d times, want 2: nothing is made up for", n)
+		}
+		b.run(600 * time.Millisecond)
+		if r := results["dead"]; len(r) != 2 || r[1].Void || r[1].OK {
+			t.Errorf("dead, after the pause: %+v", r)
+		}
+	})
+}
+
+// TestOverflow loses answers in the queue of the machine itself.
+func TestOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench()
+		b.l.ping.lost[0] = -1
+		m := b.add("127.0.0.1", 0, time.Second, 500*time.Millisecond, nil)
+		m.sent, m.timeout = 100*time.Millisecond, 500*time.Millisecond
+		if r := (pingCheck{}).expire(b.l, m); r.Void || r.OK {
+			t.Errorf("nothing lost: %+v", r)
+		}
+		b.l.ping.lost[0] = 200 * time.Millisecond
+		if r := (pingCheck{}).expire(b.l, m); !r.Void {
+			t.Errorf("lost meanwhile: %+v", r)
+		}
+		m.sent = 300 * time.Millisecond
+		if r := (pingCheck{}).expire(b.l, m); r.Void {
+			t.Errorf("lost before: %+v", r)
 		}
 	})
 }

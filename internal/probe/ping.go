@@ -51,7 +51,8 @@ type pinger struct {
 	queue   [2][]*member // to be sent in this round
 	block   cipher.Block // seals tokens
 	scratch [aes.BlockSize]byte
-	unread  int // sent since answers were taken in; bounds what can pile up
+	lost    [2]time.Duration // when answers were last found to be lost
+	unread  int              // sent since answers were taken in; bounds what can pile up
 	id      uint16
 }
 
@@ -130,7 +131,10 @@ func (pingCheck) start(l *loop, m *member) {
 	}
 }
 
-func (pingCheck) expire(_ *loop, m *member) Result {
+func (pingCheck) expire(l *loop, m *member) Result {
+	if m.sent <= l.ping.lost[family(m)] {
+		return Result{Void: true, Reason: "no answer, but some were lost in this machine's own queue"}
+	}
 	return Result{Reason: reasonSilent(m.timeout)}
 }
 
@@ -165,7 +169,7 @@ func (p *pinger) flush(l *loop) {
 // receive takes in all answers that the kernel holds.
 func (p *pinger) receive(l *loop) {
 	p.unread = 0
-	for _, s := range p.sockets {
+	for f, s := range p.sockets {
 		if s == nil {
 			continue
 		}
@@ -187,7 +191,11 @@ func (p *pinger) receive(l *loop) {
 					p.match(l, a, at)
 				}
 			}
-			l.stats.Overflow += uint64(s.drops - drops)
+			if s.drops != drops {
+				l.stats.Overflow += uint64(s.drops - drops)
+				p.lost[f] = l.clock.now()
+				l.complain("answers to pings were lost in the socket's queue", "lost", l.stats.Overflow)
+			}
 			if total += n; n < receiveBatch {
 				break
 			}

@@ -2,13 +2,17 @@ package probe
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"upkeep"
 )
@@ -315,5 +319,46 @@ func TestChecksum(t *testing.T) {
 	}
 	if got := checksum([]byte{0x00, 0x01, 0xf2}); got != ^uint16(0xf201) {
 		t.Errorf("odd length: got %#x", got)
+	}
+}
+
+// TestPingOverflow leaves the socket next to no room for answers: none of those
+// that are lost there is held against its target.
+func TestPingOverflow(t *testing.T) {
+	if !apart(t) {
+		return
+	}
+	e := newEngine(t, Options{})
+	l := e.loops[0]
+	l.mu.Lock()
+	s, err := l.ping.socket(l, 0)
+	if err == nil {
+		err = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0)
+	}
+	l.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := upkeep.Check{Type: upkeep.CheckPing, Interval: every(200 * time.Millisecond), Timeout: every(150 * time.Millisecond)}
+	var ok, void, failed atomic.Int64
+	specs := map[Key]Spec{}
+	for i := range 500 {
+		target := fmt.Sprintf("127.0.%d.%d", i/250, i%250+1)
+		specs[KeyOf(target, c)] = Spec{Target: target, Check: c, Observe: func(r Result) Next {
+			switch {
+			case r.OK:
+				ok.Add(1)
+			case r.Void:
+				void.Add(1)
+			default:
+				failed.Add(1)
+			}
+			return Next{}
+		}}
+	}
+	e.Set(specs)
+	eventually(t, "answers were lost and others came", func() bool { return void.Load() > 100 && ok.Load() > 100 })
+	if n := failed.Load(); n > 0 || e.Stats().Overflow == 0 {
+		t.Errorf("%d targets were blamed, %d answers lost", n, e.Stats().Overflow)
 	}
 }
