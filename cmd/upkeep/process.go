@@ -24,6 +24,7 @@ import (
 	"upkeep/internal/console"
 	"upkeep/internal/datadir"
 	"upkeep/internal/metrics"
+	"upkeep/internal/notify"
 	"upkeep/internal/probe"
 	"upkeep/internal/store"
 	"upkeep/internal/watch"
@@ -69,6 +70,7 @@ type process struct {
 	settings // addresses as they were bound
 	log      *slog.Logger
 	watch    *watch.Watch
+	notifier *notify.Notifier
 	servers  []server
 	lost     <-chan struct{} // closed when another process has taken the database over
 	closers  []func() error  // in the order of opening; run backwards
@@ -130,12 +132,13 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 			return nil, err
 		}
 		meter.Collect(p.watch, engine)
+		p.notifier = notify.New(notify.Options{Store: told{kept}, Status: p.watch, Notice: p.watch.Notice, Logger: log})
 		page, err := console.New(console.Options{Observer: p.watch, Recorder: p.watch, Log: log, Version: version()})
 		if err != nil {
 			return nil, err
 		}
 		return api.New(api.Options{
-			Declarer: p.watch, Observer: p.watch, Forcer: p.watch, Recorder: p.watch,
+			Declarer: p.watch, Observer: p.watch, Forcer: p.watch, Recorder: p.watch, Notifier: p.notifier,
 			Log: log, Version: version(), Token: token, Private: private, Hosts: s.httpHosts, Metrics: meter.Handler(), Page: page, Alive: p.watch.Alive,
 		})
 	}); err != nil {
@@ -228,7 +231,7 @@ func (p *process) run(ctx context.Context, ready func(context.Context) error) er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var parts sync.WaitGroup
-	failures := make(chan error, len(p.servers)+3)
+	failures := make(chan error, len(p.servers)+4)
 	part := func(f func() error) {
 		parts.Go(func() {
 			if err := f(); err != nil {
@@ -238,6 +241,7 @@ func (p *process) run(ctx context.Context, ready func(context.Context) error) er
 		})
 	}
 	part(func() error { return p.watch.Run(ctx) })
+	part(func() error { return p.notifier.Run(ctx) })
 	for _, s := range p.servers {
 		part(func() error { return api.Serve(ctx, s.listener, s.handler, p.log) })
 	}

@@ -106,7 +106,7 @@ func newRoot(a *app) *cobra.Command {
 	verbs := map[string][]*cobra.Command{
 		"run":     {newUp(a), newServe(a), newBeat(a)},
 		"declare": {newApply(a), newDiff(a), newGet(a), newDelete(a)},
-		"look":    {newPool(a), newZone(a), newEvents(a), newBudget(a)},
+		"look":    {newPool(a), newZone(a), newEvents(a), newBudget(a), newNotify(a)},
 		"":        {newVersion(a), newMan(a)},
 	}
 	for group, commands := range verbs {

@@ -53,12 +53,19 @@ type Recorder interface {
 	Subscribe() (events <-chan upkeep.Event, cancel func())
 }
 
+// Notifier tells receivers.
+type Notifier interface {
+	// Test sends a declared receiver a test message and returns what became of it.
+	Test(ctx context.Context, name string) error
+}
+
 // Options are what an API is made of.
 type Options struct {
 	Declarer Declarer
 	Observer Observer
 	Forcer   Forcer
 	Recorder Recorder
+	Notifier Notifier
 	Log      *slog.Logger
 	Version  string
 	// Token is the bearer token that the TCP side accepts; empty accepts none.

@@ -70,6 +70,13 @@ func (a *API) poolRoutes(h huma.API) {
 }
 
 func (a *API) forceRoutes(h huma.API) {
+	huma.Register(h, secured(huma.Operation{OperationID: "test-receiver", Method: http.MethodPost, Path: "/api/v1/receivers/{name}/test",
+		Summary: "Send a receiver a test message now", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *PoolInput) (*struct{}, error) {
+		if err := a.o.Notifier.Test(ctx, in.Name); err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return nil, nil
+	})
 	huma.Register(h, secured(huma.Operation{OperationID: "unfreeze", Method: http.MethodPost, Path: "/api/v1/unfreeze",
 		Summary: "Say that the mass failure of the moment is real", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, _ *struct{}) (*struct{}, error) {
 		if err := a.o.Forcer.Unfreeze(ctx, callerOf(ctx).who); err != nil {

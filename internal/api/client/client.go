@@ -276,6 +276,11 @@ func (c *Client) Drained(ctx context.Context, pool, member string) (drained wire
 	return drained, err
 }
 
+// TestReceiver sends a receiver a test message now.
+func (c *Client) TestReceiver(ctx context.Context, name string) error {
+	return c.do(ctx, request{method: "POST", path: []string{"receivers", name, "test"}}, nil)
+}
+
 // Unfreeze says that the mass failure of the moment is real.
 func (c *Client) Unfreeze(ctx context.Context) error {
 	return c.do(ctx, request{method: "POST", path: []string{"unfreeze"}}, nil)
