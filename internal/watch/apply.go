@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"upkeep"
+	"upkeep/internal/notify"
 	"upkeep/internal/store"
 	"upkeep/internal/zone"
 )
@@ -138,6 +139,10 @@ func (w *Watch) validate(objects, all []upkeep.Object) error {
 		switch o := object.(type) {
 		case upkeep.Zone:
 			for _, f := range zone.ValidateRecords(o) {
+				add(o, f)
+			}
+		case upkeep.Receiver:
+			for _, f := range notify.Preflight(o) {
 				add(o, f)
 			}
 		case upkeep.Pool:
