@@ -25,7 +25,7 @@ func ParseDuration(s string) (time.Duration, error) {
 			continue
 		}
 		n, err := strconv.ParseFloat(number, 64)
-		if err != nil || !(n >= 0 && n*float64(length) < float64(1<<62)) {
+		if err != nil || strings.Trim(number, "0123456789.") != "" || n*float64(length) >= float64(1<<62) {
 			return 0, fmt.Errorf("%q is not a duration such as 500ms, 1s, 5m, 12h, 30d or 10y", s)
 		}
 		return time.Duration(n * float64(length)), nil
