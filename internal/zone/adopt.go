@@ -51,7 +51,7 @@ type Plan struct {
 }
 
 // maxAdopt bounds the zone files that are adopted, in bytes.
-const maxAdopt = 64 << 20
+const maxAdopt = 16 << 20
 
 // Adopt plans to bring a zone file into the include form: the SOA record and
 // the pool's addresses give way to two $INCLUDE lines, and everything else stays
@@ -173,7 +173,7 @@ func (a *adoption) refuseDynamic(ctx context.Context) error {
 		if a.o.Publisher.View != "" {
 			args = append(args, "IN", a.o.Publisher.View)
 		}
-		out, err := rndc{a.o.Publisher.RNDC}.run(ctx, args...)
+		out, err := rndc{argv: a.o.Publisher.RNDC}.run(ctx, args...)
 		switch status := parseZoneStatus(out); {
 		case err == nil && status.dynamic:
 			return dynamicZone(a.zone)

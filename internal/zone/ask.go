@@ -134,8 +134,8 @@ func (q query) serial(ctx context.Context) (uint32, error) {
 type ServedAt struct{ Server, Zone string }
 
 // servedBy asks several servers at a time and returns the serials of those that
-// answered; complete means that all of them did.
-func servedBy(ctx context.Context, at []ServedAt) (serials []uint32, complete bool) {
+// answered, and those that did not.
+func servedBy(ctx context.Context, at []ServedAt) (serials []uint32, quiet []ServedAt) {
 	var (
 		mu   sync.Mutex
 		done sync.WaitGroup
@@ -146,16 +146,17 @@ func servedBy(ctx context.Context, at []ServedAt) (serials []uint32, complete bo
 		done.Go(func() {
 			defer func() { <-slots }()
 			serial, err := ServedSerial(ctx, a.Server, a.Zone)
-			if err != nil {
-				return
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			serials = append(serials, serial)
+			if err != nil {
+				quiet = append(quiet, a)
+			} else {
+				serials = append(serials, serial)
+			}
 		})
 	}
 	done.Wait()
-	return serials, len(serials) == len(at)
+	return serials, quiet
 }
 
 // soaOf returns the SOA record out of an answer with authority.

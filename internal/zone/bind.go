@@ -40,10 +40,18 @@ type BindOptions struct {
 // machine. It knows which of them share an include directory, so there is one
 // per process.
 type Bind struct {
-	o    BindOptions
+	o BindOptions
+	// commands holds a token for each command that runs: hundreds of zones may
+	// change at one time.
+	commands chan struct{}
+	silent   silence
+
 	mu   sync.Mutex
 	dirs map[string]*bindDir
 }
+
+// commandsAtOnce bounds the commands that run side by side.
+const commandsAtOnce = 4
 
 // NewBind returns the root of this process's bind publishers.
 func NewBind(o BindOptions) *Bind {
@@ -53,7 +61,7 @@ func NewBind(o BindOptions) *Bind {
 	if o.Settle == 0 {
 		o.Settle = 10 * time.Second
 	}
-	return &Bind{o: o, dirs: map[string]*bindDir{}}
+	return &Bind{o: o, dirs: map[string]*bindDir{}, commands: make(chan struct{}, commandsAtOnce), silent: silence{until: map[string]time.Time{}}}
 }
 
 // bindDir is an include directory and the zones that include its files. It owns
@@ -109,7 +117,7 @@ func (b *Bind) Publisher(z upkeep.Zone, p upkeep.Publisher) (*BindPublisher, err
 	place := newBindPlace(p)
 	pub := &BindPublisher{
 		bind: b, place: place, name: z.Name, zone: z, check: p.Checkzone, server: p.Server,
-		rndc: rndc{argv: p.RNDC}, publishing: make(chan struct{}, 1), notices: newNotices(z.Name, b.o.Logger, b.o.Notice),
+		rndc: rndc{argv: p.RNDC, slots: b.commands}, publishing: make(chan struct{}, 1), notices: newNotices(z.Name, b.o.Logger, b.o.Notice),
 	}
 	if len(pub.rndc.argv) == 0 {
 		pub.rndc.argv = []string{"rndc"}
@@ -139,6 +147,9 @@ func (b *Bind) Publisher(z upkeep.Zone, p upkeep.Publisher) (*BindPublisher, err
 func (p *BindPublisher) Close() error {
 	p.bind.mu.Lock()
 	defer p.bind.mu.Unlock()
+	if p.dir.zones[p.name] != p {
+		return nil // closed before
+	}
 	delete(p.dir.zones, p.name)
 	if len(p.dir.zones) == 0 {
 		delete(p.bind.dirs, p.dir.path)
@@ -197,10 +208,11 @@ func (p *BindPublisher) Publish(ctx context.Context, c Content) (uint32, error) 
 	if err := p.stillRefused(w); err != nil {
 		return 0, err
 	}
-	if err := w.preflight(ctx); err != nil {
-		return 0, fmt.Errorf("zone %s: %w", c.Zone.Name, err)
+	serial, err := w.publish(ctx)
+	if errors.Is(err, errUnexpected) {
+		p.status.Store(nil)
+		serial, err = w.publish(ctx)
 	}
-	serial, err := w.run(ctx)
 	if err != nil {
 		p.status.Store(nil)
 		return serial, fmt.Errorf("zone %s: %w", c.Zone.Name, err)
@@ -247,6 +259,8 @@ type write struct {
 	content Content // normalised
 	ips     []byte
 	before  served // found by preflight
+	// assumed means that named was not asked anew what kind of zone it has.
+	assumed bool
 }
 
 // served is what named has of a zone before a publish.
@@ -283,7 +297,7 @@ func (w *write) preflight(ctx context.Context) error {
 }
 
 func (p *BindPublisher) askStatus(ctx context.Context) (zoneStatus, error) {
-	out, err := p.rndc.run(ctx, append([]string{"zonestatus", p.name}, p.view...)...)
+	out, err := p.rndc.run(ctx, slices.Concat([]string{"zonestatus", p.name}, p.view)...)
 	return parseZoneStatus(out), err
 }
 
@@ -331,8 +345,17 @@ func (w *write) askServed(ctx context.Context) error {
 	return nil
 }
 
-// run brings the files and named to the content.
-func (w *write) run(ctx context.Context) (uint32, error) {
+// errUnexpected means that a serial is served that does not fit what was known
+// of the zone, such as the serials of a zone that named has begun to sign.
+var errUnexpected = errors.New("the served serial is later than that of the include files")
+
+// publish brings the files and named to the content.
+func (w *write) publish(ctx context.Context) (uint32, error) {
+	asked := w.p.status.Load()
+	if err := w.preflight(ctx); err != nil {
+		return 0, err
+	}
+	w.assumed = asked != nil && asked == w.p.status.Load()
 	target, err := w.files(ctx)
 	if err != nil {
 		return 0, err
@@ -371,10 +394,14 @@ func (w *write) files(ctx context.Context) (uint32, error) {
 		return 0, err
 	}
 	serial, _, _ := disk.soa.soa()
-	if disk.whole() && disk.sameText(w.ips, renderSOA(w.content.Zone, names, serial, w.ips)) &&
-		(!w.before.known || w.before.raw == serial || SerialLess(w.before.raw, serial)) {
-		p.adopt(w)
-		return serial, nil
+	if disk.whole() && disk.sameText(w.ips, renderSOA(w.content.Zone, names, serial, w.ips)) {
+		switch {
+		case !w.before.known || covers(serial, w.before.raw):
+			p.adopt(w)
+			return serial, nil
+		case w.assumed:
+			return 0, errUnexpected
+		}
 	}
 	if err := p.contested(w, disk); err != nil {
 		return 0, err
@@ -488,7 +515,7 @@ func (w *write) checkAll(ctx context.Context, soa []byte, disk pair) error {
 		var bad *checkError
 		switch {
 		case err == nil:
-		case errors.Is(err, errNoChecker), errors.Is(err, errNoZoneFile):
+		case errors.Is(err, errNoChecker), errors.Is(err, errNoZoneFile), errors.Is(err, errTooLargeToCheck):
 			w.p.notices.add("zone "+other.name+" is published without being checked before", err.Error())
 		case other == w.p && errors.As(err, &bad):
 			return upkeep.WithHint(err, "nothing was written: named goes on serving what it has")
@@ -528,6 +555,11 @@ func (p *BindPublisher) try(ctx context.Context, ips, soa []byte, c Content) err
 	if err := a.includesBoth(); err != nil {
 		return err
 	}
+	release, err := take(ctx, p.bind.commands)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := a.check(ctx, p.check, p.name); err != nil {
 		return err
 	}

@@ -101,14 +101,21 @@ type assembly struct {
 	swaps map[string]string // upkeep's files to their candidate texts
 	seen  map[string]bool   // which of upkeep's files the zone includes
 	names []string          // pairs of assembled and real path, for messages
-	count int
+	count int               // files
+	size  int               // bytes
 }
 
-// maxIncludeDepth bounds include files that include each other.
-const maxIncludeDepth = 16
+// Bounds of a zone that is assembled: include files within include files, their
+// number, and bytes in all.
+const (
+	maxIncludeDepth = 16
+	maxIncludes     = 1000
+	maxZoneFile     = 64 << 20
+)
 
-// maxZoneFile bounds the zone files that are assembled, in bytes.
-const maxZoneFile = 1 << 30
+// errTooLargeToCheck means that checking the zone before each publish would
+// hold up a removal for longer than it is worth.
+var errTooLargeToCheck = fmt.Errorf("the zone files are larger than %d bytes", maxZoneFile)
 
 // assemble puts the zone together. Remove the directory afterwards, also after
 // an error.
@@ -151,28 +158,34 @@ func (a *assembly) file(path string, text []byte, depth int) (string, error) {
 	if depth > maxIncludeDepth {
 		return "", fmt.Errorf("reading zone file %s: include files nest more than %d deep", path, maxIncludeDepth)
 	}
-	m, err := cutMaster(text)
-	if err != nil {
-		return "", fmt.Errorf("reading zone file %s: %w", path, err)
+	if a.count++; a.count > maxIncludes {
+		return "", fmt.Errorf("reading zone file %s: the zone has more than %d include files", path, maxIncludes)
 	}
+	if a.size += len(text); a.size > maxZoneFile {
+		return "", errTooLargeToCheck
+	}
+	copied := filepath.Join(a.dir, fmt.Sprintf("zone%04d", a.count))
+	a.names = append(a.names, copied, path)
 	var out []byte
 	done := 0
-	for _, e := range m.entries {
+	m := masterText{text: text}
+	err := m.each(func(e entry) error {
 		if m.directive(e) != "$INCLUDE" || len(e.words) < 2 {
-			continue
+			return nil
 		}
 		target, err := a.include(m.value(e.words[1]), path, depth)
 		if err != nil {
-			return "", err
+			return err
 		}
 		out = append(out, text[done:e.words[1].start]...)
 		out = append(out, `"`+target+`"`...)
 		done = e.words[1].end
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("reading zone file %s: %w", path, err)
 	}
 	out = append(out, text[done:]...)
-	a.count++
-	copied := filepath.Join(a.dir, fmt.Sprintf("zone%04d", a.count))
-	a.names = append(a.names, copied, path)
 	return copied, os.WriteFile(copied, out, 0o600)
 }
 
@@ -194,8 +207,11 @@ func readZoneFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading zone file: %w", err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxZoneFile {
-		return nil, fmt.Errorf("reading zone file %s: it is not a regular file of at most %d bytes", path, maxZoneFile)
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("reading zone file %s: it is not a regular file", path)
+	}
+	if info.Size() > maxZoneFile {
+		return nil, errTooLargeToCheck
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

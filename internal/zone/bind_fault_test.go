@@ -198,7 +198,8 @@ func TestBindKilled(t *testing.T) {
 	}
 }
 
-func bindVictim(t *testing.T, victim string) {
+// victimPublisher is the lab's publisher in another process.
+func victimPublisher(t *testing.T, victim string) (upkeep.Zone, *BindPublisher) {
 	dir, addr, _ := strings.Cut(victim, " ")
 	z := upkeep.Zone{Name: "example.test", Publishers: []upkeep.Publisher{{
 		Type: upkeep.PublishBind, ZoneFile: dir + "/db.example.test", IncludeDir: dir + "/inc",
@@ -208,6 +209,11 @@ func bindVictim(t *testing.T, victim string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return z, pub
+}
+
+func bindVictim(t *testing.T, victim string) {
+	z, pub := victimPublisher(t, victim)
 	for i := 0; ; i++ {
 		fmt.Println("publishing", i)
 		c := Content{Zone: z, Sets: poolSets(fmt.Sprintf("203.0.113.%d", i%250+1), "203.0.113.251")}

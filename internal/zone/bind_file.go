@@ -230,23 +230,46 @@ func (p pair) keep() error {
 	return nil
 }
 
-// relink makes link another name of path, replacing what it was before.
+// relink makes link another name of path, replacing what it was before. Where
+// there can be no second name (another user's file under fs.protected_hardlinks,
+// a file system without links) it makes a copy.
 func relink(path, link string) error {
 	temp := filepath.Join(filepath.Dir(link), "."+filepath.Base(link)+".upkeep-link")
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removed(temp); err != nil {
 		return err
 	}
 	if err := os.Link(path, temp); err != nil {
-		return err
+		return copyAside(path, link)
 	}
 	// A rename between two names of one file does nothing and leaves both.
 	if err := os.Rename(temp, link); err != nil {
 		return err
 	}
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return removed(temp)
+}
+
+func removed(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
+}
+
+func copyAside(path, to string) error {
+	from, err := readInclude(path)
+	if err != nil {
+		return err
+	}
+	old, err := readInclude(to)
+	if err != nil {
+		return err
+	}
+	copied, err := stage(include{path: to, info: old.info, found: old.found}, from.text, from.info.ModTime())
+	if err != nil {
+		return err
+	}
+	defer copied.drop()
+	return copied.commit()
 }
 
 // previous reads the generation before, if a whole one was kept.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"upkeep"
@@ -29,9 +30,35 @@ func (p *BindPublisher) othersServe(ctx context.Context, z upkeep.Zone) (serials
 			at = append(at, ServedAt{other.server, other.name})
 		}
 	}
+	return p.bind.silent.ask(ctx, at, p.bind.o.Now())
+}
+
+// silence remembers servers that did not answer, so that a dead secondary costs
+// a wait now and then and not at each publish.
+type silence struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+// silentFor is how long a server that did not answer is not asked again.
+const silentFor = 30 * time.Second
+
+func (s *silence) ask(ctx context.Context, at []ServedAt, now time.Time) (serials []uint32, complete bool) {
+	s.mu.Lock()
+	speaking := slices.DeleteFunc(slices.Clone(at), func(a ServedAt) bool { return now.Before(s.until[a.Server]) })
+	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, othersTimeout)
 	defer cancel()
-	return servedBy(ctx, at)
+	serials, quiet := servedBy(ctx, speaking)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range speaking {
+		delete(s.until, a.Server)
+	}
+	for _, a := range quiet {
+		s.until[a.Server] = now.Add(silentFor)
+	}
+	return serials, len(serials) == len(at)
 }
 
 // risingSerial returns a serial that comes after every one in seen: the clock
@@ -82,7 +109,7 @@ func (e *loadError) Error() string { return e.why }
 func (w *write) reload(ctx context.Context, serial uint32) (uint32, error) {
 	p := w.p
 	for attempt := 0; ; attempt++ {
-		out, err := p.rndc.run(ctx, append([]string{"reload", p.name}, p.view...)...)
+		out, err := p.rndc.run(ctx, slices.Concat([]string{"reload", p.name}, p.view)...)
 		if errors.Is(err, errNamedDown) || ctx.Err() != nil {
 			return 0, err
 		}

@@ -75,7 +75,10 @@ func (b *limitedBuffer) Write(p []byte) (int, error) {
 }
 
 // rndc controls one named by its command.
-type rndc struct{ argv []string }
+type rndc struct {
+	argv  []string
+	slots chan struct{} // bounds the commands at once; nil for no bound
+}
 
 // errNamedDown means that there is no named to control.
 var errNamedDown = errors.New("named does not answer rndc")
@@ -85,6 +88,13 @@ var errNamedDown = errors.New("named does not answer rndc")
 var errNotLoaded = errors.New("zone not loaded")
 
 func (r rndc) run(ctx context.Context, args ...string) (string, error) {
+	if r.slots != nil {
+		release, err := take(ctx, r.slots)
+		if err != nil {
+			return "", err
+		}
+		defer release()
+	}
 	out, err := run(ctx, slices.Concat(r.argv, args)...)
 	if err == nil {
 		return out, nil

@@ -39,18 +39,30 @@ type masterText struct {
 // the byte after it, a quoted string ends on its line.
 func cutMaster(text []byte) (masterText, error) {
 	m := masterText{text: text}
+	err := m.each(func(e entry) error {
+		m.entries = append(m.entries, e)
+		return nil
+	})
+	return m, err
+}
+
+// each calls visit for every entry of the text, without keeping any: a large
+// zone takes many times its size once it is cut.
+func (m masterText) each(visit func(entry) error) error {
 	line := 1
-	for at := 0; at < len(text); {
-		e, lines, err := cutEntry(text, at)
+	for at := 0; at < len(m.text); {
+		e, lines, err := cutEntry(m.text, at)
 		if err != nil {
-			return m, fmt.Errorf("line %d: %w", line+lines, err)
+			return fmt.Errorf("line %d: %w", line+lines, err)
 		}
 		e.line = line
 		line += lines
-		m.entries = append(m.entries, e)
+		if err := visit(e); err != nil {
+			return err
+		}
 		at = e.end
 	}
-	return m, nil
+	return nil
 }
 
 // cutEntry cuts the entry that starts at a line's beginning. On an error, lines

@@ -25,12 +25,12 @@ func (p *primary) nextSerial(ctx context.Context, current *version) uint32 {
 	p.mu.RLock()
 	others := slices.Clone(p.others)
 	p.mu.RUnlock()
-	seen, complete := servedBy(ctx, others)
+	seen, quiet := servedBy(ctx, others)
 	if current != nil {
 		seen = append(seen, current.serial)
 	}
 	// A first publish that cannot ask everybody has only the clock to go by.
-	return risingSerial(now, seen, complete || current == nil)
+	return risingSerial(now, seen, len(quiet) == 0 || current == nil)
 }
 
 // listOthers records who else has the zone.
