@@ -138,9 +138,6 @@ func (a *app) forceMembers(ctx context.Context, up *client.Client, pool, member,
 	default:
 		return nil, &usageError{err: fmt.Errorf("state %q must be one of %s", state, strings.Join(upkeep.AdminStates, ", "))}
 	}
-	if err == nil && len(members) == 0 && state != upkeep.AdminAuto {
-		fmt.Fprintf(a.err, "warning: %s in pool %s matches no member now; it will hold for members that come\n", upkeep.Printable(member), upkeep.Printable(pool))
-	}
 	return members, err
 }
 

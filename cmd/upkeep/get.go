@@ -130,7 +130,11 @@ func summary(d wire.Declared) string {
 		for _, p := range fields.Publishers {
 			types = append(types, p.Type)
 		}
-		return fmt.Sprintf("published by %s, %s asked", strings.Join(types, " and "), count(len(fields.Servers), "name server"))
+		text := "published by " + strings.Join(types, " and ")
+		if n := len(fields.Servers); n > 0 {
+			text += ", " + count(n, "name server") + " asked"
+		}
+		return text
 	case upkeep.KindReceiver:
 		told := "of what changes"
 		if len(fields.Events) > 0 {
@@ -161,7 +165,7 @@ func atMost(n int) cobra.PositionalArgs {
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) < len(names) {
-			return &usageError{err: fmt.Errorf("%s is missing", strings.Join(names[len(args):], " and ")), hint: c.UseLine()}
+			return &usageError{err: fmt.Errorf("missing: %s", strings.Join(names[len(args):], ", ")), hint: c.UseLine()}
 		}
 		return atMost(len(names))(c, args)
 	}

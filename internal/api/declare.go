@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/rogpeppe/go-internal/diff"
 
 	"upkeep"
 	"upkeep/internal/api/wire"
@@ -107,21 +105,19 @@ func (a *API) apply(ctx context.Context, in ApplyInput, dry, diffs bool) (wire.A
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
-	objects, err := readObjects(sources)
+	objects, documents, err := readObjects(sources)
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
 	applied, err := a.o.Declarer.Apply(ctx, callerOf(ctx).who, objects, dry)
 	if err != nil {
-		return wire.ApplyResult{}, err
+		return wire.ApplyResult{}, located(err, documents)
 	}
 	result := wire.ApplyResult{DryRun: dry, Changes: []wire.Change{}, Warnings: applied.Warnings}
 	for i, c := range applied.Changes {
 		change := wire.Change{Kind: objects[i].ObjectKind(), Name: objects[i].ObjectName(), Action: c.Action, Generation: c.Generation}
-		if diffs {
-			if change.Diff, err = unified(c.Old, c.New); err != nil {
-				return wire.ApplyResult{}, err
-			}
+		if diffs && c.Action != wire.Unchanged {
+			_, change.Diff, _ = strings.Cut(declare.Diff(c.Old, c.New), "\n") // after the line "diff OLD NEW"
 		}
 		result.Changes = append(result.Changes, change)
 	}
@@ -164,57 +160,58 @@ func readSources(in ApplyInput) ([]wire.Source, error) {
 }
 
 // readObjects reads every source and reports the faults of all of them at once.
-func readObjects(sources []wire.Source) ([]upkeep.Object, error) {
+// The documents are returned by object, such as "pool/web", to say later where
+// in them something stands.
+func readObjects(sources []wire.Source) ([]upkeep.Object, map[string]declare.Document, error) {
 	invalid := &upkeep.InvalidError{}
 	var objects []upkeep.Object
-	from := map[string]string{}
+	documents, from := map[string]declare.Document{}, map[string]string{}
 	for _, source := range sources {
-		read, err := declare.Read(source.File, []byte(source.Text))
-		if bad, is := err.(*upkeep.InvalidError); is {
+		read, err := declare.ReadDocuments(source.File, []byte(source.Text))
+		if bad := (*upkeep.InvalidError)(nil); errors.As(err, &bad) {
 			invalid.Fields = append(invalid.Fields, bad.Fields...)
 			continue
 		} else if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		for _, object := range read {
+		for _, document := range read {
+			object := document.Object
 			if source.Base != "" {
 				object = declare.ResolvePaths(object, source.Base)
 			}
 			id := object.ObjectKind() + "/" + object.ObjectName()
-			if other, twice := from[id]; twice && other != source.File {
-				invalid.Fields = append(invalid.Fields, upkeep.FieldError{Object: id, Field: "name", Value: object.ObjectName(),
-					Rule: "is declared in " + source.File + " and in " + other})
+			if other, twice := from[id]; twice { // within one source the reader has seen to it
+				invalid.Fields = append(invalid.Fields, document.Place(upkeep.FieldError{Object: id, Field: "name", Value: object.ObjectName(),
+					Rule: "is declared in " + other + " too"}))
 			}
-			from[id] = source.File
+			from[id], documents[id] = source.File, document
 			objects = append(objects, object)
 		}
 	}
 	if len(invalid.Fields) > 0 {
-		return nil, invalid
+		return nil, nil, invalid
 	}
 	if len(objects) == 0 {
-		return nil, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Rule: "there is no document to apply"}}}
+		return nil, nil, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Rule: "there is no document to apply"}}}
 	}
-	return objects, nil
+	return objects, documents, nil
 }
 
-// unified compares two objects as YAML; either may be nil.
-func unified(before, after upkeep.Object) (string, error) {
-	var old, new bytes.Buffer
-	name := ""
-	write := func(w io.Writer, object upkeep.Object) error {
-		if object == nil {
-			return nil
+// located adds to rules that were found broken between objects where in the
+// documents that is. An object that was declared before is in none of them.
+func located(err error, documents map[string]declare.Document) error {
+	var invalid *upkeep.InvalidError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	placed := &upkeep.InvalidError{}
+	for _, field := range invalid.Fields {
+		if document, given := documents[field.Object]; given && field.File == "" {
+			field = document.Place(field)
 		}
-		name = object.ObjectKind() + "/" + object.ObjectName()
-		return declare.Write(w, object)
+		placed.Fields = append(placed.Fields, field)
 	}
-	if err := errors.Join(write(&old, before), write(&new, after)); err != nil {
-		return "", err
-	}
-	text := string(diff.Diff(name+" (declared)", old.Bytes(), name+" (given)", new.Bytes()))
-	_, text, _ = strings.Cut(text, "\n") // the line "diff OLD NEW", which says nothing more
-	return text, nil
+	return placed
 }
 
 // objects answers as the Accept header asks: YAML that can be applied again, or

@@ -11,9 +11,9 @@ import (
 	"upkeep/internal/api/wire"
 )
 
-// writeTimeout is how long an answer may take to be taken by its reader. Event
-// streams set their own, line by line.
-const writeTimeout = 30 * time.Second
+// writeTimeout is how long making an answer and its being taken may last, as
+// long as clients wait. Event streams set their own, piece by piece.
+const writeTimeout = time.Minute
 
 // face is what every request passes on its way in, on either side.
 func (a *API) face(identify func(*http.Request) (caller, *wire.Problem)) http.Handler {
