@@ -31,7 +31,7 @@ var rooms = map[string]room{
 	"internal/secret":       {nil, "a private file is read the same way for all who need one"},
 	"internal/datadir":      {nil, "the folder is found before anything is opened"},
 	"internal/systemd":      {nil, "it speaks to the service manager only"},
-	"internal/metrics":      {[]string{"internal/probe"}, "numbers are counted where they arise and read at a scrape"},
+	"internal/metrics":      {[]string{"internal/probe", "internal/beat", "internal/notify"}, "numbers are counted where they arise and read at a scrape"},
 
 	"internal/watch": {
 		[]string{"internal/failover", "internal/probe", "internal/beat", "internal/zone", "internal/store", "internal/declare", "internal/notify", "internal/metrics"},

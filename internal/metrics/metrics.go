@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"upkeep"
+	"upkeep/internal/beat"
+	"upkeep/internal/notify"
 	"upkeep/internal/probe"
 )
 
@@ -32,12 +34,18 @@ type Source interface {
 // Prober counts probes; [probe.Engine] is the one.
 type Prober interface{ Stats() probe.Stats }
 
+// Notifier counts what receivers are told; [notify.Notifier] is the one.
+type Notifier interface {
+	Stats() map[string]notify.Stats
+}
+
 // Metrics collects what is asked for at each scrape, and counts what happens in
 // between.
 type Metrics struct {
 	registry *prometheus.Registry
 	events   *prometheus.CounterVec
 	failover prometheus.Histogram
+	publish  *prometheus.CounterVec
 	log      *slog.Logger
 }
 
@@ -53,12 +61,15 @@ func New(version string, log *slog.Logger) *Metrics {
 			Buckets: []float64{0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300},
 		}),
 	}
+	m.publish = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "upkeep_publishes_total", Help: "Runs of publishers by type and result: ok or failed.",
+	}, []string{"publisher", "result"})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "upkeep_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.events, m.failover, build)
+		m.events, m.failover, m.publish, build)
 	return m
 }
 
@@ -66,6 +77,9 @@ func New(version string, log *slog.Logger) *Metrics {
 func (m *Metrics) Collect(source Source, prober Prober) {
 	m.registry.MustRegister(&collector{source, prober, m.log})
 }
+
+// CollectNotifier has every scrape ask the notifier too. It is called once.
+func (m *Metrics) CollectNotifier(n Notifier) { m.registry.MustRegister(&notifications{n}) }
 
 // Handler answers scrapes.
 func (m *Metrics) Handler() http.Handler {
@@ -77,6 +91,15 @@ func (m *Metrics) Event(e upkeep.Event) { m.events.WithLabelValues(e.Kind).Inc()
 
 // Failover counts a removal that was proven.
 func (m *Metrics) Failover(took time.Duration) { m.failover.Observe(took.Seconds()) }
+
+// Publish counts a run of a publisher.
+func (m *Metrics) Publish(publisher string, err error) {
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	m.publish.WithLabelValues(publisher, result).Inc()
+}
 
 // describe makes the description of one metric.
 func describe(name, help string, labels ...string) *prometheus.Desc {
@@ -98,7 +121,11 @@ var (
 	serverInSync  = describe("zone_server_in_sync", "1 while a name server answers what was published.", "zone", "server")
 	serverSerial  = describe("zone_server_serial", "Serial that a name server answers.", "zone", "server")
 	serverLag     = describe("zone_server_lag_seconds", "Time from the latest publish to its proof on a name server.", "zone", "server")
-	probes        = describe("probes_total", "Probes begun.")
+	probes        = describe("probes_total", "Results of probes and heartbeats: ok, silent, refused, goodbye or void (nothing learned).", "result")
+	probeTook     = describe("probe_duration_seconds", "Time to a good answer.")
+	beats         = describe("heartbeats_received_total", "Heartbeat datagrams by what became of them: accepted, challenged (not provably fresh), replayed, malformed, stranger, forged.", "outcome")
+	beatsLost     = describe("heartbeats_lost_total", "Heartbeat datagrams that this machine's receive queue had no room for.")
+	skipped       = describe("probes_skipped_total", "Regular slots left out because the engine did not keep up.")
 	timeouts      = describe("probe_timeouts_total", "Probes that were not answered in time.")
 	putOff        = describe("probes_put_off_total", "Probes put off because this machine had no room for them.")
 	pingLate      = describe("ping_late_replies_total", "Answers to pings after their timeout.")
@@ -154,7 +181,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 
 func (c *collector) probes(w writer) {
 	s := c.prober.Stats()
-	w.counter(probes, float64(s.Probes))
+	w.results(s.Results)
+	for outcome := range beat.Outcomes {
+		w.counter(beats, float64(s.Beats.Outcomes[outcome]), beat.Outcome(outcome).String())
+	}
+	w.counter(beatsLost, float64(s.Beats.Lost))
+	w.counter(skipped, float64(s.Skipped))
 	w.counter(timeouts, float64(s.Timeouts))
 	w.counter(putOff, float64(s.PutOff))
 	w.counter(pingLate, float64(s.Late))
@@ -172,6 +204,19 @@ func (w writer) gauge(d *prometheus.Desc, v float64, labels ...string) {
 
 func (w writer) counter(d *prometheus.Desc, v float64, labels ...string) {
 	w.out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func (w writer) results(t probe.Tally) {
+	for result, n := range map[string]uint64{"ok": t.OK, "silent": t.Silent, "refused": t.Refused, "goodbye": t.Goodbye, "void": t.Void} {
+		w.counter(probes, float64(n), result)
+	}
+	buckets, sum := map[float64]uint64{}, uint64(0)
+	for i, bound := range probe.TookBounds {
+		sum += t.Took[i]
+		buckets[bound.Seconds()] = sum
+	}
+	sum += t.Took[len(probe.TookBounds)]
+	w.out <- prometheus.MustNewConstHistogram(probeTook, sum, t.TookSum.Seconds(), buckets)
 }
 
 func (w writer) pool(p upkeep.PoolStatus) {

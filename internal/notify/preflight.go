@@ -12,8 +12,12 @@ import (
 
 // Preflight says what this machine lacks to tell a receiver, and whether the
 // template of a webhook copes with whatever text it may be given. Nobody is told
-// anything.
+// anything. Of a receiver that breaks a rule it says nothing: see
+// [upkeep.Receiver.Validate].
 func Preflight(r upkeep.Receiver) []upkeep.FieldError {
+	if len(r.Validate()) > 0 {
+		return nil
+	}
 	r = r.WithDefaults()
 	var found []upkeep.FieldError
 	add := func(field, value string, err error) {

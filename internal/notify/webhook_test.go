@@ -240,6 +240,7 @@ func TestPreflight(t *testing.T) {
 		"url file":       {hook(func(r *upkeep.Receiver) { r.URL, r.URLFile = "", private(t, "gopher://x") }), "url_file: must be an http or https URL"},
 		"ca":             {hook(func(r *upkeep.Receiver) { r.CAFile = open }), "ca_file: reading CA file: " + open + " holds no PEM"},
 		"program":        {upkeep.Receiver{Name: "run", Type: upkeep.ReceiverExec, Command: []string{"/nonexistent"}}, "command: "},
+		"invalid":        {upkeep.Receiver{Name: "run", Type: upkeep.ReceiverExec}, ""},
 		"program exists": {execReceiver("run"), ""},
 	} {
 		var got []string

@@ -69,6 +69,7 @@ type definition struct {
 // Stats counts what an engine did since it began.
 type Stats struct {
 	Probes     uint64 // ended, whatever the result
+	Results    Tally  // of probes and of heartbeats
 	Timeouts   uint64
 	Skipped    uint64 // regular slots left out because the engine did not keep up
 	PutOff     uint64 // put off because this machine had no room for them
@@ -318,13 +319,16 @@ func (e *Engine) Stats() Stats {
 		l.mu.Unlock()
 	}
 	if beats := e.beats.Load(); beats != nil {
-		sum.Beats = beats.snapshot()
+		var results Tally
+		sum.Beats, results = beats.snapshot()
+		sum.Results.add(results)
 	}
 	return sum
 }
 
 func (s *Stats) add(o Stats) {
 	s.Probes += o.Probes
+	s.Results.add(o.Results)
 	s.Timeouts += o.Timeouts
 	s.Skipped += o.Skipped
 	s.PutOff += o.PutOff

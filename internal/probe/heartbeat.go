@@ -79,6 +79,8 @@ type listener struct {
 	credential beat.Credential // zero while there is no key
 	lack       string          // why not, fit for a reason
 
+	results *Tally // of the receiver
+
 	place  int           // in the schedule, -1 outside
 	due    time.Duration // when the next beat is missed
 	queued time.Duration // the due time that the schedule knows, due or earlier
@@ -152,6 +154,7 @@ func (l *listener) heard(now time.Duration, h beat.Heard, paused bool) {
 
 func (l *listener) tell(now time.Duration, r Result) {
 	l.told = now
+	l.results.note(r)
 	l.report(r)
 }
 

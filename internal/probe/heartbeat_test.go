@@ -207,6 +207,9 @@ func TestHeartbeat(t *testing.T) {
 	o.forget()
 	b.send("192.0.2.1", 50*ms)
 	until(t, o, "ok again", isOK)
+	if results := b.engine.Stats().Results; results.OK == 0 || results.Goodbye != 1 || results.Silent == 0 {
+		t.Errorf("results %+v", results)
+	}
 	if stats := b.engine.Stats().Beats; stats.Outcomes[beat.Accepted] == 0 || stats.Outcomes[beat.Challenged] == 0 || stats.Lost != 0 {
 		t.Errorf("stats %+v", stats)
 	}
@@ -524,7 +527,7 @@ func TestHeartbeatsThatWaitAreNotMissing(t *testing.T) {
 
 func TestBlindReceiverBlamesNobody(t *testing.T) {
 	var got []Result
-	l := &listener{interval: 50 * ms, patience: 25 * ms, watched: watched{report: func(r Result) Next { got = append(got, r); return Next{} }}}
+	l := &listener{results: &Tally{}, interval: 50 * ms, patience: 25 * ms, watched: watched{report: func(r Result) Next { got = append(got, r); return Next{} }}}
 	l.heard(time.Second, beat.Heard{Interval: 50 * ms}, false)
 	l.missed(time.Second+60*ms, true)
 	l.missed(time.Second+110*ms, false)
@@ -534,7 +537,7 @@ func TestBlindReceiverBlamesNobody(t *testing.T) {
 }
 
 func TestGrace(t *testing.T) {
-	l := &listener{interval: 100 * ms, patience: 50 * ms, watched: watched{report: func(Result) Next { return Next{} }}}
+	l := &listener{results: &Tally{}, interval: 100 * ms, patience: 50 * ms, watched: watched{report: func(Result) Next { return Next{} }}}
 	now := time.Second
 	hear := func(after time.Duration, paused bool) {
 		now += after

@@ -368,6 +368,7 @@ func (l *loop) finish(m *member, r Result) {
 	}
 	m.phase = idle
 	l.stats.Probes++
+	l.stats.Results.note(r)
 	l.follow(m, m.observe(r))
 }
 

@@ -36,6 +36,7 @@ type receiver struct {
 	schedule  schedule                        // all
 	armed     time.Duration                   // when the reader means to wake
 	stats     BeatStats
+	results   Tally
 	warned    time.Time                // when lost datagrams were last logged
 	refused   [beat.Outcomes]time.Time // when a datagram of each outcome was
 }
@@ -102,6 +103,7 @@ func (r *receiver) add(l *listener) {
 		r.files[l.file] = f
 	}
 	f.users++
+	l.results = &r.results
 	l.since = r.clock.now()
 	// Nothing is missed before the socket is open and the keys are read.
 	l.due = l.since + l.interval + l.patience
@@ -414,10 +416,10 @@ func (r *receiver) noteLost() {
 	}
 }
 
-func (r *receiver) snapshot() BeatStats {
+func (r *receiver) snapshot() (BeatStats, Tally) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.stats
+	return r.stats, r.results
 }
 
 // isTimeout reports whether a read ended because its time was over.

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"upkeep"
+	"upkeep/internal/beat"
 	"upkeep/internal/notify"
 	"upkeep/internal/store"
 	"upkeep/internal/zone"
@@ -176,8 +177,36 @@ func (w *Watch) preflight(p upkeep.Pool) []upkeep.FieldError {
 		}
 	}
 	ask("check.type", p.Check.WithDefaults())
+	if p.Check.Type == upkeep.CheckHeartbeat && len(fields) == 0 {
+		fields = append(fields, keyless(p)...)
+	}
 	if len(p.Policy.Anchors) > 0 {
 		ask("policy.anchors", anchorCheck())
+	}
+	return fields
+}
+
+// keyless are the members whose heartbeats nobody could sign.
+func keyless(p upkeep.Pool) []upkeep.FieldError {
+	keys, err := beat.ReadKeys(p.Check.KeyFile)
+	if err != nil {
+		return nil // reported already
+	}
+	known := map[string]bool{}
+	for _, key := range keys {
+		known[key.ID] = true
+	}
+	var fields []upkeep.FieldError
+	for i, m := range p.Members {
+		target, errTarget := beat.ParseID(m.Target())
+		address, errAddress := beat.ParseID(m.Address.String())
+		if errTarget == nil && known[target] || errAddress == nil && known[address] {
+			continue
+		}
+		fields = append(fields, upkeep.FieldError{
+			Field: fmt.Sprintf("members[%d]", i), Value: m.Target(),
+			Rule: fmt.Sprintf("has no key in %s; make one with: upkeep beat keygen --key %s %s", p.Check.KeyFile, p.Check.KeyFile, m.Target()),
+		})
 	}
 	return fields
 }

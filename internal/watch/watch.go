@@ -61,12 +61,15 @@ type Meter interface {
 	// Failover is told of each removal that was proven on every name server, with
 	// the time since the last good probe.
 	Failover(took time.Duration)
+	// Publish is told of each run of a publisher.
+	Publish(publisher string, err error)
 }
 
 type noMeter struct{}
 
 func (noMeter) Event(upkeep.Event)     {}
 func (noMeter) Failover(time.Duration) {}
+func (noMeter) Publish(string, error)  {}
 
 // Watch holds what is declared, what is observed of it and what is published.
 type Watch struct {

@@ -173,6 +173,7 @@ func (z *zoneRun) publishBy(ctx context.Context, i int, content zone.Content) bo
 	if ctx.Err() != nil {
 		return false
 	}
+	z.w.cfg.Meter.Publish(z.spec.Publishers[i].Type, err)
 	z.mu.Lock()
 	p := &z.status.Publishers[i]
 	before := *p
