@@ -133,6 +133,7 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 		}
 		meter.Collect(p.watch, engine)
 		p.notifier = notify.New(notify.Options{Store: told{kept}, Status: p.watch, Notice: p.watch.Notice, Logger: log})
+		meter.CollectNotifier(p.notifier)
 		page, err := console.New(console.Options{Observer: p.watch, Recorder: p.watch, Log: log, Version: version()})
 		if err != nil {
 			return nil, err
