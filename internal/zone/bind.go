@@ -97,6 +97,7 @@ type BindPublisher struct {
 	refused *refusal
 
 	notices *notices
+	nudger  *nudger
 }
 
 // refusal remembers content that named would not load, so that a retry does not
@@ -117,7 +118,7 @@ func (b *Bind) Publisher(z upkeep.Zone, p upkeep.Publisher) (*BindPublisher, err
 	place := newBindPlace(p)
 	pub := &BindPublisher{
 		bind: b, place: place, name: z.Name, zone: z, check: p.Checkzone, server: p.Server,
-		rndc: rndc{argv: p.RNDC, slots: b.commands}, publishing: make(chan struct{}, 1), notices: newNotices(z.Name, b.o.Logger, b.o.Notice),
+		rndc: rndc{argv: p.RNDC, slots: b.commands}, publishing: make(chan struct{}, 1), notices: newNotices(z.Name, b.o.Logger, b.o.Notice), nudger: newNudger(z.Name, b.o.Logger),
 	}
 	if len(pub.rndc.argv) == 0 {
 		pub.rndc.argv = []string{"rndc"}
@@ -145,6 +146,7 @@ func (b *Bind) Publisher(z upkeep.Zone, p upkeep.Publisher) (*BindPublisher, err
 
 // Close forgets the zone. Its files and what named serves stay as they are.
 func (p *BindPublisher) Close() error {
+	p.nudger.close()
 	p.bind.mu.Lock()
 	defer p.bind.mu.Unlock()
 	if p.dir.zones[p.name] != p {
@@ -366,7 +368,11 @@ func (w *write) publish(ctx context.Context) (uint32, error) {
 	if w.before.known && w.before.raw == target {
 		return w.before.serial, nil
 	}
-	return w.load(ctx, target)
+	serial, err := w.load(ctx, target)
+	if err == nil {
+		w.p.nudger.tell(w.p.server, w.content.Zone.Servers)
+	}
+	return serial, err
 }
 
 // files makes the include files hold the content and returns their serial. They

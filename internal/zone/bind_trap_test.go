@@ -68,6 +68,30 @@ func TestBindSecondaryFollows(t *testing.T) {
 	}
 }
 
+// Without a NOTIFY of named's own, or with one that it holds back, the listed
+// secondaries follow upkeep's.
+func TestBindNudgesSecondaries(t *testing.T) {
+	lab := newBindLab(t, bindSetup{named: testkit.NamedConfig{
+		Options: "allow-transfer { any; };",
+		Config:  `zone "example.test" { type primary; file "{dir}/db.example.test"; notify no; };`,
+		Files:   map[string]string{"inc/soa.include": "$TTL 60\n@ IN SOA ns1 hostmaster 7 86400 86400 864000 60\n"},
+	}})
+	secondary := testkit.StartNamed(t, testkit.NamedConfig{
+		Config: fmt.Sprintf(`zone "example.test" { type secondary; file "{dir}/db"; primaries { 127.0.0.1 port %s; }; };`,
+			strings.TrimPrefix(lab.Addr, "127.0.0.1:")),
+	})
+	eventuallyServes(t, secondary.Addr, 7)
+	lab.zone.SOA.Refresh, lab.zone.SOA.Retry = upkeep.Duration(upkeep.Day), upkeep.Duration(upkeep.Day)
+	lab.zone.Servers = []string{lab.Addr, secondary.Addr, "127.0.0.1:1"}
+	for _, set := range [][]string{{"192.0.2.1"}, {"192.0.2.2"}, {"192.0.2.3"}} {
+		serial := lab.publish(t, set...)
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+			status := Prove(t.Context(), secondary.Addr, "example.test", serial, poolSets(set...))
+			return status.InSync, status.Error
+		})
+	}
+}
+
 // Under inline signing a raw serial that does not rise is not loaded at all,
 // and the signed serial runs ahead of the file.
 func TestBindInlineSigning(t *testing.T) {

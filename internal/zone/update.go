@@ -49,6 +49,7 @@ type UpdatePublisher struct {
 	mind    *updateMemory // nil until loaded
 	saved   []byte        // mind as last saved
 	notices *notices
+	nudger  *nudger
 }
 
 // NewUpdate returns the publisher of a zone. Its key file is read anew at each
@@ -62,12 +63,15 @@ func NewUpdate(z upkeep.Zone, p upkeep.Publisher, o UpdateOptions) (*UpdatePubli
 	}
 	return &UpdatePublisher{
 		target: target{server: p.Server, zone: z.Name}, keyFile: p.Key, servers: z.Servers, o: o,
-		turn: make(chan struct{}, 1), notices: newNotices(z.Name, o.Logger, o.Notice),
+		turn: make(chan struct{}, 1), notices: newNotices(z.Name, o.Logger, o.Notice), nudger: newNudger(z.Name, o.Logger),
 	}, nil
 }
 
-// Close implements [Publisher]; there is nothing to release.
-func (u *UpdatePublisher) Close() error { return nil }
+// Close implements [Publisher].
+func (u *UpdatePublisher) Close() error {
+	u.nudger.close()
+	return nil
+}
 
 // updateTries bounds how often a publish starts again because the zone changed
 // between looking and updating.
@@ -116,6 +120,7 @@ func (u *UpdatePublisher) publish(ctx context.Context, c Content) (uint32, error
 			return 0, err
 		case rcode == dns.RcodeSuccess:
 			u.settle(ctx, wants, conflicts)
+			u.nudger.tell(u.target.server, c.Zone.Servers)
 			return u.finish(ctx, conflicts)
 		case !prerequisiteFailed(rcode):
 			return 0, u.target.refusal(rcode)
