@@ -217,7 +217,7 @@ func TestFirstStart(t *testing.T) {
 	s = newScene(t, "1 2 b3", upkeep.Policy{}).want("1 2")
 	s.set(upkeep.Up, "1", "2", "3").want("1 2")
 
-	s = newScene(t, "b3", upkeep.Policy{}).want("3") // better a backup than nothing
+	newScene(t, "b3", upkeep.Policy{}).want("3") // better a backup than nothing
 
 	s = newScene(t, "1 2", upkeep.Policy{FailOpen: upkeep.FailOpenNone}).want("", "once they are known")
 	s.set(upkeep.Up, "1").want("1")
@@ -259,7 +259,7 @@ func TestBackups(t *testing.T) {
 	s.pass(10 * time.Second).want("1")
 	s.set(upkeep.Down, "1", "4").want("1 2 3 4", "failing open to all members")
 
-	s = newScene(t, "b1 b2", upkeep.Policy{}).set(upkeep.Up, "1", "2").want("1 2", "only backups")
+	newScene(t, "b1 b2", upkeep.Policy{}).set(upkeep.Up, "1", "2").want("1 2", "only backups")
 }
 
 func TestAdmin(t *testing.T) {

@@ -147,12 +147,14 @@ func TestWebhookFailures(t *testing.T) {
 			w.WriteHeader(500)
 			_, _ = io.WriteString(w, "no\r\nroom\x1b")
 		}, "HTTP 500: no  room?"},
-		"other host": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) }, "redirect to another host"},
-		"to GET":     {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 302) }, "turn the message into a question"},
-		"loop":       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", 308) }, "more than 3 redirects"},
+		"other host": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		}, "redirect to another host"},
+		"to GET": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }, "turn the message into a question"},
+		"loop":   {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusPermanentRedirect) }, "more than 3 redirects"},
 		"same host": {func(w http.ResponseWriter, r *http.Request) {
 			if hops.Add(1) == 1 {
-				http.Redirect(w, r, "/moved", 308)
+				http.Redirect(w, r, "/moved", http.StatusPermanentRedirect)
 			}
 		}, ""},
 		"huge answer": {func(w http.ResponseWriter, _ *http.Request) {

@@ -35,7 +35,6 @@ type loop struct {
 	free       []int32   // indices of table that are not in use
 	ping       pinger
 	stats      Stats
-	running    int // goroutines of runners
 	complained time.Time
 	wakeAt     time.Duration // when the loop wakes by itself; forever if it doesn't
 	closed     bool

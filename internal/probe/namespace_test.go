@@ -111,12 +111,6 @@ func destination(packet []byte) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-func (w *cable) count(to string) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.sent[netip.MustParseAddr(to)]
-}
-
 // deliver gives a packet to this end after a while.
 func (w *cable) deliver(after time.Duration, packet []byte) {
 	if after == 0 {

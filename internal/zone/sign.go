@@ -25,9 +25,7 @@ type signer struct {
 	// the digest covers the timers alone (RFC 8945 section 5.3.1).
 	later bool
 	now   func() time.Time
-	// failure is the error that the TSIG record carries, with what belongs to it.
-	failure uint16
-	stub    *dns.TSIG
+	stub  *dns.TSIG // of the error that the record carries, if any
 }
 
 // octets is by how much signing makes a message longer at most.
