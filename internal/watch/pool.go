@@ -87,38 +87,88 @@ func (w *Watch) admin(poolName string, address netip.Addr) upkeep.Override {
 // round acts on all that happened since the last one and returns when to come
 // again without news. What was decided is stored before any publisher hears of
 // it: after a crash the stored set is published again.
-func (w *Watch) round(ctx context.Context) time.Time {
+func (w *Watch) round() time.Time {
+	r := w.decideAll()
+	// No lock is held while the database is written to: one that hangs must
+	// neither stop decisions nor keep people from asking about them.
+	if len(r.states) > 0 {
+		if err := w.saveDecisions(w.base, r.states); err != nil {
+			w.log.Error("storing decisions; publishing them all the same", "err", err)
+			w.unstored(r.states)
+		}
+	}
+	w.offer(r.zones)
+	w.record(w.base, r.events...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.looped = w.cfg.Now()
+	return r.wakeAt
+}
+
+// decided is what one round has to carry out.
+type decided struct {
+	events []upkeep.Event
+	states map[string][]byte // to store
+	zones  map[string]bool   // to hand new content
+	wakeAt time.Time
+}
+
+func (w *Watch) decideAll() decided {
 	changes, turns := w.pending.take()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.cfg.Now()
 	w.corroborate(turns)
-	events := w.verdictEvents(changes)
-	wakeAt, states, zones := time.Time{}, map[string][]byte{}, map[string]bool{}
+	r := decided{events: w.verdictEvents(changes), states: map[string][]byte{}, zones: map[string]bool{}}
 	for name, p := range w.pools {
-		due := isDue(p.decision.Wake, now) || isDue(p.freeze.Wake, now)
-		if w.dirty[name] || due {
+		if w.dirty[name] || isDue(p.decision.Wake, now) || isDue(p.freeze.Wake, now) {
 			delete(w.dirty, name)
-			events = append(events, w.settle(p, now, states)...)
+			r.events = append(r.events, w.settle(p, now, r.states)...)
 			for _, z := range p.spec.Zones {
-				zones[z] = true
+				r.zones[z] = true
 			}
 		}
-		wakeAt = earlier(earlier(wakeAt, p.decision.Wake), p.freeze.Wake)
+		r.wakeAt = earlier(earlier(r.wakeAt, p.decision.Wake), p.freeze.Wake)
 	}
-	if len(states) > 0 {
-		if err := w.cfg.Store.SaveStates(ctx, states); err != nil {
-			w.log.Error("storing decisions; publishing them all the same", "err", err)
+	return r
+}
+
+// storePatience is how long a decision waits to be stored; where the last one
+// could not be, DNS comes first.
+const storePatience, storePatienceIll = 2 * time.Second, 100 * time.Millisecond
+
+func (w *Watch) saveDecisions(ctx context.Context, states map[string][]byte) error {
+	patience := storePatience
+	if w.ill.Load() {
+		patience = storePatienceIll
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := w.cfg.Store.SaveStates(ctx, states)
+	w.ill.Store(err != nil)
+	return err
+}
+
+// unstored has the next rounds try again to store the states.
+func (w *Watch) unstored(states map[string][]byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, p := range w.pools {
+		if _, tried := states[poolKey(name)]; tried {
+			p.stored = nil
 		}
 	}
+}
+
+// offer hands zones their new content.
+func (w *Watch) offer(zones map[string]bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for name := range zones {
 		if z := w.zones[name]; z != nil {
 			z.offer(w.content(z.spec))
 		}
 	}
-	w.record(ctx, events...)
-	w.looped = w.cfg.Now()
-	return wakeAt
 }
 
 func isDue(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
@@ -209,8 +259,8 @@ func (w *Watch) content(z upkeep.Zone) zone.Content {
 	c := zone.Content{Zone: z}
 	for _, name := range sortedKeys(w.pools) {
 		p := w.pools[name]
-		if !slices.Contains(p.spec.Zones, z.Name) {
-			continue
+		if !slices.Contains(p.spec.Zones, z.Name) || len(p.decision.Members) == 0 {
+			continue // elsewhere, or declared since the last round and not decided on yet
 		}
 		for _, owner := range p.spec.Records {
 			c.Sets = append(c.Sets, zone.AddressSet{

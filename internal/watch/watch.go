@@ -17,6 +17,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"upkeep"
@@ -92,7 +93,8 @@ type Watch struct {
 	runners sync.WaitGroup
 	base    context.Context // ends when the watch is closed
 	stop    context.CancelFunc
-	looped  time.Time // end of the last round; guarded by mu
+	ill     atomic.Bool // the last decision could not be stored
+	looped  time.Time   // end of the last round; guarded by mu
 	started time.Time
 	kicked  time.Time // when others were last asked to corroborate
 }
@@ -157,7 +159,7 @@ func (w *Watch) Run(ctx context.Context) error {
 		case <-w.pending.wake:
 		case <-timer.C:
 		}
-		wakeAt := w.round(ctx)
+		wakeAt := w.round()
 		now := w.cfg.Now()
 		wait := time.Second // the loop's own heartbeat: a Wake that was missed costs a second at most
 		if !wakeAt.IsZero() {
@@ -251,6 +253,12 @@ func (w *Watch) record(ctx context.Context, events ...upkeep.Event) {
 	if len(events) == 0 {
 		return
 	}
+	patience := storePatience
+	if w.ill.Load() {
+		patience = storePatienceIll
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	written, err := w.cfg.Store.AddEvents(ctx, events...)
 	if err != nil {
 		w.log.Error("writing events; going on without", "err", err)
