@@ -155,8 +155,8 @@ exit 2`, dir)), "{address}")
 			t.Errorf("running at once: %s", r.Reason)
 		}
 	}
-	if s := e.Stats(); s.PutOff == 0 || s.Probes != 6 {
-		t.Errorf("got %+v, want 6 probes and some put off", s)
+	if s := e.Stats(); s.PutOff == 0 || s.Probes < 6 {
+		t.Errorf("got %+v, want at least 6 probes and some put off", s)
 	}
 }
 
