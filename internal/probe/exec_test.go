@@ -2,8 +2,10 @@ package probe
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -149,6 +151,7 @@ exit 2`, dir)), "{address}")
 		observers = append(observers, o)
 	}
 	e.Set(specs)
+	e.Kick(slices.Collect(maps.Keys(specs))...) // else each is due at a time of its own
 	for _, o := range observers {
 		o.wait(t, 1)
 		if r := o.all()[0]; r.Reason != "1" && r.Reason != "2" {

@@ -150,16 +150,18 @@ func (l *loop) run() {
 	for wait, yielded := time.Duration(0), time.Duration(0); ; {
 		n := l.wait(events, wait)
 		l.mu.Lock()
-		if l.closed {
-			l.mu.Unlock()
-			return
-		}
 		now := l.clock.arrive()
 		if now-yielded > yieldEvery {
 			yielded = now
 			l.mu.Unlock()
 			runtime.Gosched()
 			l.mu.Lock()
+		}
+		// Not before the lock is held for good: what close wrote to wakeup would
+		// be read below together with an earlier wake, and never be acted upon.
+		if l.closed {
+			l.mu.Unlock()
+			return
 		}
 		for {
 			for i := range events[:n] {

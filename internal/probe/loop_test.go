@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -307,6 +308,35 @@ func TestSpread(t *testing.T) {
 		}
 		if fair := 1 / float64(len(sorted)); widest > 3*fair {
 			t.Errorf("%d members: a gap of %.1f fair shares", len(sorted), widest/fair)
+		}
+	}
+}
+
+// TestCloseWhileWoken closes a loop that was woken for another reason and is
+// about to work: it must not take the one wake for the other.
+func TestCloseWhileWoken(t *testing.T) {
+	for range 20 {
+		l, err := newLoop(slog.New(slog.DiscardHandler), &load{limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		spin := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); runtime.Gosched() {
+			}
+		}
+		l.mu.Lock()
+		spin(2 * yieldEvery) // so that the loop yields in its next round
+		l.wakeAt = forever
+		l.wake(0)
+		spin(2 * time.Millisecond) // the loop now waits for the lock
+		closed := make(chan struct{})
+		go func() { l.close(); close(closed) }()
+		spin(2 * time.Millisecond) // and so does close
+		l.mu.Unlock()
+		select {
+		case <-closed:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the loop does not end")
 		}
 	}
 }
