@@ -62,3 +62,19 @@ func Within(name, zone string) bool {
 	name, zone = strings.ToLower(strings.TrimSuffix(name, ".")), strings.ToLower(zone)
 	return name == zone || strings.HasSuffix(name, "."+zone)
 }
+
+// ValidHost reports whether s is a host name that a site can have: in A-labels
+// and lower case, of two labels or more, letters, digits and hyphens only
+// (RFC 1123 section 2.1), and not something that reads as an address: its last
+// label has a letter.
+func ValidHost(s string) bool {
+	if !ValidName(s) || strings.ContainsRune(s, '_') || s != strings.ToLower(s) {
+		return false
+	}
+	last := s[strings.LastIndexByte(s, '.')+1:]
+	return len(last) < len(s) && strings.ContainsFunc(last, func(c rune) bool { return c >= 'a' && c <= 'z' })
+}
+
+// ValidObject reports whether s can name a declared thing that is neither zone,
+// site nor domain: lower-case letters, digits and hyphens, at most 63.
+func ValidObject(s string) bool { return objectName.MatchString(s) }

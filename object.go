@@ -15,6 +15,11 @@ const (
 	KindPool     = "pool"
 	KindZone     = "zone"
 	KindReceiver = "receiver"
+
+	KindServer     = "server"
+	KindAccount    = "account"
+	KindDelegation = "delegation"
+	KindSite       = "site"
 )
 
 // Kinds lists the declared kinds in the order in which they depend on each other.

@@ -33,6 +33,8 @@ var rooms = map[string]room{
 	"internal/systemd":      {nil, "it speaks to the service manager only"},
 	"internal/metrics":      {[]string{"internal/probe", "internal/beat", "internal/notify"}, "numbers are counted where they arise and read at a scrape"},
 
+	"internal/task": {nil, "payloads of jobs are shared by control and agents, and need neither's parts"},
+
 	"internal/watch": {
 		[]string{"internal/failover", "internal/probe", "internal/beat", "internal/zone", "internal/store", "internal/declare", "internal/notify", "internal/metrics"},
 		"the loop is the only place that knows all of probing, deciding, keeping and publishing",

@@ -144,10 +144,10 @@ func documentation(f File) []Finding {
 }
 
 // selfEvident are methods whose meaning an interface of the standard library or
-// of the root package has fixed.
+// of the root package or of package task has fixed.
 var selfEvident = []string{
 	"String", "Error", "Unwrap", "Close", "MarshalText", "UnmarshalText", "MarshalJSON", "UnmarshalJSON", "Read", "Write", "ServeHTTP", "GoString", "LogValue",
-	"Len", "Less", "Swap", "ObjectKind", "ObjectName", "Validate", "WithDefaults",
+	"Len", "Less", "Swap", "ObjectKind", "ObjectName", "Validate", "WithDefaults", "Kind", "Object",
 }
 
 func exportedReceiver(d *ast.FuncDecl) bool {

@@ -1,0 +1,61 @@
+package task
+
+import "upkeep"
+
+// Tenant is an account as agents need it: the owner of files and processes.
+type Tenant struct {
+	Account string `json:"account"`
+	UID     int    `json:"uid"`
+}
+
+// SiteApply has a web server answer for a site as it is declared: user, folders
+// (unless Site.Files names another server), generated files, reload, and the
+// question whether it answers.
+type SiteApply struct {
+	Site       upkeep.Site `json:"site"`
+	Generation int64       `json:"generation"`
+	Tenant     Tenant      `json:"tenant"`
+	// Suspended is true when the site or its account is.
+	Suspended bool `json:"suspended,omitempty"`
+	// Batch and BatchSize tell which jobs were made by one change, so that one
+	// reload serves them all.
+	Batch     int64 `json:"batch,omitempty"`
+	BatchSize int   `json:"batch_size,omitempty"`
+}
+
+func (SiteApply) Kind() string     { return upkeep.JobSiteApply }
+func (t SiteApply) Object() string { return "site/" + t.Site.Name }
+
+// SiteFiles makes a site's user and folders on its files server.
+type SiteFiles struct {
+	Site       upkeep.Site `json:"site"`
+	Generation int64       `json:"generation"`
+	Tenant     Tenant      `json:"tenant"`
+}
+
+func (SiteFiles) Kind() string     { return upkeep.JobSiteFiles }
+func (t SiteFiles) Object() string { return "site/" + t.Site.Name }
+
+// SiteRemove takes a site out of a web server. Its files stay, moved to the
+// account's trash folder, until a person empties that.
+type SiteRemove struct {
+	Name       string `json:"name"`
+	Account    string `json:"account"`
+	Generation int64  `json:"generation"`
+	// KeepFiles leaves the folders where they are.
+	KeepFiles bool `json:"keep_files,omitempty"`
+}
+
+func (SiteRemove) Kind() string     { return upkeep.JobSiteRemove }
+func (t SiteRemove) Object() string { return "site/" + t.Name }
+
+// SiteSync is the whole of what a web server should serve: every file is
+// generated anew, what is the same is left alone, strays are removed.
+type SiteSync struct {
+	Sites []SiteApply `json:"sites"`
+	// Verify only compares and reports, changing nothing.
+	Verify bool `json:"verify,omitempty"`
+}
+
+func (SiteSync) Kind() string   { return upkeep.JobSiteSync }
+func (SiteSync) Object() string { return "sites" }

@@ -1,0 +1,88 @@
+package upkeep
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Roles of a server: what its agent may be asked for. The policy file on the
+// server has the last word.
+const (
+	RoleWeb    = "web"    // virtual hosts
+	RoleFiles  = "files"  // homes of accounts, for web servers that mount them
+	RoleDNS    = "dns"    // include files of zones
+	RoleImages = "images" // disk images
+)
+
+// Roles lists every role, in the order in which help shows them.
+var Roles = []string{RoleWeb, RoleFiles, RoleDNS, RoleImages}
+
+// Server is a machine with an agent on it. It is declared before its agent
+// joins; its certificate and what it tells of itself are kept apart.
+type Server struct {
+	Name  string   `json:"name"`
+	Roles []string `json:"roles"`
+}
+
+func (s Server) ObjectKind() string { return KindServer }
+func (s Server) ObjectName() string { return s.Name }
+
+// AgentStatus is what is known of a server's agent.
+type AgentStatus struct {
+	Name  string   `json:"name"`
+	Roles []string `json:"roles"`
+	// State is "joined" when its agent has a certificate, "waiting" when a join
+	// token is out, "new" otherwise.
+	State     string    `json:"state"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"`   // of the connection, or its loss
+	Expires   time.Time `json:"expires,omitzero"` // of the certificate
+	Facts     *Facts    `json:"facts,omitempty"`
+	Pending   int       `json:"pending"` // jobs that wait for it
+}
+
+// Facts are what an agent finds out about its server.
+type Facts struct {
+	At       time.Time `json:"at"`
+	Hostname string    `json:"hostname"`
+	System   string    `json:"system"` // "Debian GNU/Linux 12 (bookworm)"
+	Kernel   string    `json:"kernel"`
+	Version  string    `json:"version"` // of upkeep
+	UID      int       `json:"uid"`     // that the agent's root side runs as
+	// Kinds are the job kinds that its policy allows.
+	Kinds []string `json:"kinds"`
+	// WebServer is the program and its version, such as "Apache/2.4.66"; empty
+	// without one. URL is where it answers.
+	WebServer string `json:"web_server,omitempty"`
+	URL       string `json:"url,omitempty"`
+	// Sites is how many sites of upkeep it serves, Foreign the names that it
+	// answers by hand-made configuration.
+	Sites   int      `json:"sites"`
+	Foreign []string `json:"foreign,omitempty"`
+	// Stall is how long its last reload kept new connections waiting.
+	Stall Duration `json:"stall,omitempty"`
+	// Warnings are about the machine: settings that weaken what the agent relies
+	// on, such as fs.protected_hardlinks=0.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+func (s Server) Validate() []FieldError {
+	var r rules
+	if !objectName.MatchString(s.Name) {
+		r.add("name", s.Name, "must be lower-case letters, digits and hyphens, at most 63")
+	}
+	if len(s.Roles) == 0 {
+		r.add("roles", nil, "is required: one or more of %s", strings.Join(Roles, ", "))
+	}
+	for i, role := range s.Roles {
+		switch {
+		case !slices.Contains(Roles, role):
+			r.add(fmt.Sprintf("roles[%d]", i), role, "must be one of %s", strings.Join(Roles, ", "))
+		case slices.Contains(s.Roles[:i], role):
+			r.add(fmt.Sprintf("roles[%d]", i), role, "is given twice")
+		}
+	}
+	return r.fields
+}
