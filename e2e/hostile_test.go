@@ -377,7 +377,7 @@ members:
 		got, err := nameserver.Addresses(s.client, own, "www."+zoneName)
 		return err == nil && len(got) == 100, fmt.Sprintf("%d addresses, %v", len(got), err)
 	})
-	s.must(s.control().Delete(context.Background(), "pool", "web"))
+	s.must(s.control().Delete(context.Background(), wire.Ref{Kind: "pool", Name: "web"}))
 	testkit.Eventually(t, 30*time.Second, func() (bool, string) {
 		got, err := nameserver.Addresses(s.client, own, "www."+zoneName)
 		return err == nil && len(got) == 0, fmt.Sprintf("%d addresses, %v", len(got), err)
@@ -400,7 +400,7 @@ func TestNothingLeaks(t *testing.T) {
 		for range n {
 			_, err := up.Apply(context.Background(), document, false)
 			s.must(err)
-			s.must(up.Delete(context.Background(), "pool", "web"))
+			s.must(up.Delete(context.Background(), wire.Ref{Kind: "pool", Name: "web"}))
 		}
 	}
 	up := s.control()

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"upkeep"
+	"upkeep/internal/api/wire"
 	"upkeep/internal/declare"
 )
 
@@ -17,8 +18,8 @@ func newDelete(a *app) *cobra.Command {
 		Use:   "delete KIND NAME | delete -f FILE",
 		Short: "Delete declared objects; what they published is withdrawn",
 		Long: `Delete one object, or those that YAML documents name. An object that another one
-still names is refused. With -f pools are deleted before zones, one after the
-other, and the first refusal ends it.`,
+that stays still names is refused. With -f all of them are deleted, in one
+transaction, or none.`,
 		Args:              atMost(2),
 		ValidArgsFunction: a.completeObjects,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -68,6 +69,7 @@ func (a *app) targets(args, files []string) ([]deletion, error) {
 			targets = append(targets, deletion{Kind: object.ObjectKind(), Name: object.ObjectName()})
 		}
 	}
+	// Those that name others come first, as one would delete them one by one.
 	slices.SortStableFunc(targets, func(a, b deletion) int {
 		return slices.Index(upkeep.Kinds, b.Kind) - slices.Index(upkeep.Kinds, a.Kind)
 	})
@@ -79,17 +81,21 @@ func (a *app) delete(ctx context.Context, targets []deletion) error {
 	if err != nil {
 		return err
 	}
+	refs := make([]wire.Ref, len(targets))
 	for i, t := range targets {
-		if err := up.Delete(ctx, t.Kind, t.Name); err != nil {
-			return err
-		}
-		targets[i].Action = "deleted"
-		if a.output == "table" {
-			fmt.Fprintf(a.out, "%s/%s deleted\n", t.Kind, upkeep.Printable(t.Name))
-		}
+		refs[i] = wire.Ref{Kind: t.Kind, Name: t.Name}
+	}
+	if err := up.Delete(ctx, refs...); err != nil {
+		return err
+	}
+	for i := range targets {
+		targets[i].Action = wire.Deleted
 	}
 	if a.output != "table" {
 		return a.show(targets)
+	}
+	for _, t := range targets {
+		fmt.Fprintf(a.out, "%s/%s deleted\n", t.Kind, upkeep.Printable(t.Name))
 	}
 	return nil
 }

@@ -22,7 +22,8 @@ import (
 // Declarer stores what operators declare.
 type Declarer interface {
 	Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (watch.Applied, error)
-	Delete(ctx context.Context, who, kind, name string) error
+	// Delete removes all of the objects, or none.
+	Delete(ctx context.Context, who string, refs ...store.Ref) error
 	// Objects returns all objects, those of a kind, or the one of a kind and a name.
 	Objects(ctx context.Context, kind, name string) ([]upkeep.Declared, error)
 }

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"upkeep"
 	"upkeep/internal/api/wire"
+	"upkeep/internal/store"
 )
 
 func TestErrorsBecomeProblems(t *testing.T) {
@@ -213,5 +215,28 @@ func TestHealth(t *testing.T) {
 	looped = looped.Add(-2 * stalled)
 	if w := answer(a.Public(), httptest.NewRequest("GET", "/healthz", nil)); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("a loop that stands still answers %d", w.Code)
+	}
+}
+
+func TestDeletingSeveral(t *testing.T) {
+	f := &fake{}
+	a := newTestAPI(t, f)
+	for body, want := range map[string]int{
+		`{"objects":[{"kind":"pool","name":"web"},{"kind":"zone","name":"example.test"}]}`: http.StatusNoContent,
+		`{"objects":[]}`:                http.StatusUnprocessableEntity,
+		`{}`:                            http.StatusUnprocessableEntity,
+		`{"objects":[{"kind":"pool"}]}`: http.StatusUnprocessableEntity,
+		`{"objects":[{"kind":"cat","name":"web"}]}`:      http.StatusUnprocessableEntity,
+		`{"objects":[{"kind":"pool","name":"web"}]`:      http.StatusBadRequest,
+		`{"objects":[{"kind":"pool","name":"w"}],"x":1}`: http.StatusUnprocessableEntity,
+	} {
+		r := httptest.NewRequest("POST", "/api/v1/delete", strings.NewReader(body))
+		w := answer(a.Public(), r, "Authorization", "Bearer "+testToken, "Content-Type", "application/json")
+		if w.Code != want {
+			t.Errorf("%s answers %d, want %d: %s", body, w.Code, want, w.Body)
+		}
+	}
+	if want := []store.Ref{{Kind: "pool", Name: "web"}, {Kind: "zone", Name: "example.test"}}; !slices.Equal(f.deleted, want) {
+		t.Errorf("deleted: %v, want %v", f.deleted, want)
 	}
 }

@@ -37,6 +37,7 @@ func TestWhoMayDoWhatOverTCP(t *testing.T) {
 		{"nobody applies", "POST", "/api/v1/apply", "", false, 401},
 		{"nobody compares", "POST", "/api/v1/diff", "", false, 401},
 		{"nobody deletes", "DELETE", "/api/v1/objects/pool/web", "", false, 401},
+		{"nobody deletes several", "POST", "/api/v1/delete", "", false, 401},
 		{"nobody forces", "POST", "/api/v1/pools/web/members/192.0.2.1/force", "", false, 401},
 		{"nobody releases", "DELETE", "/api/v1/pools/web/members/192.0.2.1/force", "", false, 401},
 		{"a token reads documents", "GET", "/api/v1/objects/pool", bearer, false, 200},

@@ -18,6 +18,7 @@ import (
 	"upkeep"
 	"upkeep/internal/api/wire"
 	"upkeep/internal/declare"
+	"upkeep/internal/store"
 )
 
 // ApplyInput is exported, as are all structs embedded in an operation's input,
@@ -92,11 +93,26 @@ func (a *API) declareRoutes(h huma.API) {
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "delete-object", Method: http.MethodDelete, Path: "/api/v1/objects/{kind}/{name}",
 		Summary: "Delete an object that no other one names", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *ObjectInput) (*struct{}, error) {
-		if err := a.o.Declarer.Delete(ctx, callerOf(ctx).who, in.Kind, in.Name); err != nil {
-			return nil, a.problem(ctx, err)
-		}
-		return nil, nil
+		return nil, a.delete(ctx, wire.Ref{Kind: in.Kind, Name: in.Name})
 	})
+	huma.Register(h, secured(huma.Operation{OperationID: "delete-objects", Method: http.MethodPost, Path: "/api/v1/delete",
+		Summary: "Delete objects, all of them or none", DefaultStatus: http.StatusNoContent,
+		MaxBodyBytes: wire.MaxBody, BodyReadTimeout: 30 * time.Second}), func(ctx context.Context, in *deleteInput) (*struct{}, error) {
+		return nil, a.delete(ctx, in.Body.Objects...)
+	})
+}
+
+type deleteInput struct{ Body wire.Refs }
+
+func (a *API) delete(ctx context.Context, objects ...wire.Ref) error {
+	refs := make([]store.Ref, len(objects))
+	for i, o := range objects {
+		refs[i] = store.Ref(o)
+	}
+	if err := a.o.Declarer.Delete(ctx, callerOf(ctx).who, refs...); err != nil {
+		return a.problem(ctx, err)
+	}
+	return nil
 }
 
 // apply reads documents and applies them or, with dry, says what would become of them.

@@ -24,6 +24,7 @@ type fake struct {
 	pools   []upkeep.PoolStatus
 	zones   []upkeep.ZoneStatus
 	applied []upkeep.Object
+	deleted []store.Ref
 	forced  []upkeep.Override
 	who     []string
 	events  []upkeep.Event
@@ -49,8 +50,9 @@ func (f *fake) Apply(_ context.Context, who string, objects []upkeep.Object, dry
 	return result, nil
 }
 
-func (f *fake) Delete(_ context.Context, who, kind, name string) error {
+func (f *fake) Delete(_ context.Context, who string, refs ...store.Ref) error {
 	f.who = append(f.who, who)
+	f.deleted = append(f.deleted, refs...)
 	return f.fail
 }
 

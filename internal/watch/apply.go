@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"upkeep"
 	"upkeep/internal/beat"
@@ -79,30 +80,57 @@ func compare(before []upkeep.Declared, objects []upkeep.Object) (Applied, []upke
 	return applied, after
 }
 
-// Delete removes a declared thing; what it published is withdrawn. What others
-// still use is refused with [upkeep.ErrConflict].
-func (w *Watch) Delete(ctx context.Context, who, kind, name string) error {
+// Delete removes declared things, all or none; what they published is withdrawn.
+// It returns [upkeep.ErrNotFound] when one of them is not declared, and
+// [upkeep.ErrConflict] when something that would stay still uses one.
+func (w *Watch) Delete(ctx context.Context, who string, refs ...store.Ref) error {
 	w.declare.Lock()
 	defer w.declare.Unlock()
-	before, err := w.cfg.Store.Objects(ctx)
+	declared, err := w.cfg.Store.Objects(ctx)
 	if err != nil {
 		return err
 	}
-	after := slices.DeleteFunc(plain(before), func(o upkeep.Object) bool {
-		return o.ObjectKind() == kind && o.ObjectName() == name
-	})
-	if len(after) == len(before) {
-		return fmt.Errorf("%s %s: %w", kind, name, upkeep.ErrNotFound)
+	if err := deletable(plain(declared), refs); err != nil {
+		return err
 	}
-	if conflicts := upkeep.CheckAll(after); len(conflicts) > 0 {
-		user := conflicts[0].Object
-		return upkeep.WithHint(
-			fmt.Errorf("deleting %s %s: %s %s still uses it: %w", kind, name, user.ObjectKind(), user.ObjectName(), upkeep.ErrConflict),
-			"change or delete what uses it first")
-	}
-	_, err = w.commit(ctx, who, store.Change{Delete: []store.Ref{{Kind: kind, Name: name}}})
+	_, err = w.commit(ctx, who, store.Change{Delete: refs})
 	return err
 }
+
+// deletable refuses what cannot be deleted, with everything that stands in the
+// way.
+func deletable(before []upkeep.Object, refs []store.Ref) error {
+	leaving := func(o upkeep.Object) bool { return slices.Contains(refs, store.RefOf(o)) }
+	var absent, reasons []string
+	for _, ref := range refs {
+		if !slices.ContainsFunc(before, func(o upkeep.Object) bool { return store.RefOf(o) == ref }) {
+			absent = append(absent, ref.Kind+" "+ref.Name)
+		}
+	}
+	if len(absent) > 0 {
+		return fmt.Errorf("deleting: %s: %w", strings.Join(absent, ", "), upkeep.ErrNotFound)
+	}
+	after := slices.DeleteFunc(slices.Clone(before), leaving)
+	old := upkeep.CheckAll(before)
+	for _, c := range upkeep.CheckAll(after) {
+		// A rule that was broken before, by an older version's leave, is no reason.
+		if !slices.ContainsFunc(old, func(o upkeep.Conflict) bool { return same(o.Object, c.Object) && o.FieldError == c.FieldError }) {
+			reasons = append(reasons, fmt.Sprintf("%s %s still uses %s", c.Object.ObjectKind(), c.Object.ObjectName(), c.Value))
+		}
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	reasons = slices.Compact(reasons)
+	if more := len(reasons) - maxReasons; more > 0 {
+		reasons = append(reasons[:maxReasons], fmt.Sprintf("and %d more", more))
+	}
+	return upkeep.WithHint(fmt.Errorf("deleting: %s: %w", strings.Join(reasons, ", "), upkeep.ErrConflict),
+		"nothing was deleted; change what uses it first, or delete both in one go with -f")
+}
+
+// maxReasons is how many things that stand in the way are named.
+const maxReasons = 10
 
 func (w *Watch) commit(ctx context.Context, who string, change store.Change) ([]store.Result, error) {
 	stored, err := w.cfg.Store.Apply(ctx, who, change)

@@ -297,8 +297,37 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 			t.Errorf("applied twice: %+v", c)
 		}
 	}
-	if err := r.Delete(t.Context(), "test", upkeep.KindZone, "example.test"); err == nil {
+	if err := r.Delete(t.Context(), "test", store.Ref{Kind: upkeep.KindZone, Name: "example.test"}); err == nil {
 		t.Error("a zone that a pool uses was deleted")
+	}
+}
+
+func TestDeleteIsAllOrNothing(t *testing.T) {
+	r := newRig(t)
+	other := testPool("192.0.2.2")
+	other.Name, other.Records = "other", []string{"other"}
+	r.declare(testZone(), testPool("192.0.2.1"), other)
+	r.published("192.0.2.2 192.0.2.1")
+	zone, web := store.Ref{Kind: upkeep.KindZone, Name: "example.test"}, store.Ref{Kind: upkeep.KindPool, Name: "web"}
+	absent := store.Ref{Kind: upkeep.KindPool, Name: "absent"}
+	var invalid *upkeep.InvalidError
+	if err := r.Delete(t.Context(), "test", zone, web); !errors.Is(err, upkeep.ErrConflict) || !strings.Contains(err.Error(), "pool other still uses example.test") {
+		t.Errorf("a zone that a pool uses: %v", err)
+	}
+	if err := r.Delete(t.Context(), "test", web, absent); !errors.Is(err, upkeep.ErrNotFound) || !strings.Contains(err.Error(), "pool absent") {
+		t.Errorf("one that is not declared: %v", err)
+	}
+	if err := r.Delete(t.Context(), "test", web, web); !errors.As(err, &invalid) {
+		t.Errorf("one given twice: %v", err)
+	}
+	if objects, err := r.Objects(t.Context(), "", ""); err != nil || len(objects) != 3 {
+		t.Fatalf("after refused deletions: %v, %v; want all three", objects, err)
+	}
+	if err := r.Delete(t.Context(), "test", zone, web, store.RefOf(other)); err != nil {
+		t.Fatal(err)
+	}
+	if objects, err := r.Objects(t.Context(), "", ""); err != nil || len(objects) != 0 {
+		t.Errorf("after a deletion of all: %v, %v; want nothing", objects, err)
 	}
 }
 

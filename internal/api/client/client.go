@@ -231,9 +231,9 @@ func objectPath(kind, name string) []string {
 	return []string{"objects", kind, name}
 }
 
-// Delete deletes a declared object.
-func (c *Client) Delete(ctx context.Context, kind, name string) error {
-	return c.do(ctx, request{method: "DELETE", path: objectPath(kind, name)}, nil)
+// Delete deletes declared objects, all of them or none.
+func (c *Client) Delete(ctx context.Context, objects ...wire.Ref) error {
+	return c.do(ctx, request{method: "POST", path: []string{"delete"}, body: wire.Refs{Objects: objects}}, nil)
 }
 
 // Pools returns what every pool is doing.

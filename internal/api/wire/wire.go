@@ -67,6 +67,17 @@ func (r ApplyResult) Changed() bool {
 	return false
 }
 
+// Ref names a declared object.
+type Ref struct {
+	Kind string `json:"kind" enum:"zone,pool,receiver"`
+	Name string `json:"name" minLength:"1" maxLength:"253"`
+}
+
+// Refs is the body of a deletion; all of its objects are deleted, or none.
+type Refs struct {
+	Objects []Ref `json:"objects" nullable:"false" minItems:"1"`
+}
+
 // Declared is an object as it is stored.
 type Declared struct {
 	Kind       string `json:"kind"`
