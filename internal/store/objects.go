@@ -23,6 +23,16 @@ type objectRow struct {
 	Deleted       bool
 }
 
+// object is what the row declares; nil when it cannot be read, so that a damaged
+// row can be replaced and deleted.
+func (r objectRow) object() upkeep.Object {
+	object, err := upkeep.DecodeObject(r.Kind, []byte(r.Document))
+	if err != nil {
+		return nil
+	}
+	return object
+}
+
 // Objects returns every declared thing, ordered by kind and name.
 func (s *Store) Objects(ctx context.Context) ([]upkeep.Declared, error) {
 	rows, err := selectObjects(ctx, s.read)
@@ -110,8 +120,10 @@ func (s *Store) Apply(ctx context.Context, who string, c Change) (Applied, error
 			return err
 		}
 		applied.Results = p.results
-		applied.Events, err = addEvents(ctx, tx, p.events)
-		return err
+		if applied.Events, err = addEvents(ctx, tx, p.events); err != nil {
+			return err
+		}
+		return s.follow(ctx, Tx{tx: tx, Who: who, Why: c.Why, At: instant(p.now)}, p.changed)
 	})
 	if err != nil {
 		return Applied{}, err
@@ -156,6 +168,7 @@ type plan struct {
 	upserts []objectRow
 	results []Result
 	events  []upkeep.Event
+	changed []Altered
 }
 
 func (p *plan) make() error {
@@ -196,7 +209,7 @@ func (p *plan) put(object upkeep.Object) error {
 		return fmt.Errorf("writing %s: %w", ref, err)
 	}
 	row, result := p.rows[ref], Result{Ref: ref, Action: Created}
-	what := Created
+	what, was := Created, upkeep.Object(nil)
 	if p.generation(ref) != 0 {
 		fields, err := changedFields(ref.Kind, row.Document, text)
 		if err != nil {
@@ -206,13 +219,13 @@ func (p *plan) put(object upkeep.Object) error {
 			p.results = append(p.results, Result{ref, Unchanged, row.Generation})
 			return nil
 		}
-		result.Action, what = Changed, "changed "+strings.Join(fields, ", ")
+		result.Action, what, was = Changed, "changed "+strings.Join(fields, ", "), row.object()
 	}
 	result.Generation = row.Generation + 1
 	p.upserts = append(p.upserts, objectRow{
 		Kind: ref.Kind, Name: ref.Name, Generation: result.Generation, Document: string(text), ChangedAt: p.now, ChangedBy: p.who,
 	})
-	p.record(result, what)
+	p.record(result, what, was, object)
 	return nil
 }
 
@@ -221,14 +234,16 @@ func (p *plan) delete(ref Ref) error {
 	if p.generation(ref) == 0 {
 		return fmt.Errorf("%s: %w", ref, upkeep.ErrNotFound)
 	}
+	was := row.object()
 	row.Deleted, row.Document, row.ChangedAt, row.ChangedBy = true, "", p.now, p.who
 	p.upserts = append(p.upserts, row)
-	p.record(Result{ref, Deleted, row.Generation}, Deleted)
+	p.record(Result{ref, Deleted, row.Generation}, Deleted, was, nil)
 	return nil
 }
 
-func (p *plan) record(result Result, what string) {
+func (p *plan) record(result Result, what string, was, is upkeep.Object) {
 	p.results = append(p.results, result)
+	p.changed = append(p.changed, Altered{result.Ref, was, is, result.Generation})
 	p.events = append(p.events, upkeep.Event{
 		At: instant(p.now), Kind: upkeep.EventDeclared, Who: p.who, Object: result.Ref.String(), What: what, Why: p.change.Why,
 	})

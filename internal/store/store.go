@@ -28,6 +28,8 @@ type Store struct {
 	read    *bun.DB
 	dialect dialect
 	now     func() time.Time
+	// followers are told of changes in their transaction.
+	followers []Follower
 }
 
 // dialect is what differs between the databases.
