@@ -34,6 +34,7 @@ var rooms = map[string]room{
 	"internal/metrics":      {[]string{"internal/probe", "internal/beat", "internal/notify"}, "numbers are counted where they arise and read at a scrape"},
 
 	"internal/task": {nil, "payloads of jobs are shared by control and agents, and need neither's parts"},
+	"internal/link": {[]string{"internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},
 
 	"internal/watch": {
 		[]string{"internal/failover", "internal/probe", "internal/beat", "internal/zone", "internal/store", "internal/declare", "internal/notify", "internal/metrics"},
