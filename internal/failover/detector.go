@@ -26,7 +26,8 @@ type Sample struct {
 	// ask. Nothing but Again and Timeout is made of it.
 	Void bool
 	// Late is a good answer that came after its probe had been reported as a
-	// failure, within the configured timeout: the failure was none.
+	// failure, within the configured timeout: the failure was none. Of a heartbeat
+	// it is the beat that was called missing last.
 	Late   bool
 	Reason string
 }
@@ -156,7 +157,10 @@ func (d *Detector) turn(v upkeep.Verdict, at time.Time, why cause) {
 func (d *Detector) good(s Sample) {
 	d.lastOK = s.At
 	d.rtt.learn(s.RTT)
-	if s.Late {
+	switch {
+	case s.Late && d.p.passive:
+		d.takeBack(s.At)
+	case s.Late:
 		// The failures before it were late answers too, as far as is known.
 		d.clear()
 	}
@@ -168,7 +172,7 @@ func (d *Detector) good(s Sample) {
 		loss, refusal = d.bounds(s.At)
 	}
 	d.learn(s.At)
-	if d.verdict == upkeep.Unknown || d.verdict == upkeep.Down && s.Late && d.cause == bySilence {
+	if d.verdict == upkeep.Unknown || d.verdict == upkeep.Down && s.Late && d.cause == bySilence && !d.p.passive {
 		// One good answer tells enough of a target of which nothing is known. A
 		// late one refutes the silence that it interrupts.
 		d.turn(upkeep.Up, s.At, bySilence)
@@ -189,6 +193,22 @@ func (d *Detector) good(s Sample) {
 			d.turn(upkeep.Up, s.At, d.cause)
 		}
 	}
+}
+
+// takeBack undoes the last failure: that beat was on its way. Those before it
+// were losses, for beats do not overtake each other.
+func (d *Detector) takeBack(at time.Time) {
+	if d.run == 0 || d.verdict == upkeep.Down {
+		return
+	}
+	d.run--
+	d.runRefused = min(d.runRefused, d.run)
+	if d.run == 0 {
+		d.clear()
+		return
+	}
+	loss, _ := d.bounds(at) // as when the failure was weighed
+	d.silent = max(0, d.silent-float32(math.Log((1-aliveIfDead)/loss)))
 }
 
 // fall lowers a test by a good answer that has probability 1-p of a living

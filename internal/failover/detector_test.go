@@ -202,6 +202,50 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
+// TestLateBeats: a late beat takes back its own miss, and no more than that.
+func TestLateBeats(t *testing.T) {
+	p := newPatient(t, upkeep.Check{Type: upkeep.CheckHeartbeat, Interval: upkeep.Duration(100 * time.Millisecond)}).answer(1000, 0)
+	missed := func(n int) int {
+		taken := 0
+		for p.Verdict() == upkeep.Up && taken < n {
+			taken++
+			p.now = p.now.Add(100 * time.Millisecond)
+			p.observe(Sample{Reason: "no heartbeat"})
+		}
+		return taken
+	}
+	late := func() {
+		p.now = p.now.Add(20 * time.Millisecond)
+		p.observe(Sample{OK: true, Late: true})
+	}
+	for range 20 {
+		if missed(1); !p.step.Suspect {
+			t.Fatal("a missed beat is no suspicion")
+		}
+		late()
+		p.answer(10, 0)
+	}
+	if _, loss := p.Learned(); loss != 0 || p.Failing() || p.silent != 0 {
+		t.Errorf("after late beats: a loss of %v, failing %t, evidence %v", loss, p.Failing(), p.silent)
+	}
+	if missed(2); p.Verdict() != upkeep.Up {
+		t.Fatal("down after two missed beats")
+	}
+	if late(); p.run != 0 {
+		t.Error("a beat ends the run of missed ones")
+	}
+	if _, loss := p.Learned(); loss == 0 {
+		t.Error("the first of two missed beats was lost, and that was not learned")
+	}
+	p.answer(5000, 0)
+	if n := missed(10); n != 3 && n != 4 {
+		t.Errorf("down after %d missed beats", n)
+	}
+	if late(); p.Verdict() != upkeep.Down {
+		t.Error("one beat at the right moment brings a dead member up")
+	}
+}
+
 // TestEvidenceIsAskedForByLoss: the more a path loses, the more failures it takes.
 func TestEvidenceIsAskedForByLoss(t *testing.T) {
 	before := 0

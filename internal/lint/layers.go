@@ -20,7 +20,7 @@ var rooms = map[string]room{
 	".": {nil, "the glossary is imported by everything and does no I/O"},
 
 	"internal/failover":     {nil, "decisions are pure: no clock, no network, no database, so that every one can be replayed in a test"},
-	"internal/failover/...": {[]string{"internal/failover"}, "simulations of decisions are as pure as they are"},
+	"internal/failover/...": {[]string{"internal/failover", "internal/beat"}, "simulations of decisions are as pure as they are; of heartbeats they play the rhythm"},
 	"internal/probe":        {[]string{"internal/beat"}, "a probe reports one result and knows no history; history belongs to failover"},
 	"internal/beat":         {[]string{"internal/secret"}, "the sender on a member is small and needs no database"},
 	"internal/zone":         {[]string{"internal/zone/..."}, "publishing is told what to publish; it asks nobody"},

@@ -85,10 +85,10 @@ type listener struct {
 	due    time.Duration // when the next beat is missed
 	queued time.Duration // the due time that the schedule knows, due or earlier
 
+	rhythm  beat.Rhythm   // says when the next beat is due
 	last    time.Duration // when the last beat came; zero before the first
 	told    time.Duration // when the last beat was reported
 	since   time.Duration // when listening began
-	jitter  time.Duration // how uneven beats come in
 	health  beat.Health
 	pace    time.Duration // interval that the sender states
 	goodbye bool
@@ -98,41 +98,27 @@ type listener struct {
 	lost    uint32        // datagrams that this machine had lost when the next beat began to be awaited
 }
 
-// leastGrace is ordinary scheduling on a busy machine.
-const leastGrace = 10 * time.Millisecond
-
-// grace is how late a beat may be before it counts as missed. On a quiet path
-// waiting for half an interval would cost more than the rest of the failover,
-// so it follows the beats' own unevenness, as a TCP timeout does (RFC 6298).
-func (l *listener) grace() time.Duration {
-	return min(max(4*l.jitter, l.interval/10, leastGrace), l.patience)
+// begin awaits the first beat from now on.
+func (l *listener) begin(now time.Duration) {
+	l.since = now
+	l.rhythm = beat.NewRhythm(l.interval, l.patience, now)
+	l.due = l.rhythm.Due()
 }
 
 // heard takes an accepted beat. paused means that beats have been waiting for
 // this program, so that their spacing says nothing.
 func (l *listener) heard(now time.Duration, h beat.Heard, paused bool) {
-	if l.last != 0 && !paused && !l.goodbye && h.Interval == l.pace && l.pace > 0 {
-		// Whole intervals are beats that were lost, which is no unevenness.
-		gap := now - l.last
-		off := (gap - max(gap.Round(l.pace), l.pace)).Abs()
-		if off > l.jitter {
-			l.jitter += (min(off, l.patience) - l.jitter) / 2 // quick to grow
-		} else {
-			l.jitter -= (l.jitter - off) / 16 // slow to shrink
-		}
-	} else if l.last == 0 {
-		l.jitter = l.patience / 4
-	}
+	late := l.rhythm.Heard(now, paused || l.goodbye)
+	l.due = l.rhythm.Due()
 	if h.Rivals {
 		l.rivals = now
 	}
 	turned := h.Health != l.health
 	first := l.last == 0 || l.failing || turned
 	l.last, l.pace, l.health = now, h.Interval, h.Health
-	l.due = now + l.interval + l.grace()
 	if l.goodbye = h.Health.State == beat.Goodbye; l.goodbye {
 		if turned { // it is said several times
-			l.tell(now, Result{Goodbye: true, Reason: "said goodbye: its heartbeat was stopped in good order"})
+			l.tell(now, Result{Goodbye: true, Reason: "its heartbeat was stopped in good order"})
 		}
 		l.failing = true
 		return
@@ -149,7 +135,7 @@ func (l *listener) heard(now time.Duration, h beat.Heard, paused bool) {
 		return
 	}
 	l.failing = false
-	l.tell(now, Result{OK: true, Warning: warning})
+	l.tell(now, Result{OK: true, Late: late, Warning: warning})
 }
 
 func (l *listener) tell(now time.Duration, r Result) {
@@ -161,9 +147,8 @@ func (l *listener) tell(now time.Duration, r Result) {
 // missed takes the absence of a beat. blind means that datagrams were lost on
 // this machine, so that an absence says nothing.
 func (l *listener) missed(now time.Duration, blind bool) {
-	if l.due += l.interval; l.due <= now {
-		l.due = now + l.interval
-	}
+	l.rhythm.Missed(now, blind || l.lack != "")
+	l.due = l.rhythm.Due()
 	if l.lack != "" {
 		l.tell(now, Result{Void: true, Reason: l.lack})
 		return

@@ -104,9 +104,8 @@ func (r *receiver) add(l *listener) {
 	}
 	f.users++
 	l.results = &r.results
-	l.since = r.clock.now()
 	// Nothing is missed before the socket is open and the keys are read.
-	l.due = l.since + l.interval + l.patience
+	l.begin(r.clock.now())
 	if r.socket != nil {
 		l.lost = r.socket.lost
 	}
@@ -268,8 +267,7 @@ func (r *receiver) rematch() {
 		r.match(l)
 		switch {
 		case lacked && l.lack == "": // from now on beats can be missed
-			l.since = now
-			l.due = now + l.interval + l.patience
+			l.begin(now)
 		case r.socket == nil: // and so no reader that would tell of it
 			l.tell(now, Result{Void: true, Reason: l.lack})
 		}

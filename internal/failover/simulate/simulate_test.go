@@ -31,7 +31,6 @@ func TestNoFalseRemovals(t *testing.T) {
 		{upkeep.Check{Type: upkeep.CheckTCP, Port: 80}, 0.2, 20},
 		{upkeep.Check{Type: upkeep.CheckTCP, Port: 80}, 0.01, 5},
 		{upkeep.Check{Type: upkeep.CheckTCP, Port: 80, Interval: tenth}, 0.2, 2},
-		{upkeep.Check{Type: upkeep.CheckHeartbeat, Interval: tenth}, 0.2, 2},
 	} {
 		t.Run(fmt.Sprintf("%s %s %v", test.check.Type, test.check.WithDefaults().Interval, test.loss), func(t *testing.T) {
 			t.Parallel()
@@ -50,7 +49,6 @@ func TestDetectionTimes(t *testing.T) {
 	tcp := upkeep.Check{Type: upkeep.CheckTCP, Port: 80}
 	fast := tcp
 	fast.Interval = tenth
-	beats := upkeep.Check{Type: upkeep.CheckHeartbeat, Interval: tenth}
 	for _, test := range []struct {
 		name        string
 		check       upkeep.Check
@@ -62,7 +60,6 @@ func TestDetectionTimes(t *testing.T) {
 		{"1s, refuses", tcp, 0, Refuses, 900 * time.Millisecond, 1500 * time.Millisecond},
 		{"100ms, drops", fast, 0, Drops, 350 * time.Millisecond, 400 * time.Millisecond},
 		{"100ms, refuses", fast, 0, Refuses, 350 * time.Millisecond, 400 * time.Millisecond},
-		{"heartbeats", beats, 0, Drops, 300 * time.Millisecond, 350 * time.Millisecond},
 		{"20 % loss, drops", tcp, 0.2, Drops, 2200 * time.Millisecond, 3 * second},
 		{"20 % loss, refuses", tcp, 0.2, Refuses, second, 2 * second},
 		{"http hangs", upkeep.Check{Type: upkeep.CheckHTTP}, 0, Hangs, 1500 * time.Millisecond, 2 * second},
