@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -23,6 +25,11 @@ type contender struct {
 	// fresh contenders are started anew for each kill, since they would take
 	// longer to put a member back than to start; at once, all kills in parallel.
 	fresh bool
+	// lived is how long members have lived before the first kill, so that a detector
+	// that learns knows them; zero where nothing is learned.
+	lived time.Duration
+	// every is the time between two questions to a name server, 2 ms when zero.
+	every time.Duration
 	// patience is how long a kill may take to show.
 	patience time.Duration
 	// period is the time between two checks: a kill comes at a random point of it.
@@ -45,24 +52,36 @@ type result struct {
 
 func (r *result) run(o options) error {
 	r.kills, r.missed = map[string][]time.Duration{}, map[string]int{}
-	if o.parts["kill"] {
-		for _, death := range r.contender.deaths {
-			if err := r.runKills(o, death); err != nil {
-				return fmt.Errorf("%s: %w", death, err)
+	parts := []struct {
+		flag, what string
+		run        func() error
+	}{
+		{"kill", "killing members", func() error { return r.runKills(o) }},
+		{"loss", "measuring at 20 % loss", func() error {
+			return r.onStage(o, func(s *stage, p *poller) error { return r.loss(o, s, p) })
+		}},
+		{"open", "taking all members down", func() error { return r.onStage(o, r.failOpen) }},
+	}
+	var wait sync.WaitGroup
+	errs := make([]error, len(parts))
+	for i, part := range parts {
+		if !o.parts[part.flag] {
+			continue
+		}
+		run := func() {
+			if err := part.run(); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", part.what, err)
 			}
 		}
-	}
-	if o.parts["loss"] {
-		if err := r.onStage(o, func(s *stage, p *poller) error { return r.loss(o, s, p) }); err != nil {
-			return fmt.Errorf("measuring at 20 %% loss: %w", err)
+		// What takes minutes is not measured less well for what runs beside it.
+		if r.contender.fresh {
+			wait.Go(run)
+		} else {
+			run()
 		}
 	}
-	if o.parts["open"] {
-		if err := r.onStage(o, r.failOpen); err != nil {
-			return fmt.Errorf("taking all members down: %w", err)
-		}
-	}
-	return nil
+	wait.Wait()
+	return errors.Join(errs...)
 }
 
 // onStage brings the contender up on a stage of its own and calls f once all
@@ -85,7 +104,7 @@ func (r *result) onStage(o options, f func(*stage, *poller) error) error {
 	if err := r.contender.start(s); err != nil {
 		return fmt.Errorf("%w\n%s", err, s.logs())
 	}
-	p := poll(s.client, s.dns.Addr.String()+":53", 2*time.Millisecond)
+	p := poll(s.client, s.dns.Addr.String()+":53", r.contender.pause())
 	defer p.stop()
 	if err := await("all members answered", time.Minute, func() bool { return p.answers(s.addresses()...) || s.ended() }); err != nil || s.ended() {
 		return fmt.Errorf("starting: %w\n%s", err, s.logs())
@@ -118,21 +137,38 @@ func (s *stage) logs() string {
 	return b.String()
 }
 
-func (r *result) runKills(o options, death string) error {
+func (r *result) runKills(o options) error {
 	n := o.n
 	if r.contender.n != 0 {
 		n = min(n, r.contender.n)
 	}
-	if !r.contender.fresh {
-		return r.onStage(o, func(s *stage, p *poller) error {
+	if r.contender.fresh {
+		for _, death := range r.contender.deaths {
+			if err := r.killAtOnce(o, death, n); err != nil {
+				return fmt.Errorf("%s: %w", death, err)
+			}
+		}
+		return nil
+	}
+	return r.onStage(o, func(s *stage, p *poller) error {
+		lived := r.contender.lived
+		if o.quick {
+			lived = 0
+		}
+		<-time.After(lived)
+		for _, death := range r.contender.deaths {
 			for i := range n {
 				if err := r.kill(s, p, death, s.members[i%len(s.members)]); err != nil {
-					return fmt.Errorf("kill %d: %w", i+1, err)
+					return fmt.Errorf("%s: kill %d: %w", death, i+1, err)
 				}
 			}
-			return nil
-		})
-	}
+		}
+		return nil
+	})
+}
+
+// killAtOnce makes each kill on a stage of its own, all at the same time.
+func (r *result) killAtOnce(o options, death string, n int) error {
 	errs := make(chan error, n)
 	outcomes := make([]result, n)
 	for i := range n {
@@ -153,8 +189,17 @@ func (r *result) runKills(o options, death string) error {
 	for _, one := range outcomes {
 		r.kills[death] = append(r.kills[death], one.kills[death]...)
 		r.missed[death] += one.missed[death]
+		r.lag = append(r.lag, one.lag...)
 	}
 	return last
+}
+
+// pause is the time between two questions to a name server.
+func (c contender) pause() time.Duration {
+	if c.every == 0 {
+		return 2 * time.Millisecond
+	}
+	return c.every
 }
 
 // quiet is how long the zone is left alone before a kill: longer than BIND's
@@ -162,15 +207,24 @@ func (r *result) runKills(o options, death string) error {
 // for an adaptive detector to see the member answer again.
 const quiet = 6 * time.Second
 
+// rest is quiet for the contender: those without a secondary have no NOTIFY to
+// wait for, and learn nothing.
+func (c contender) rest() time.Duration {
+	if c.secondary {
+		return quiet
+	}
+	return time.Second
+}
+
 // kill kills a member at a random point of the contender's period, and measures
 // the time until the primary answers without it.
 func (r *result) kill(s *stage, p *poller, death string, m *member) error {
 	var second *poller
 	if r.contender.secondary {
-		second = poll(s.client, s.secondary.Addr.String()+":53", 2*time.Millisecond)
+		second = poll(s.client, s.secondary.Addr.String()+":53", r.contender.pause())
 		defer second.stop()
 	}
-	<-time.After(quiet + rand.N(max(r.contender.period, time.Millisecond)))
+	<-time.After(r.contender.rest() + rand.N(max(r.contender.period, time.Millisecond)))
 	begin := time.Now() // before the act: what the act takes counts
 	if err := deaths[death](m); err != nil {
 		return err
