@@ -75,7 +75,7 @@ func (a Account) Validate() []FieldError {
 	var r rules
 	r.account("name", a.Name)
 	if a.Email != "" {
-		if parsed, err := mail.ParseAddress(a.Email); err != nil || parsed.Address != a.Email {
+		if parsed, err := mail.ParseAddress(a.Email); err != nil || parsed.Address != a.Email || len(a.Email) > 254 || hasControl(a.Email) {
 			r.add("email", a.Email, "must be a plain address such as web@example.test")
 		}
 	}

@@ -23,9 +23,19 @@ const (
 )
 
 // Kinds lists the declared kinds in the order in which they depend on each other.
-var Kinds = []string{KindZone, KindPool, KindReceiver}
+var Kinds = append(slices.Clone(PoolKinds), HostingKinds...)
 
-// Object is a declared thing: a [Pool], a [Zone] or a [Receiver].
+// PoolKinds are those of health-checked DNS. There are few of them, and rules
+// between them are checked over all, see [CheckAll]. HostingKinds are those of
+// sites, of which there may be many thousands: rules between them are checked
+// around what changes, see [CheckHosting].
+var (
+	PoolKinds    = []string{KindZone, KindPool, KindReceiver}
+	HostingKinds = []string{KindServer, KindAccount, KindDelegation, KindSite}
+)
+
+// Object is a declared thing: a [Pool], a [Zone], a [Receiver], a [Server], an
+// [Account], a [Delegation] or a [Site].
 type Object interface {
 	// ObjectKind is one of [Kinds]; with ObjectName it identifies the thing.
 	ObjectKind() string
@@ -40,7 +50,10 @@ func (z Zone) ObjectName() string { return z.Name }
 
 // zeroObjects has an empty object of each kind; whatever reads objects from text
 // finds their types here. A new kind is added here and to [Kinds].
-var zeroObjects = map[string]Object{KindZone: Zone{}, KindPool: Pool{}, KindReceiver: Receiver{}}
+var zeroObjects = map[string]Object{
+	KindZone: Zone{}, KindPool: Pool{}, KindReceiver: Receiver{},
+	KindServer: Server{}, KindAccount: Account{}, KindDelegation: Delegation{}, KindSite: Site{},
+}
 
 // ZeroObject returns an empty object of the kind, false when there is no such
 // kind.
@@ -82,8 +95,8 @@ type Conflict struct {
 	FieldError
 }
 
-// CheckAll returns the rules broken between declared things, the whole set as
-// it would be after a change: zones that pools name must exist, two writers
+// CheckAll returns the rules broken between declared things of [PoolKinds], the
+// whole set as it would be after a change: zones that pools name must exist, two writers
 // must not claim one name, a member is not checked by a name that upkeep itself
 // publishes, and zones that share include files have the same content.
 func CheckAll(objects []Object) []Conflict {

@@ -76,6 +76,9 @@ func (s Server) Validate() []FieldError {
 	if len(s.Roles) == 0 {
 		r.add("roles", nil, "is required: one or more of %s", strings.Join(Roles, ", "))
 	}
+	if r.atMost("roles", len(s.Roles), len(Roles)) {
+		return r.fields
+	}
 	for i, role := range s.Roles {
 		switch {
 		case !slices.Contains(Roles, role):

@@ -129,6 +129,40 @@ func (s Site) HasWWW() bool {
 	return (s.WWW == nil || *s.WWW) && !strings.HasPrefix(s.Name, "www.")
 }
 
+// WithDefaults fills in what was left out. What is stored and shown is what the
+// operator wrote; what is generated comes from this.
+func (s Site) WithDefaults() Site {
+	www := s.HasWWW()
+	s.WWW = &www
+	if s.SubOf != "" {
+		s.Root = orString(s.Root, strings.TrimSuffix(s.Name, "."+s.SubOf))
+	}
+	if s.PHP != nil {
+		s.PHP = &PHP{orInt(s.PHP.Children, 5), orInt(s.PHP.Memory, 128)}
+	}
+	if len(s.Index) == 0 {
+		s.Index = []string{"index.html"}
+		if s.PHP != nil {
+			s.Index = append(s.Index, "index.php")
+		}
+	}
+	if len(s.Methods) == 0 {
+		s.Methods = []string{"GET", "HEAD", "POST"}
+	}
+	if s.Canonical != "" {
+		s.CanonicalStatus = orInt(s.CanonicalStatus, 307)
+	}
+	s.Protect = slices.Clone(s.Protect)
+	for i := range s.Protect {
+		s.Protect[i].Realm = orString(s.Protect[i].Realm, "restricted")
+	}
+	s.Redirects = slices.Clone(s.Redirects)
+	for i := range s.Redirects {
+		s.Redirects[i].Status = orInt(s.Redirects[i].Status, 302)
+	}
+	return s
+}
+
 // Network is an address or a prefix, as "192.0.2.1" or "2001:db8::/32".
 type Network struct{ netip.Prefix }
 
@@ -199,13 +233,4 @@ type ServedStatus struct {
 	URL        string `json:"url"`        // to be asked with the site's name as Host
 	State      string `json:"state"`
 	Reason     string `json:"reason,omitempty"`
-}
-
-func (s Site) Validate() []FieldError {
-	var r rules
-	if !ValidHost(s.Name) {
-		r.add("name", s.Name, "must be a host name such as example.test")
-	}
-	r.account("account", s.Account)
-	return r.fields
 }

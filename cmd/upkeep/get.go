@@ -118,6 +118,9 @@ func summary(d wire.Declared) string {
 		Servers        []string
 		Type           string
 		Events         []string
+		Roles, Aliases []string
+		Account, Until string
+		Suspended      bool
 	}
 	if err := json.Unmarshal(d.Object, &fields); err != nil {
 		return ""
@@ -142,7 +145,34 @@ func summary(d wire.Declared) string {
 		}
 		return fmt.Sprintf("told by %s %s", fields.Type, told)
 	}
-	return ""
+	return hostingSummary(d.Kind, fields.Account, fields.Until, fields.Roles, fields.Servers, len(fields.Aliases), fields.Suspended)
+}
+
+// hostingSummary is a few words on a server, account, delegation or site.
+func hostingSummary(kind, account, until string, roles, servers []string, aliases int, suspended bool) string {
+	text := ""
+	switch kind {
+	case upkeep.KindServer:
+		text = "for " + strings.Join(roles, ", ")
+	case upkeep.KindDelegation:
+		text = "may be used by account " + account
+		if until != "" {
+			text += " until " + until
+		}
+	case upkeep.KindSite:
+		text = "of account " + account + ", on " + strings.Join(servers, ", ")
+		switch aliases {
+		case 0:
+		case 1:
+			text += ", 1 alias"
+		default:
+			text += ", " + strconv.Itoa(aliases) + " aliases"
+		}
+	}
+	if suspended {
+		text = strings.TrimPrefix(text+", suspended", ", ")
+	}
+	return text
 }
 
 func count(n int, noun string) string {

@@ -94,7 +94,7 @@ func TestBadRequests(t *testing.T) {
 		{"unknown parameter", "POST", "/api/v1/apply?dryrun=true", "application/yaml", "kind: pool", 422, "dryrun"},
 		{"unknown parameter of a list", "GET", "/api/v1/pools?nmae=web", "", "", 422, "nmae"},
 		{"wrong boolean", "POST", "/api/v1/apply?dry_run=maybe", "application/yaml", "kind: pool", 422, "dry_run"},
-		{"unknown kind", "GET", "/api/v1/objects/server", "", "", 422, "kind"},
+		{"unknown kind", "GET", "/api/v1/objects/house", "", "", 422, "kind"},
 		{"limit too high", "GET", "/api/v1/events?limit=100000", "", "", 422, "limit"},
 		{"limit no number", "GET", "/api/v1/events?limit=ten", "", "", 422, "limit"},
 		{"negative after", "GET", "/api/v1/events?after=-1", "", "", 422, "after"},

@@ -43,7 +43,7 @@ type applyOutput struct{ Body wire.ApplyResult }
 // further ones embed, it is exported because the framework looks into exported
 // fields only.
 type KindInput struct {
-	Kind string `path:"kind" enum:"zone,pool,receiver"`
+	Kind string `path:"kind" enum:"zone,pool,receiver,server,account,delegation,site"`
 }
 
 // ObjectInput names one declared thing.

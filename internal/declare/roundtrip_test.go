@@ -44,6 +44,9 @@ func arbitrary(t *rapid.T, typ reflect.Type, at string) reflect.Value {
 	case *netip.Prefix:
 		*pointer = netip.MustParsePrefix(rapid.SampledFrom([]string{"10.0.0.0/8", "192.0.2.1/32", "::/0", "2001:db8::1/64"}).Draw(t, at))
 		return v
+	case *upkeep.Network:
+		pointer.Prefix = netip.MustParsePrefix(rapid.SampledFrom([]string{"192.0.2.0/24", "192.0.2.1/32", "2001:db8::/32", "::/0"}).Draw(t, at))
+		return v
 	case *upkeep.StatusRange:
 		from := rapid.IntRange(100, 599).Draw(t, at)
 		*pointer = upkeep.StatusRange{From: from, To: rapid.IntRange(from, 599).Draw(t, at)}

@@ -69,7 +69,7 @@ func (r ApplyResult) Changed() bool {
 
 // Ref names a declared object.
 type Ref struct {
-	Kind string `json:"kind" enum:"zone,pool,receiver"`
+	Kind string `json:"kind" enum:"zone,pool,receiver,server,account,delegation,site"`
 	Name string `json:"name" minLength:"1" maxLength:"253"`
 }
 
