@@ -28,6 +28,8 @@ type walker struct {
 	reader *reader
 	places map[string]place
 	nodes  int
+	// settings have no kind.
+	settings bool
 	// spoiled are the paths at which reading failed: what validation says of
 	// them, and of what lies below, follows from that and is not reported.
 	spoiled []string
@@ -125,7 +127,7 @@ func (w *walker) nonNil(at, node *yaml.Node, v reflect.Value, path string) {
 func (w *walker) mapping(node *yaml.Node, v reflect.Value, path string) {
 	names := fieldsOf(v.Type())
 	w.keys(node, path, func(key, value *yaml.Node) {
-		if path == "" && key.Value == "kind" {
+		if path == "" && key.Value == "kind" && !w.settings {
 			return // told apart before
 		}
 		at := join(path, key.Value)

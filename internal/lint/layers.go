@@ -34,6 +34,7 @@ var rooms = map[string]room{
 	"internal/metrics":      {[]string{"internal/probe", "internal/beat", "internal/notify"}, "numbers are counted where they arise and read at a scrape"},
 
 	"internal/link":   {[]string{"internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},
+	"internal/policy": {[]string{"internal/declare", "internal/safefs", "internal/task"}, "what a server allows is read from a file there and from nowhere else"},
 	"internal/safefs": {nil, "what touches customers' trees as root is small and knows nothing of what it is for"},
 	"internal/task":   {nil, "payloads of jobs are shared by control and agents, and need neither's parts"},
 

@@ -91,7 +91,8 @@ func fill(file *os.File, text []byte, want Attributes) error {
 	return file.Sync()
 }
 
-// ReadFile reads a file of ours of at most max bytes in a folder that is ours.
+// ReadFile reads a file of at most max bytes that is ours, and that nobody else
+// may write to, in a folder that is ours.
 func (d *Dir) ReadFile(name string, max int) ([]byte, error) {
 	if err := plain(name); err != nil {
 		return nil, refused(d.at(name), "%s", err)
@@ -106,6 +107,9 @@ func (d *Dir) ReadFile(name string, max int) ([]byte, error) {
 	defer file.Close()
 	if !ours(st) {
 		return nil, refused(d.at(name), "belongs to user %d", st.Uid)
+	}
+	if st.Mode&0o022 != 0 {
+		return nil, refused(d.at(name), "may be written to by others than its owner (its mode is %04o)", st.Mode&0o7777)
 	}
 	text, err := io.ReadAll(io.LimitReader(file, int64(max)+1))
 	if err != nil {
