@@ -10,6 +10,7 @@ const (
 	EventDecision = "decision" // the set that a pool publishes changed, or was frozen
 	EventPublish  = "publish"  // a publisher carried a set to a zone, or could not
 	EventProof    = "proof"    // the name servers answer what was published, or do not
+	EventJob      = "job"      // a job ended: done, failed, superseded or cancelled
 	EventWarning  = "warning"  // something to mend that changes no answer
 	EventSystem   = "system"   // start, stop, pruning
 )

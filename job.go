@@ -1,6 +1,9 @@
 package upkeep
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Kinds of jobs. Package internal/task has the type of each.
 const (
@@ -48,7 +51,10 @@ type Job struct {
 	Object     string   `json:"object"`
 	Generation int64    `json:"generation"`
 	State      JobState `json:"state"`
-	// Attempts counts how often it was sent to the agent.
+	// Text is the message of a notification.
+	Text string `json:"text,omitempty"`
+	// Attempts counts how often the agent took it on. One that was cut short
+	// because the link broke does not count.
 	Attempts int `json:"attempts"`
 	// Progress is the step that it is at, in plain words; Percent is 0 to 100.
 	Progress string `json:"progress,omitempty"`
@@ -57,6 +63,9 @@ type Job struct {
 	Error string `json:"error"`
 	// Field is the field of the object that the error is about, if one is.
 	Field string `json:"field,omitempty"`
+	// Result is what the agent told of one that is done, for kinds of which there
+	// is more to say than that. It is there when one job is shown, not in lists.
+	Result json.RawMessage `json:"result,omitempty"`
 	// Who asked for it.
 	Who string `json:"who"`
 	// After are jobs that must be done before this one starts. Where one of them

@@ -57,5 +57,13 @@ type SiteSync struct {
 	Verify bool `json:"verify,omitempty"`
 }
 
-func (SiteSync) Kind() string   { return upkeep.JobSiteSync }
-func (SiteSync) Object() string { return "sites" }
+func (SiteSync) Kind() string { return upkeep.JobSiteSync }
+
+// Object tells a verification from a regeneration, so that neither takes the
+// place of the other while it is pending.
+func (t SiteSync) Object() string {
+	if t.Verify {
+		return "sites/verify"
+	}
+	return "sites"
+}

@@ -1,0 +1,32 @@
+package task
+
+import "upkeep"
+
+// Results are what agents tell of a job that is done, beside that it is: the
+// Result of an outcome on the link.
+
+// SiteResult is the result of site.apply: what the server answers with now.
+type SiteResult struct {
+	Name       string `json:"name"`
+	Generation int64  `json:"generation"`
+	// URL is the address at which the server answers, to be asked with the site's
+	// name as Host.
+	URL          string `json:"url"`
+	DocumentRoot string `json:"document_root"`
+	Suspended    bool   `json:"suspended,omitempty"`
+}
+
+// SyncResult is the result of site.sync.
+type SyncResult struct {
+	// Sites are all that the server serves; where only verified, as it did before.
+	Sites []SiteResult `json:"sites"`
+	// Failed are the sites that it could not take on.
+	Failed []upkeep.FieldError `json:"failed,omitempty"`
+	// Drift says how files differ from what is declared, as unified diffs by path:
+	// what was put right, or would be.
+	Drift map[string]string `json:"drift,omitempty"`
+	// Strays are files that belong to no declared site.
+	Strays []string `json:"strays,omitempty"`
+}
+
+// The result of server.facts is an [upkeep.Facts]. Other kinds have none.
