@@ -35,7 +35,9 @@ type Tx struct {
 	Who, Why string
 	At       time.Time
 
-	tx bun.Tx
+	tx    bun.Tx
+	jobs  *JobNews // never nil
+	queue Queue    // nil when nobody has jobs done
 }
 
 // SQL is the transaction itself, for libraries that write tables of their own in it.

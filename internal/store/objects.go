@@ -104,6 +104,7 @@ func (s *Store) Apply(ctx context.Context, who string, c Change) (Applied, error
 		return Applied{}, err
 	}
 	var applied Applied
+	var jobs JobNews
 	err := s.change(ctx, "applying a change", func(ctx context.Context, tx bun.Tx) error {
 		rows, err := selectObjects(ctx, tx)
 		if err != nil {
@@ -123,11 +124,12 @@ func (s *Store) Apply(ctx context.Context, who string, c Change) (Applied, error
 		if applied.Events, err = addEvents(ctx, tx, p.events); err != nil {
 			return err
 		}
-		return s.follow(ctx, Tx{tx: tx, Who: who, Why: c.Why, At: instant(p.now)}, p.changed)
+		return s.follow(ctx, Tx{tx: tx, Who: who, Why: c.Why, At: instant(p.now), jobs: &jobs, queue: s.queue}, p.changed)
 	})
 	if err != nil {
 		return Applied{}, err
 	}
+	s.committed(jobs)
 	return applied, nil
 }
 

@@ -30,6 +30,7 @@ type Store struct {
 	now     func() time.Time
 	// followers are told of changes in their transaction.
 	followers []Follower
+	queue     Queue // nil when nobody has jobs done
 }
 
 // dialect is what differs between the databases.

@@ -1,0 +1,364 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/uptrace/bun"
+
+	"upkeep"
+)
+
+// Queue wakes those who have jobs done. Package job implements it.
+type Queue interface {
+	// Insert notes, in the transaction that made them ready, that jobs can be
+	// started. A job may be noted more often than once.
+	Insert(ctx context.Context, tx Tx, ready []upkeep.Job) error
+	// Committed tells, after the transaction, what it did. It must not wait for
+	// the store.
+	Committed(JobNews)
+}
+
+// JobNews is what one transaction did to jobs.
+type JobNews struct {
+	Changed []upkeep.Job // made or changed, as they are now
+	Ready   []upkeep.Job // that can be started
+	Events  []upkeep.Event
+}
+
+// Wake has q told of jobs from now on. It is called before the store is shared.
+// Jobs that became ready before are found by [Store.RecoverJobs].
+func (s *Store) Wake(q Queue) { s.queue = q }
+
+// NewJob is a job to be made.
+type NewJob struct {
+	// Job has its account, server, kind, object, generation and who filled in. A
+	// generation of 0 stands for one higher than any that was given before to a
+	// thing without a generation of its own.
+	Job upkeep.Job
+	// Payload is what the job carries where that does not follow from declared
+	// things, as JSON; empty otherwise. It never holds a secret: people read it.
+	Payload []byte
+	// Behind are indices, in the same list, of jobs that must be done first.
+	Behind []int
+}
+
+type jobRow struct {
+	bun.BaseModel `bun:"table:jobs"`
+	ID            int64 `bun:",pk,autoincrement"`
+	Account       string
+	Server        string
+	Kind          string
+	Object        string
+	Generation    int64
+	State         upkeep.JobState
+	Payload       string
+	Attempts      int
+	Drops         int
+	Progress      string
+	Percent       int
+	Error         string
+	Field         string
+	Result        string
+	Who           string
+	Created       int64
+	Started       int64
+	Finished      int64
+}
+
+func (r jobRow) job() upkeep.Job {
+	job := upkeep.Job{
+		ID: r.ID, Account: r.Account, Server: r.Server, Kind: r.Kind, Object: r.Object, Generation: r.Generation, State: r.State,
+		Attempts: r.Attempts, Progress: r.Progress, Percent: r.Percent, Error: r.Error, Field: r.Field, Who: r.Who,
+		Created: instant(r.Created), Started: instant(r.Started), Finished: instant(r.Finished),
+	}
+	if r.Kind == upkeep.JobNotification {
+		var message struct{ Text string }
+		_ = json.Unmarshal([]byte(r.Payload), &message) // one that cannot be read has no text
+		job.Text = message.Text
+	}
+	return job
+}
+
+func plainJobs(rows []jobRow) []upkeep.Job {
+	jobs := make([]upkeep.Job, len(rows))
+	for i, row := range rows {
+		jobs[i] = row.job()
+	}
+	return jobs
+}
+
+// afterRow says that a job waits for another.
+type afterRow struct {
+	bun.BaseModel `bun:"table:job_after"`
+	Job           int64 `bun:",pk"`
+	After         int64 `bun:",pk"`
+}
+
+// changeJobs is [Store.change] for transactions in which jobs change: those who
+// have jobs done hear of it in the transaction and after it.
+func (s *Store) changeJobs(ctx context.Context, doing string, f func(context.Context, Tx) error) error {
+	var news JobNews
+	err := s.change(ctx, doing, func(ctx context.Context, tx bun.Tx) error {
+		news = JobNews{}
+		return f(ctx, Tx{tx: tx, At: s.now(), jobs: &news, queue: s.queue})
+	})
+	if err == nil {
+		s.committed(news)
+	}
+	return err
+}
+
+func (s *Store) committed(news JobNews) {
+	if s.queue != nil && len(news.Changed)+len(news.Ready) > 0 {
+		s.queue.Committed(news)
+	}
+}
+
+// ready notes that jobs can be started. Those that no agent does wait for a
+// person instead.
+func (t Tx) ready(ctx context.Context, jobs []upkeep.Job) error {
+	jobs = slices.DeleteFunc(slices.Clone(jobs), func(j upkeep.Job) bool { return j.Server == "" })
+	if len(jobs) == 0 || t.queue == nil {
+		return nil
+	}
+	t.jobs.Ready = append(t.jobs.Ready, jobs...)
+	return t.queue.Insert(ctx, t, jobs)
+}
+
+// Enqueue makes jobs in a transaction of its own, see [Tx.Enqueue].
+func (s *Store) Enqueue(ctx context.Context, jobs ...NewJob) (made []upkeep.Job, err error) {
+	err = s.changeJobs(ctx, "making jobs", func(ctx context.Context, tx Tx) error {
+		made, err = tx.Enqueue(ctx, jobs)
+		return err
+	})
+	return made, err
+}
+
+// jobKey is what identifies a job while it is pending.
+type jobKey struct{ server, kind, object string }
+
+func (r jobRow) key() jobKey { return jobKey{r.Server, r.Kind, r.Object} }
+
+// Enqueue makes jobs. Where one of the same server, kind and object is pending
+// already, that one stands for both: it keeps its id and its place, gets the
+// higher generation and the newer payload, and waits for what either waits for.
+// What is returned corresponds to what was given.
+func (t Tx) Enqueue(ctx context.Context, jobs []NewJob) ([]upkeep.Job, error) {
+	rows, at, err := t.newRows(ctx, jobs)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	for part := range slices.Chunk(rows, chunk) {
+		// What the statement returns is in no particular order.
+		var stored []jobRow
+		_, err := t.tx.NewInsert().Model(&part).On("CONFLICT (server, kind, object) WHERE state = 'pending' DO UPDATE").
+			Set("generation = CASE WHEN EXCLUDED.generation > job_row.generation THEN EXCLUDED.generation ELSE job_row.generation END").
+			Set("account = EXCLUDED.account").Set("payload = EXCLUDED.payload").Set("who = EXCLUDED.who").
+			Returning("*").Exec(ctx, &stored)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range stored {
+			i, known := at[row.key()]
+			if !known {
+				return nil, fmt.Errorf("writing job %d: %s %s on %s was not asked for", row.ID, row.Kind, row.Object, row.Server)
+			}
+			rows[i] = row
+		}
+	}
+	if err := t.wait(ctx, jobs, rows, at); err != nil {
+		return nil, err
+	}
+	return t.enqueued(ctx, jobs, rows, at)
+}
+
+// newRows are the rows for jobs, one for each key, and which row a key has.
+func (t Tx) newRows(ctx context.Context, jobs []NewJob) ([]jobRow, map[jobKey]int, error) {
+	unnumbered := 0
+	for _, job := range jobs {
+		if job.Job.Generation == 0 {
+			unnumbered++
+		}
+	}
+	next, err := t.generations(ctx, unnumbered)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, at := make([]jobRow, 0, len(jobs)), make(map[jobKey]int, len(jobs))
+	for _, job := range jobs {
+		j := job.Job
+		if j.Generation == 0 {
+			j.Generation = next
+			next++
+		}
+		row := jobRow{
+			Account: clean(j.Account), Server: clean(j.Server), Kind: clean(j.Kind), Object: clean(j.Object), Generation: j.Generation,
+			State: upkeep.JobPending, Payload: string(job.Payload), Who: clean(j.Who), Created: nanos(t.At),
+		}
+		if i, twice := at[row.key()]; twice {
+			row.Generation = max(row.Generation, rows[i].Generation)
+			rows[i] = row
+			continue
+		}
+		at[row.key()] = len(rows)
+		rows = append(rows, row)
+	}
+	return rows, at, nil
+}
+
+// generations sets n numbers aside and returns the first of them.
+func (t Tx) generations(ctx context.Context, n int) (first int64, err error) {
+	if n == 0 {
+		return 0, nil
+	}
+	var last int64
+	err = t.tx.NewRaw(`INSERT INTO job_generations (name, last) VALUES ('jobs', ?) ON CONFLICT (name)
+		DO UPDATE SET last = job_generations.last + EXCLUDED.last RETURNING last`, n).Scan(ctx, &last)
+	return last - int64(n) + 1, err
+}
+
+// wait writes down which of the jobs wait for which.
+func (t Tx) wait(ctx context.Context, jobs []NewJob, rows []jobRow, at map[jobKey]int) error {
+	var links []afterRow
+	for _, job := range jobs {
+		waiting := rows[at[keyOf(job.Job)]]
+		for _, i := range job.Behind {
+			if i < 0 || i >= len(jobs) {
+				return fmt.Errorf("making a %s job: it waits for number %d of %d jobs", job.Job.Kind, i, len(jobs))
+			}
+			first := rows[at[keyOf(jobs[i].Job)]]
+			if first.ID == waiting.ID {
+				return fmt.Errorf("making a %s job for %s: it waits for itself", waiting.Kind, waiting.Object)
+			}
+			links = append(links, afterRow{Job: waiting.ID, After: first.ID})
+		}
+	}
+	for part := range slices.Chunk(links, chunk) {
+		if _, err := t.tx.NewInsert().Model(&part).On("CONFLICT (job, after) DO NOTHING").Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func keyOf(j upkeep.Job) jobKey { return jobKey{clean(j.Server), clean(j.Kind), clean(j.Object)} }
+
+// enqueued notes which of the jobs are ready, and returns all of them.
+func (t Tx) enqueued(ctx context.Context, jobs []NewJob, rows []jobRow, at map[jobKey]int) ([]upkeep.Job, error) {
+	stored := plainJobs(rows)
+	if err := addAfter(ctx, t.tx, stored); err != nil {
+		return nil, err
+	}
+	t.jobs.Changed = append(t.jobs.Changed, stored...)
+	var ready []upkeep.Job
+	for i, job := range stored {
+		// One that was pending before was noted when it became ready.
+		if len(job.After) == 0 && rows[i].Created == nanos(t.At) {
+			ready = append(ready, job)
+		}
+	}
+	made := make([]upkeep.Job, len(jobs))
+	for i, job := range jobs {
+		made[i] = stored[at[keyOf(job.Job)]]
+	}
+	return made, t.ready(ctx, ready)
+}
+
+// MaxJobs is how many jobs one call of [Store.Jobs] returns at most.
+const MaxJobs = 10000
+
+// JobFilter says which jobs are wanted; its zero value means the newest
+// [MaxJobs].
+type JobFilter struct {
+	Account, Server, Kind, Object string // empty for any
+	States                        []upkeep.JobState
+	// Before is an id, excluded: the last one of the page before. 0 for no bound.
+	Before int64
+	// Limit is at most [MaxJobs], which 0 stands for too.
+	Limit int
+}
+
+// Jobs returns the jobs that pass the filter, the newest first.
+func (s *Store) Jobs(ctx context.Context, f JobFilter) ([]upkeep.Job, error) {
+	if f.Limit < 0 || f.Limit > MaxJobs {
+		return nil, fmt.Errorf("reading jobs: a limit of %d is not within 0 to %d", f.Limit, MaxJobs)
+	}
+	var rows []jobRow
+	limit := f.Limit
+	if limit == 0 {
+		limit = MaxJobs
+	}
+	query := s.read.NewSelect().Model(&rows).ExcludeColumn("result").Order("id DESC").Limit(int64(limit))
+	for _, one := range []struct{ column, value string }{
+		{"account", f.Account}, {"server", f.Server}, {"kind", f.Kind}, {"object", f.Object},
+	} {
+		if one.value != "" {
+			query.Where("? = ?", bun.Ident(one.column), clean(one.value))
+		}
+	}
+	if len(f.States) > 0 {
+		query.Where("state IN (?)", bun.List(f.States))
+	}
+	if f.Before > 0 {
+		query.Where("id < ?", f.Before)
+	}
+	if err := query.Scan(ctx); err != nil {
+		return nil, s.explain("reading jobs", err)
+	}
+	jobs := plainJobs(rows)
+	return jobs, s.explain("reading jobs", addAfter(ctx, s.read, jobs))
+}
+
+// addAfter fills in which jobs others wait for.
+func addAfter(ctx context.Context, db bun.IDB, jobs []upkeep.Job) error {
+	at := make(map[int64]int, len(jobs))
+	ids := make([]int64, len(jobs))
+	for i, job := range jobs {
+		at[job.ID], ids[i] = i, job.ID
+	}
+	for part := range slices.Chunk(ids, chunk) {
+		var links []afterRow
+		if err := db.NewSelect().Model(&links).Where("job IN (?)", bun.List(part)).Order("job", "after").Scan(ctx); err != nil {
+			return err
+		}
+		for _, link := range links {
+			job := &jobs[at[link.Job]]
+			job.After = append(job.After, link.After)
+		}
+	}
+	return nil
+}
+
+// Job returns one job, or [upkeep.ErrNotFound].
+func (s *Store) Job(ctx context.Context, id int64) (upkeep.Job, error) {
+	return s.jobIn(ctx, s.read, id)
+}
+
+func (s *Store) jobIn(ctx context.Context, db bun.IDB, id int64) (upkeep.Job, error) {
+	row, err := selectJob(ctx, db, id)
+	if errors.Is(err, upkeep.ErrNotFound) {
+		return upkeep.Job{}, err
+	}
+	if err != nil {
+		return upkeep.Job{}, s.explain("reading a job", err)
+	}
+	jobs := []upkeep.Job{row.job()}
+	if row.Result != "" {
+		jobs[0].Result = json.RawMessage(row.Result)
+	}
+	err = addAfter(ctx, db, jobs)
+	return jobs[0], s.explain("reading a job", err)
+}
+
+func selectJob(ctx context.Context, db bun.IDB, id int64) (jobRow, error) {
+	row := jobRow{ID: id}
+	found, err := notFound(db.NewSelect().Model(&row).WherePK().Scan(ctx))
+	if err == nil && !found {
+		err = upkeep.WithHint(fmt.Errorf("job %d: %w", id, upkeep.ErrNotFound), "list those that there are with: upkeep job list")
+	}
+	return row, err
+}

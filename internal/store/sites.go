@@ -1,0 +1,209 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"upkeep"
+)
+
+// SiteState is what a server was last known to serve of a site.
+type SiteState struct {
+	Server, Site string
+	// Generation is the one that it answers with, 0 for none. Where a job failed,
+	// the server goes on with the one before: 0 and an empty URL then leave what
+	// is known.
+	Generation   int64
+	URL          string
+	DocumentRoot string
+	// State is live, suspended or failed; empty when the server serves nothing of
+	// the site any more.
+	State  string
+	Reason string
+	At     time.Time
+}
+
+type siteStateRow struct {
+	bun.BaseModel `bun:"table:site_state"`
+	Server        string `bun:",pk"`
+	Site          string `bun:",pk"`
+	Generation    int64
+	URL           string
+	DocumentRoot  string
+	State         string
+	Reason        string
+	At            int64
+}
+
+func (r siteStateRow) state() SiteState {
+	return SiteState{r.Server, r.Site, r.Generation, r.URL, r.DocumentRoot, r.State, r.Reason, instant(r.At)}
+}
+
+// SiteStates returns what servers serve: of one site and on one server, where
+// these are not empty.
+func (s *Store) SiteStates(ctx context.Context, server, site string) ([]SiteState, error) {
+	var rows []siteStateRow
+	query := s.read.NewSelect().Model(&rows).Order("site", "server")
+	if server != "" {
+		query.Where("server = ?", clean(server))
+	}
+	if site != "" {
+		query.Where("site = ?", clean(site))
+	}
+	if err := query.Scan(ctx); err != nil {
+		return nil, s.explain("reading the state of sites", err)
+	}
+	states := make([]SiteState, len(rows))
+	for i, row := range rows {
+		states[i] = row.state()
+	}
+	return states, nil
+}
+
+// keepSites writes down what the jobs that ended have told of sites.
+func (t Tx) keepSites(ctx context.Context, ends []JobEnd, ended []jobRow) error {
+	servers := make(map[int64]string, len(ended))
+	for _, row := range ended {
+		servers[row.ID] = row.Server
+	}
+	var rows []siteStateRow
+	for _, end := range ends {
+		server, did := servers[end.ID]
+		if !did {
+			continue
+		}
+		if end.AllSites {
+			if err := t.forgetSites(ctx, server, end.Sites); err != nil {
+				return err
+			}
+		}
+		for _, site := range end.Sites {
+			row := siteStateRow{
+				Server: server, Site: clean(site.Site), Generation: site.Generation, URL: clean(site.URL),
+				DocumentRoot: clean(site.DocumentRoot), State: site.State, Reason: clean(site.Reason), At: nanos(t.At),
+			}
+			if row.State != "" {
+				rows = append(rows, row)
+				continue
+			}
+			if _, err := t.tx.NewDelete().Model(&row).WherePK().Exec(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return t.putSites(ctx, rows)
+}
+
+// putSites writes rows; the last one about a site on a server is what counts.
+func (t Tx) putSites(ctx context.Context, rows []siteStateRow) error {
+	slices.Reverse(rows)
+	seen := map[[2]string]bool{}
+	rows = slices.DeleteFunc(rows, func(r siteStateRow) bool {
+		key := [2]string{r.Server, r.Site}
+		twice := seen[key]
+		seen[key] = true
+		return twice
+	})
+	known := func(column, is string) string {
+		return fmt.Sprintf("%[1]s = CASE WHEN EXCLUDED.%[1]s <> %[2]s THEN EXCLUDED.%[1]s ELSE site_state_row.%[1]s END", column, is)
+	}
+	for part := range slices.Chunk(rows, chunk) {
+		_, err := t.tx.NewInsert().Model(&part).On("CONFLICT (server, site) DO UPDATE").
+			Set(known("generation", "0")).Set(known("url", "''")).Set(known("document_root", "''")).
+			Set("state = EXCLUDED.state").Set("reason = EXCLUDED.reason").Set("at = EXCLUDED.at").Exec(ctx)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetSites forgets all sites of a server but those given.
+func (t Tx) forgetSites(ctx context.Context, server string, but []SiteState) error {
+	keep := make([]string, len(but))
+	for i, site := range but {
+		keep[i] = site.Site
+	}
+	slices.Sort(keep)
+	var known []string
+	err := t.tx.NewSelect().Model((*siteStateRow)(nil)).Column("site").Where("server = ?", server).Scan(ctx, &known)
+	if err != nil {
+		return err
+	}
+	known = slices.DeleteFunc(known, func(site string) bool {
+		_, found := slices.BinarySearch(keep, site)
+		return found
+	})
+	for part := range slices.Chunk(known, chunk) {
+		_, err := t.tx.NewDelete().Model((*siteStateRow)(nil)).Where("server = ?", server).Where("site IN (?)", bun.List(part)).Exec(ctx)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Found is what was found under a name.
+type Found struct {
+	upkeep.Declared
+	// Err is set for a row that cannot be read.
+	Err error
+}
+
+// Declared returns the things of the given names that are declared. A row that
+// cannot be read spoils no other.
+func (s *Store) Declared(ctx context.Context, refs []Ref) (map[Ref]Found, error) {
+	names := map[string][]string{}
+	for _, ref := range refs {
+		names[ref.Kind] = append(names[ref.Kind], ref.Name)
+	}
+	found := make(map[Ref]Found, len(refs))
+	for kind, names := range names {
+		for part := range slices.Chunk(names, chunk) {
+			var rows []objectRow
+			err := s.read.NewSelect().Model(&rows).Where("kind = ?", kind).Where("name IN (?)", bun.List(part)).Where("NOT deleted").Scan(ctx)
+			if err != nil {
+				return nil, s.explain("reading declared things", err)
+			}
+			for _, row := range rows {
+				found[Ref{row.Kind, row.Name}] = row.found()
+			}
+		}
+	}
+	return found, nil
+}
+
+func (r objectRow) found() Found {
+	object, err := upkeep.DecodeObject(r.Kind, []byte(r.Document))
+	if err != nil {
+		err = fmt.Errorf("reading %s/%s from the database: %w", r.Kind, r.Name, err)
+	}
+	return Found{upkeep.Declared{Generation: r.Generation, Object: object}, err}
+}
+
+// Sites returns all sites, ordered by name; those whose rows cannot be read with
+// their error. Within a change they are as after it.
+func (t Tx) Sites(ctx context.Context) ([]Found, error) { return foundKind(ctx, t.tx, upkeep.KindSite) }
+
+// All returns all things of a kind, ordered by name; those whose rows cannot be
+// read with their error.
+func (s *Store) All(ctx context.Context, kind string) ([]Found, error) {
+	found, err := foundKind(ctx, s.read, kind)
+	return found, s.explain("reading declared things", err)
+}
+
+func foundKind(ctx context.Context, db bun.IDB, kind string) ([]Found, error) {
+	var rows []objectRow
+	if err := db.NewSelect().Model(&rows).Where("kind = ?", kind).Where("NOT deleted").Order("name").Scan(ctx); err != nil {
+		return nil, err
+	}
+	found := make([]Found, len(rows))
+	for i, row := range rows {
+		found[i] = row.found()
+	}
+	return found, nil
+}
