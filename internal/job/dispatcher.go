@@ -1,0 +1,344 @@
+package job
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"upkeep"
+	"upkeep/internal/link"
+	"upkeep/internal/store"
+)
+
+// Config is what a dispatcher needs.
+type Config struct {
+	Store *store.Store
+	// Key signs jobs.
+	Key ed25519.PrivateKey
+	Log *slog.Logger
+	// Announce is told of the events that were written, if set.
+	Announce func([]upkeep.Event)
+	// Keep is how long jobs that ended are kept, KeepFailed those that failed; 30
+	// and 180 days when 0.
+	Keep, KeepFailed time.Duration
+}
+
+// Dispatcher has jobs done by agents.
+type Dispatcher struct {
+	store    *store.Store
+	key      ed25519.PrivateKey
+	log      *slog.Logger
+	announce func([]upkeep.Event)
+	keep     [2]time.Duration
+	now      func() time.Time
+
+	river  *store.River
+	client *store.RiverClient
+	record *record
+	news   news
+
+	stop    context.CancelFunc
+	running sync.WaitGroup // the dispatcher's own goroutines
+
+	mu       sync.Mutex
+	closed   bool
+	sessions map[string]*session // by queue
+	serving  sync.WaitGroup      // calls of Serve
+	seen     map[string]Presence // servers that were connected once, by name
+}
+
+// Presence is what is known of the link to a server's agent.
+type Presence struct {
+	Connected bool
+	// Since is when the link was made, or when it was lost.
+	Since time.Time
+	// Hello is what the agent last said of itself.
+	Hello link.Hello
+}
+
+// New prepares a dispatcher. From then on jobs follow from changes of the store,
+// which must not be shared before.
+func New(ctx context.Context, cfg Config) (*Dispatcher, error) {
+	d := &Dispatcher{
+		store: cfg.Store, key: cfg.Key, log: cfg.Log, announce: cfg.Announce, now: time.Now,
+		keep:     [2]time.Duration{cfg.Keep, cfg.KeepFailed},
+		record:   newRecord(cfg.Store, cfg.Log),
+		sessions: map[string]*session{}, seen: map[string]Presence{},
+	}
+	const day = 24 * time.Hour
+	for i, otherwise := range []time.Duration{30 * day, 180 * day} {
+		if d.keep[i] == 0 {
+			d.keep[i] = otherwise
+		}
+	}
+	log := slog.New(quiet{cfg.Log.Handler()})
+	var err error
+	if d.river, err = cfg.Store.River(ctx, log); err != nil {
+		return nil, err
+	}
+	if d.client, err = newRiver(d.river, log, d.answer); err != nil {
+		d.river.Close()
+		return nil, err
+	}
+	cfg.Store.Wake(d)
+	cfg.Store.Follow(d)
+	return d, nil
+}
+
+// Start takes up what the process before left. Only one process may do so: the
+// caller holds the database.
+func (d *Dispatcher) Start(ctx context.Context) error {
+	ready, err := d.store.RecoverJobs(ctx)
+	if err != nil {
+		return err
+	}
+	if ready > 0 {
+		d.log.Info("jobs wait for their servers", "jobs", ready)
+	}
+	ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := d.client.Start(ctx); err != nil {
+		d.stop()
+		return fmt.Errorf("starting River: %w", err)
+	}
+	d.running.Go(func() { d.record.run(ctx) })
+	d.running.Go(func() { d.tidy(ctx) })
+	return nil
+}
+
+// Close lets go of all links and of what is being done, and writes down what is
+// known. Jobs that agents are at are done there all the same, and sent again
+// after the next start, when their agents say so.
+func (d *Dispatcher) Close() error {
+	d.mu.Lock()
+	d.closed = true
+	for _, s := range d.sessions {
+		_ = s.conn.Close() // its Serve says how it ended
+	}
+	d.mu.Unlock()
+	d.serving.Wait()
+	var err error
+	if d.stop != nil {
+		ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
+		err = d.client.Stop(ctx)
+		done()
+		d.stop()
+		d.running.Wait()
+	}
+	d.news.close()
+	d.river.Close()
+	return err
+}
+
+// errClosing refuses links while control ends.
+var errClosing = errors.New("control is stopping")
+
+// Serve has jobs of a server done over a link, until it breaks or ctx ends. A
+// new link to a server takes the place of one that is still there: the agent
+// knows better than control that the old one is dead.
+func (d *Dispatcher) Serve(ctx context.Context, server string, hello link.Hello, conn link.Conn) error {
+	s, queue := newSession(d, server, hello, conn), queueName(server)
+	defer func() { _ = conn.Close() }()
+	if err := d.admit(ctx, queue, s); err != nil {
+		return err
+	}
+	defer d.serving.Done()
+	err := d.client.Queues().Add(queue, river.QueueConfig{MaxWorkers: inFlight})
+	if err == nil {
+		s.log.Info("agent connected", "version", hello.Version)
+		err = s.run(ctx)
+		s.log.Info("agent disconnected", "why", err)
+	}
+	sent, unsent := s.finishUp(func() { d.removeQueue(queue) })
+	putBack := context.WithoutCancel(ctx)
+	d.requeue(putBack, server, sent, 1, mostDrops, fmt.Sprintf(
+		"the link to the agent on %s broke each of the %d times that it worked on this, in the end on nothing else", server, mostDrops))
+	d.requeue(putBack, server, unsent, 0, noMost, "")
+	d.mu.Lock()
+	delete(d.sessions, queue)
+	d.seen[server] = Presence{Since: d.now(), Hello: s.presence().Hello}
+	d.mu.Unlock()
+	close(s.ended)
+	return err
+}
+
+// admit makes a session the one of its server, after the one before has ended.
+func (d *Dispatcher) admit(ctx context.Context, queue string, s *session) error {
+	for {
+		d.mu.Lock()
+		if d.closed {
+			d.mu.Unlock()
+			return errClosing
+		}
+		before := d.sessions[queue]
+		if before == nil {
+			d.sessions[queue] = s
+			d.serving.Add(1)
+			d.mu.Unlock()
+			return nil
+		}
+		d.mu.Unlock()
+		_ = before.conn.Close() // its own Serve says how it ended
+		select {
+		case <-before.ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (d *Dispatcher) removeQueue(queue string) {
+	if err := d.client.Queues().Remove(context.Background(), queue); err != nil {
+		var unknown *river.QueueNotFoundError
+		if !errors.As(err, &unknown) {
+			d.log.Error("closing a queue", "queue", queue, "err", err)
+		}
+	}
+}
+
+// requeue puts jobs back, and does not give up while the database is away: a job
+// that is left running would wait for the next start.
+func (d *Dispatcher) requeue(ctx context.Context, server string, ids []int64, drops, most int, reason string) {
+	for {
+		err := d.store.RequeueJobs(ctx, server, ids, drops, most, reason)
+		if err == nil || ctx.Err() != nil || d.closing() {
+			return
+		}
+		d.log.Error("putting jobs back", "server", server, "jobs", len(ids), "err", err)
+		wait(ctx, again)
+	}
+}
+
+func (d *Dispatcher) closing() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
+// answer is called by River for each call in the queue of a server.
+func (d *Dispatcher) answer(ctx context.Context, queue string, id int64) error {
+	d.mu.Lock()
+	s := d.sessions[queue]
+	d.mu.Unlock()
+	if s == nil {
+		return nil // of the queue that is there for River's sake
+	}
+	return s.answer(ctx, id)
+}
+
+// declared reads what the orders of jobs are made from.
+func (d *Dispatcher) declared(ctx context.Context, jobs []store.ClaimedJob) (declared, error) {
+	var from declared
+	var refs []store.Ref
+	all := false
+	for _, job := range jobs {
+		refs = append(refs, needs(job.Job)...)
+		all = all || job.Kind == upkeep.JobSiteSync
+	}
+	var err error
+	if from.found, err = d.store.Declared(ctx, refs); err != nil || !all {
+		return from, err
+	}
+	if from.sites, err = d.store.All(ctx, upkeep.KindSite); err != nil {
+		return from, err
+	}
+	accounts, err := d.store.All(ctx, upkeep.KindAccount)
+	for _, account := range accounts {
+		if account.Err == nil {
+			from.found[store.RefOf(account.Object)] = account
+		}
+	}
+	return from, err
+}
+
+// sign makes what travels.
+func (d *Dispatcher) sign(p parcel) (link.Signed, error) {
+	return link.Sign(d.key, link.Job{
+		ID: p.job.ID, Server: p.job.Server, Kind: p.job.Kind, Object: p.job.Object, Generation: p.generation,
+		Expires: d.now().Add(life), Payload: encode(p.payload),
+	})
+}
+
+// Insert is called by the store in a transaction that made jobs ready.
+func (d *Dispatcher) Insert(ctx context.Context, tx store.Tx, ready []upkeep.Job) error {
+	rows, queues := calls(ready)
+	if _, err := d.client.InsertManyFastTx(ctx, tx.SQL(), rows); err != nil {
+		return fmt.Errorf("calling for jobs: %w", err)
+	}
+	return d.river.Notify(ctx, tx, queues)
+}
+
+// Committed is called by the store after a transaction that changed jobs.
+func (d *Dispatcher) Committed(news store.JobNews) {
+	if len(news.Ready) > 0 {
+		_, queues := calls(news.Ready)
+		d.river.Nudge(queues)
+	}
+	d.news.send(news.Changed)
+	if d.announce != nil && len(news.Events) > 0 {
+		d.announce(news.Events)
+	}
+}
+
+// Follow is called by the store in the transaction of a change.
+func (d *Dispatcher) Follow(ctx context.Context, tx store.Tx, changes []store.Altered) error {
+	for _, change := range changes {
+		if change.Ref.Kind == upkeep.KindServer && change.New == nil {
+			if err := tx.CancelServer(ctx, change.Ref.Name); err != nil {
+				return err
+			}
+		}
+	}
+	var sites []upkeep.Declared
+	if needsSites(changes) {
+		all, err := tx.Sites(ctx)
+		if err != nil {
+			return err
+		}
+		for _, site := range all {
+			if site.Err == nil {
+				sites = append(sites, site.Declared)
+			}
+		}
+	}
+	_, err := tx.Enqueue(ctx, follow(changes, sites, tx.Who))
+	return err
+}
+
+// tidy looks after what nobody asks for: jobs of which nothing is heard, and old
+// ones.
+func (d *Dispatcher) tidy(ctx context.Context) {
+	look, prune := time.NewTicker(30*time.Second), time.NewTicker(time.Hour)
+	defer look.Stop()
+	defer prune.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+			for _, s := range d.present() {
+				s.impatient(ctx, d.now())
+			}
+		case <-prune.C:
+			now := d.now()
+			if _, err := d.store.PruneJobs(ctx, now.Add(-d.keep[0]), now.Add(-d.keep[1])); err != nil && ctx.Err() == nil {
+				d.log.Error("forgetting old jobs", "err", err)
+			}
+		}
+	}
+}
+
+func (d *Dispatcher) present() []*session {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]*session, 0, len(d.sessions))
+	for _, s := range d.sessions {
+		all = append(all, s)
+	}
+	return all
+}

@@ -1,0 +1,200 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"upkeep"
+	"upkeep/internal/store"
+	"upkeep/internal/task"
+)
+
+// List returns jobs, the newest first.
+func (d *Dispatcher) List(ctx context.Context, f store.JobFilter) ([]upkeep.Job, error) {
+	return d.store.Jobs(ctx, f)
+}
+
+// Show returns one job with its result, or [upkeep.ErrNotFound].
+func (d *Dispatcher) Show(ctx context.Context, id int64) (upkeep.Job, error) {
+	return d.store.Job(ctx, id)
+}
+
+// Pending returns what is still being done for an account, and the messages that
+// it has not read, the newest first.
+func (d *Dispatcher) Pending(ctx context.Context, account string) ([]upkeep.Job, error) {
+	return d.store.Jobs(ctx, store.JobFilter{Account: account, States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning}})
+}
+
+// Watch returns each job as it is made and whenever it changes, until the
+// returned function is called. The channel is closed on a reader that falls too
+// far behind, and at the end.
+func (d *Dispatcher) Watch() (<-chan upkeep.Job, func()) { return d.news.subscribe() }
+
+// Retry makes a job that failed or was cancelled pending once more, see
+// [store.Store.RetryJob].
+func (d *Dispatcher) Retry(ctx context.Context, id int64) (upkeep.Job, error) {
+	return d.store.RetryJob(ctx, id)
+}
+
+// Read ends a notification.
+func (d *Dispatcher) Read(ctx context.Context, id int64) (upkeep.Job, error) {
+	return d.store.ReadJob(ctx, id)
+}
+
+// Cancel cancels a pending job. Of a running one the agent is asked to give it
+// up: what is returned is running still, and ends by what the agent says.
+func (d *Dispatcher) Cancel(ctx context.Context, id int64, who string) (upkeep.Job, error) {
+	job, err := d.store.CancelJob(ctx, id, who)
+	if err != nil || job.State != upkeep.JobRunning {
+		return job, err
+	}
+	d.mu.Lock()
+	s := d.sessions[queueName(job.Server)]
+	d.mu.Unlock()
+	if s == nil {
+		return job, nil // its link has just broken, and it is being put back
+	}
+	return job, s.cancel(ctx, id)
+}
+
+// Links returns what is known of the links to agents, by server: of those that
+// are there, and that were since the start.
+func (d *Dispatcher) Links() map[string]Presence {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make(map[string]Presence, len(d.seen)+len(d.sessions))
+	for server, presence := range d.seen {
+		all[server] = presence
+	}
+	for _, s := range d.sessions {
+		all[s.server] = s.presence()
+	}
+	return all
+}
+
+// Disconnect breaks the link to a server's agent, if there is one: its
+// certificate was revoked, or it was removed.
+func (d *Dispatcher) Disconnect(server string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.sessions[queueName(server)]; s != nil {
+		_ = s.conn.Close() // its own Serve says how it ended
+	}
+}
+
+// derived are the kinds whose jobs follow from declared things alone, with what
+// to do instead of asking for one.
+var derived = map[string]string{
+	upkeep.JobSiteApply:  "have its server put right with: upkeep regenerate SERVER",
+	upkeep.JobSiteFiles:  "have its server put right with: upkeep regenerate SERVER",
+	upkeep.JobSiteRemove: "remove the site with: upkeep site remove NAME",
+}
+
+// Run makes a job of a kind for a server on behalf of who. The payload is the
+// kind's own, as JSON. It returns an [upkeep.InvalidError] when it breaks a rule,
+// [upkeep.ErrNotFound] when the server is not declared, and [upkeep.ErrRefused]
+// for kinds that follow from declared things alone.
+func (d *Dispatcher) Run(ctx context.Context, kind string, payload json.RawMessage, server, who string) (upkeep.Job, error) {
+	if instead, is := derived[kind]; is {
+		return upkeep.Job{}, upkeep.WithHint(fmt.Errorf("running a %s job: such jobs follow from what is declared: %w", kind, upkeep.ErrRefused), instead)
+	}
+	if kind == upkeep.JobUserEnsure {
+		payload = d.numbered(ctx, payload)
+	}
+	decoded, err := task.Decode(kind, payload)
+	if err != nil {
+		return upkeep.Job{}, readable(kind, err)
+	}
+	if err := d.able(ctx, kind, server); err != nil {
+		return upkeep.Job{}, err
+	}
+	job := upkeep.Job{Account: owner(decoded), Server: server, Kind: kind, Object: decoded.Object(), Who: who}
+	made, err := d.store.Enqueue(ctx, store.NewJob{Job: job, Payload: encode(decoded)})
+	if err != nil {
+		return upkeep.Job{}, err
+	}
+	return made[0], nil
+}
+
+// readable makes an error about a payload one about what a person typed.
+func readable(kind string, err error) error {
+	var invalid *upkeep.InvalidError
+	if errors.As(err, &invalid) {
+		return err
+	}
+	if !slices.Contains(task.Kinds(), kind) {
+		return &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "kind", Value: kind, Rule: "must be one of " + strings.Join(task.Kinds(), ", ")}}}
+	}
+	return &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "payload", Rule: err.Error()}}}
+}
+
+// numbered fills in the number of a declared account; a payload that cannot be
+// read is left to be refused.
+func (d *Dispatcher) numbered(ctx context.Context, payload json.RawMessage) json.RawMessage {
+	var asked task.UserEnsure
+	if json.Unmarshal(payload, &asked) != nil {
+		return payload
+	}
+	name := ref(upkeep.KindAccount, asked.Account)
+	found, err := d.store.Declared(ctx, []store.Ref{name})
+	if account, is := found[name].Object.(upkeep.Account); err == nil && is {
+		return encode(task.UserEnsure{Tenant: tenant(account)})
+	}
+	return payload
+}
+
+// able refuses jobs that no agent would get, or take.
+func (d *Dispatcher) able(ctx context.Context, kind, server string) error {
+	if kind == upkeep.JobNotification {
+		if server != "" {
+			return &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "server", Value: server, Rule: "must be left out: notifications are for accounts, not for servers"}}}
+		}
+		return nil
+	}
+	name := ref(upkeep.KindServer, server)
+	found, err := d.store.Declared(ctx, []store.Ref{name})
+	if err != nil {
+		return err
+	}
+	is, declared := found[name].Object.(upkeep.Server)
+	if !declared {
+		return upkeep.WithHint(fmt.Errorf("server %s: %w", server, upkeep.ErrNotFound), "list those that there are with: upkeep server list")
+	}
+	if role := task.Role(kind); role != "" && !slices.Contains(is.Roles, role) {
+		return &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "server", Value: server,
+			Rule: fmt.Sprintf("must have the role %s for %s jobs; it has %s", role, kind, strings.Join(is.Roles, ", "))}}}
+	}
+	return nil
+}
+
+// owner is the account whose people see a job.
+func owner(payload task.Payload) string {
+	switch p := payload.(type) {
+	case task.Mkdir:
+		if upkeep.ValidAccount(p.Owner) {
+			return p.Owner
+		}
+	case task.UserEnsure:
+		return p.Account
+	case task.UserRemove:
+		return p.Account
+	case task.Notification:
+		return p.Account
+	}
+	return ""
+}
+
+// Regenerate has every generated file of a web server made anew.
+func (d *Dispatcher) Regenerate(ctx context.Context, server, who string) (upkeep.Job, error) {
+	return d.Run(ctx, upkeep.JobSiteSync, encode(task.SiteSync{}), server, who)
+}
+
+// Verify has the files of a web server compared with what is declared; the
+// result of the job says how they differ.
+func (d *Dispatcher) Verify(ctx context.Context, server, who string) (upkeep.Job, error) {
+	return d.Run(ctx, upkeep.JobSiteSync, encode(task.SiteSync{Verify: true}), server, who)
+}

@@ -1,0 +1,292 @@
+package job
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"upkeep"
+	"upkeep/internal/link"
+	"upkeep/internal/store"
+	"upkeep/internal/task"
+)
+
+// order is what is sent to an agent for a job.
+type order struct {
+	payload    task.Payload
+	generation int64
+}
+
+// parcel is a job with its order.
+type parcel struct {
+	job store.ClaimedJob
+	order
+}
+
+// pointless says that nothing is to be done any more, because of what happened
+// since the job was made.
+type pointless struct{ why string }
+
+func (e *pointless) Error() string { return e.why }
+
+// declared is what orders are made from, read when they are.
+type declared struct {
+	found map[store.Ref]store.Found
+	// sites are all of them, read for site.sync alone.
+	sites []store.Found
+}
+
+func ref(kind, name string) store.Ref { return store.Ref{Kind: kind, Name: name} }
+
+// object is the object of a job as a name; "site/example.test" is the site.
+func object(job upkeep.Job) store.Ref {
+	for _, kind := range []string{upkeep.KindSite, upkeep.KindAccount} {
+		if len(job.Object) > len(kind) && job.Object[:len(kind)+1] == kind+"/" {
+			return ref(kind, job.Object[len(kind)+1:])
+		}
+	}
+	return store.Ref{}
+}
+
+// needs are the declared things that the order of a job is made from.
+func needs(job upkeep.Job) []store.Ref {
+	switch job.Kind {
+	case upkeep.JobSiteApply, upkeep.JobSiteFiles, upkeep.JobSiteRemove:
+		return []store.Ref{object(job), ref(upkeep.KindAccount, job.Account)}
+	case upkeep.JobUserEnsure, upkeep.JobUserRemove:
+		return []store.Ref{object(job)}
+	}
+	return nil
+}
+
+// assemble makes the order of a job from what is declared now. A job that became
+// [pointless] is superseded; any other error is why it fails.
+func (d declared) assemble(job store.ClaimedJob) (order, error) {
+	switch job.Kind {
+	case upkeep.JobSiteApply:
+		return d.siteApply(job)
+	case upkeep.JobSiteFiles:
+		return d.siteFiles(job)
+	case upkeep.JobSiteRemove:
+		return d.siteRemove(job)
+	case upkeep.JobSiteSync:
+		return d.siteSync(job)
+	case upkeep.JobUserEnsure:
+		return d.userEnsure(job)
+	}
+	// What a person asked for, and what publishers hand over, is in the job.
+	payload, err := task.Decode(job.Kind, job.Payload)
+	if err != nil {
+		return order{}, err
+	}
+	return checked(payload, job.Generation)
+}
+
+// checked is an order for a payload that the agent would take.
+func checked(payload task.Payload, generation int64) (order, error) {
+	if broken := payload.Validate(); len(broken) > 0 {
+		return order{}, &upkeep.InvalidError{Fields: broken}
+	}
+	return order{payload, generation}, nil
+}
+
+// site is the site that a job is about, with its owner.
+func (d declared) site(job upkeep.Job) (store.Found, upkeep.Site, upkeep.Account, error) {
+	name := object(job)
+	found, exists := d.found[name]
+	switch {
+	case !exists:
+		return found, upkeep.Site{}, upkeep.Account{}, &pointless{name.Name + " was removed since"}
+	case found.Err != nil:
+		return found, upkeep.Site{}, upkeep.Account{}, found.Err
+	}
+	site := found.Object.(upkeep.Site)
+	if site.Account != job.Account {
+		// The owner was not read; the change that gave it away made a newer job.
+		return found, site, upkeep.Account{}, &pointless{name.Name + " belongs to another account since"}
+	}
+	account, err := d.account(site.Account)
+	return found, site, account, err
+}
+
+func (d declared) account(name string) (upkeep.Account, error) {
+	found, exists := d.found[ref(upkeep.KindAccount, name)]
+	switch {
+	case !exists:
+		return upkeep.Account{}, fmt.Errorf("account %s is not declared", name)
+	case found.Err != nil:
+		return upkeep.Account{}, found.Err
+	}
+	return found.Object.(upkeep.Account), nil
+}
+
+func tenant(account upkeep.Account) task.Tenant {
+	return task.Tenant{Account: account.Name, UID: account.UID}
+}
+
+func applyOf(site upkeep.Site, account upkeep.Account, generation int64) task.SiteApply {
+	return task.SiteApply{Site: site, Generation: generation, Tenant: tenant(account), Suspended: site.Suspended || account.Suspended}
+}
+
+func (d declared) siteApply(job store.ClaimedJob) (order, error) {
+	found, site, account, err := d.site(job.Job)
+	if err != nil {
+		return order{}, err
+	}
+	if !slices.Contains(site.Servers, job.Server) {
+		return order{}, &pointless{fmt.Sprintf("%s is not served by %s any more", site.Name, job.Server)}
+	}
+	return checked(applyOf(site, account, found.Generation), found.Generation)
+}
+
+func (d declared) siteFiles(job store.ClaimedJob) (order, error) {
+	found, site, account, err := d.site(job.Job)
+	if err != nil {
+		return order{}, err
+	}
+	if site.Files != job.Server {
+		return order{}, &pointless{fmt.Sprintf("%s does not hold the files of %s any more", job.Server, site.Name)}
+	}
+	return checked(task.SiteFiles{Site: site, Generation: found.Generation, Tenant: tenant(account)}, found.Generation)
+}
+
+// siteRemove says by whom and in which generation the site was served; that it
+// is not to be any more is seen from what is declared.
+func (d declared) siteRemove(job store.ClaimedJob) (order, error) {
+	if found, exists := d.found[object(job.Job)]; exists {
+		if found.Err != nil {
+			return order{}, found.Err
+		}
+		if site := found.Object.(upkeep.Site); slices.Contains(site.Servers, job.Server) {
+			return order{}, &pointless{fmt.Sprintf("%s is served by %s again", site.Name, job.Server)}
+		}
+	}
+	payload, err := task.Decode(job.Kind, job.Payload)
+	if err != nil {
+		return order{}, err
+	}
+	return checked(payload, job.Generation)
+}
+
+func (d declared) siteSync(job store.ClaimedJob) (order, error) {
+	var asked task.SiteSync
+	if len(job.Payload) > 0 {
+		if err := json.Unmarshal(job.Payload, &asked); err != nil {
+			return order{}, fmt.Errorf("reading what was asked: %w", err)
+		}
+	}
+	asked.Sites = nil
+	for _, found := range d.sites {
+		if found.Err != nil {
+			// To leave it out would have the server take it for a stray.
+			return order{}, found.Err
+		}
+		site := found.Object.(upkeep.Site)
+		if !slices.Contains(site.Servers, job.Server) {
+			continue
+		}
+		account, err := d.account(site.Account)
+		if err != nil {
+			return order{}, err
+		}
+		asked.Sites = append(asked.Sites, applyOf(site, account, found.Generation))
+	}
+	return checked(asked, job.Generation)
+}
+
+func (d declared) userEnsure(job store.ClaimedJob) (order, error) {
+	account, err := d.account(object(job.Job).Name)
+	if err != nil {
+		return order{}, err
+	}
+	return checked(task.UserEnsure{Tenant: tenant(account)}, job.Generation)
+}
+
+// batch tells each site.apply of those that are sent to a server together which
+// others there are, so that one reload serves them all.
+func batch(parcels []parcel) {
+	first, size := int64(0), 0
+	for _, p := range parcels {
+		if p.job.Kind == upkeep.JobSiteApply {
+			size++
+			if first == 0 {
+				first = p.job.ID
+			}
+		}
+	}
+	for i := range parcels {
+		if apply, is := parcels[i].payload.(task.SiteApply); is {
+			apply.Batch, apply.BatchSize = first, size
+			parcels[i].payload = apply
+		}
+	}
+}
+
+// ending is how an outcome that an agent told ends its job.
+func (p parcel) ending(told link.Outcome) store.JobEnd {
+	end := store.JobEnd{ID: p.job.ID, State: told.State, Error: told.Error, Field: told.Field}
+	if p.generation > p.job.Generation {
+		end.Generation = p.generation
+	}
+	done, site := told.State == upkeep.JobDone, object(p.job.Job).Name
+	switch payload := p.payload.(type) {
+	case task.SiteApply:
+		if done {
+			result := task.SiteResult{Generation: p.generation}
+			_ = json.Unmarshal(told.Result, &result) // what it does not tell is not known
+			result.Name, result.Suspended = site, payload.Suspended
+			end.Sites = []store.SiteState{siteState(result)}
+		} else if told.State == upkeep.JobFailed {
+			end.Sites = []store.SiteState{{Site: site, State: upkeep.SiteFailed, Reason: told.Error}}
+		}
+	case task.SiteRemove:
+		if done {
+			end.Sites = []store.SiteState{{Site: site}}
+		}
+	case task.SiteSync:
+		end.Result = told.Result
+		if done && !payload.Verify {
+			end.Sites, end.AllSites = syncStates(told.Result)
+		}
+	case task.ServerFacts:
+		end.Result = told.Result
+	}
+	return end
+}
+
+// syncStates are the states of all sites of a server after a sync; false when
+// the agent did not tell.
+func syncStates(result []byte) (states []store.SiteState, all bool) {
+	var told task.SyncResult
+	if err := json.Unmarshal(result, &told); err != nil {
+		return nil, false
+	}
+	for _, site := range told.Sites {
+		states = append(states, siteState(site))
+	}
+	for _, failed := range told.Failed {
+		if name := object(upkeep.Job{Object: failed.Object}); name.Kind == upkeep.KindSite {
+			failed.Object = ""
+			states = append(states, store.SiteState{Site: name.Name, State: upkeep.SiteFailed, Reason: failed.Error()})
+		}
+	}
+	return states, true
+}
+
+func siteState(told task.SiteResult) store.SiteState {
+	state := store.SiteState{Site: told.Name, Generation: told.Generation, URL: told.URL, DocumentRoot: told.DocumentRoot, State: upkeep.SiteLive}
+	if told.Suspended {
+		state.State = upkeep.SiteSuspended
+	}
+	return state
+}
+
+// sentence is an error as its job's owner reads it.
+func sentence(err error) (text, field string) {
+	var invalid *upkeep.InvalidError
+	if errors.As(err, &invalid) && len(invalid.Fields) > 0 {
+		return err.Error(), invalid.Fields[0].Field
+	}
+	return err.Error(), ""
+}

@@ -1,0 +1,190 @@
+package job
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"upkeep"
+	"upkeep/internal/store"
+	"upkeep/internal/task"
+)
+
+// plan is what has to be done after a change, in the order in which it is to be
+// done.
+type plan struct {
+	who  string
+	jobs []store.NewJob
+	// applies are the site.apply jobs of this plan, by site and server.
+	applies map[[2]string]int
+}
+
+// follow says which jobs follow from a change of declared things that who made.
+// sites are all that are declared after it; those that cannot be read are left
+// out. What is in a job beyond its object follows from what is declared when it
+// is sent.
+func follow(changes []store.Altered, sites []upkeep.Declared, who string) []store.NewJob {
+	p := plan{who: who, applies: map[[2]string]int{}}
+	for _, change := range ordered(changes) {
+		switch change.Ref.Kind {
+		case upkeep.KindSite:
+			p.site(change)
+		case upkeep.KindAccount:
+			p.account(change, sites)
+		}
+	}
+	return p.jobs
+}
+
+// needsSites reports whether follow looks at its list of sites, which costs the
+// reading of them all.
+func needsSites(changes []store.Altered) bool {
+	return slices.ContainsFunc(changes, func(c store.Altered) bool { return c.Ref.Kind == upkeep.KindAccount && accountMatters(c) })
+}
+
+// ordered puts sites whose folders others live in before those.
+func ordered(changes []store.Altered) []store.Altered {
+	changes = slices.Clone(changes)
+	slices.SortStableFunc(changes, func(a, b store.Altered) int { return depth(a) - depth(b) })
+	return changes
+}
+
+func depth(c store.Altered) int {
+	if site, is := c.New.(upkeep.Site); is && site.SubOf != "" {
+		return 1
+	}
+	return 0
+}
+
+func (p *plan) site(c store.Altered) {
+	was, _ := c.Old.(upkeep.Site) // the zero site is on no server
+	is, put := c.New.(upkeep.Site)
+	account := is.Account
+	if !put {
+		account = was.Account
+	}
+	var applied []int
+	if put {
+		applied = p.apply(is, c.Generation)
+	}
+	for _, server := range was.Servers {
+		if put && slices.Contains(is.Servers, server) {
+			continue
+		}
+		// A site leaves a server only when it answers everywhere else: if that
+		// fails, the old server goes on.
+		p.add(upkeep.Job{Account: account, Server: server, Kind: upkeep.JobSiteRemove, Object: c.Ref.String(), Generation: c.Generation},
+			task.SiteRemove{Name: c.Ref.Name, Account: was.Account, Generation: c.Generation, KeepFiles: was.Files != ""}, applied...)
+	}
+	p.tell(account, c.Ref.String(), siteNews(c))
+}
+
+// apply adds the jobs that have a site answered for as declared, and returns
+// them: first its files, then each of its web servers.
+func (p *plan) apply(site upkeep.Site, generation int64) []int {
+	job := upkeep.Job{Account: site.Account, Object: site.ObjectKind() + "/" + site.Name, Generation: generation}
+	var first []int
+	if site.Files != "" {
+		job.Server, job.Kind = site.Files, upkeep.JobSiteFiles
+		first = append(first, p.add(job, nil))
+	}
+	var applied []int
+	for _, server := range site.Servers {
+		behind := slices.Clone(first)
+		if parent, is := p.applies[[2]string{site.SubOf, server}]; is {
+			behind = append(behind, parent)
+		}
+		job.Server, job.Kind = server, upkeep.JobSiteApply
+		i := p.add(job, nil, behind...)
+		p.applies[[2]string{site.Name, server}] = i
+		applied = append(applied, i)
+	}
+	return applied
+}
+
+// accountMatters reports whether sites look different after a change of their
+// account.
+func accountMatters(c store.Altered) bool {
+	was, changed := c.Old.(upkeep.Account)
+	is, put := c.New.(upkeep.Account)
+	return changed && put && (was.Suspended != is.Suspended || was.UID != is.UID)
+}
+
+func (p *plan) account(c store.Altered, sites []upkeep.Declared) {
+	if !accountMatters(c) {
+		return
+	}
+	is := c.New.(upkeep.Account)
+	for _, declared := range sites {
+		site := declared.Object.(upkeep.Site)
+		if site.Account != is.Name {
+			continue
+		}
+		if len(site.Servers) > 0 && p.planned(site) {
+			continue // changed together with its account
+		}
+		p.apply(site, declared.Generation)
+	}
+	if was := c.Old.(upkeep.Account); was.Suspended != is.Suspended {
+		text := "Your account works again."
+		if is.Suspended {
+			text = "Your account was suspended: its sites answer 503 and keep everything."
+		}
+		p.tell(is.Name, c.Ref.String(), text)
+	}
+}
+
+func (p *plan) planned(site upkeep.Site) bool {
+	_, is := p.applies[[2]string{site.Name, site.Servers[0]}]
+	return is
+}
+
+// tell adds a message for an account about what others did for it. A newer one
+// about the same thing takes the place of one that was not read.
+func (p *plan) tell(account, object, text string) {
+	if account == "" || p.who == account {
+		return
+	}
+	p.add(upkeep.Job{Account: account, Kind: upkeep.JobNotification, Object: object}, task.Notification{Account: account, Text: text})
+}
+
+func siteNews(c store.Altered) string {
+	was, had := c.Old.(upkeep.Site)
+	is, put := c.New.(upkeep.Site)
+	switch {
+	case !put:
+		return c.Ref.Name + " was removed. Its files are kept."
+	case !had:
+		return c.Ref.Name + " was added."
+	case was.Suspended != is.Suspended && is.Suspended:
+		return c.Ref.Name + " was suspended: it answers 503 and keeps everything."
+	case was.Suspended != is.Suspended:
+		return c.Ref.Name + " works again."
+	case !slices.Equal(was.Servers, is.Servers):
+		return fmt.Sprintf("%s moved: it is served by %s.", c.Ref.Name, strings.Join(is.Servers, ", "))
+	}
+	return c.Ref.Name + " was changed."
+}
+
+// add appends a job and returns its index. A payload is only for what does not
+// follow from declared things.
+func (p *plan) add(job upkeep.Job, payload task.Payload, behind ...int) int {
+	job.Who = p.who
+	made := store.NewJob{Job: job, Behind: behind}
+	if payload != nil {
+		made.Payload = encode(payload)
+	}
+	p.jobs = append(p.jobs, made)
+	return len(p.jobs) - 1
+}
+
+// encode writes a payload; its types are ours and have nothing that JSON cannot
+// carry.
+func encode(payload task.Payload) []byte {
+	text, err := json.Marshal(payload)
+	if err != nil {
+		panic(fmt.Sprintf("writing a %s payload: %v", payload.Kind(), err))
+	}
+	return text
+}
