@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"upkeep"
+	"upkeep/internal/names"
 )
 
 // Bounds of one input. They are far above what ten thousand members need; what
@@ -142,7 +143,11 @@ func (r *reader) document(node *yaml.Node) {
 		return
 	}
 	w := walker{reader: r, places: map[string]place{"": at}}
-	object := w.object(kind, node)
+	object, broken := names.Canonical(w.object(kind, node))
+	for _, field := range broken {
+		w.reader.fail(w.places[field.Field], field.Field, field.Value, "%s", field.Rule)
+		w.spoiled = append(w.spoiled, field.Field)
+	}
 	document := Document{Object: object, file: r.file, places: w.places}
 	for _, broken := range object.Validate() {
 		if !w.spoilt(broken.Field) {

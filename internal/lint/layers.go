@@ -25,18 +25,22 @@ var rooms = map[string]room{
 	"internal/beat":         {[]string{"internal/secret"}, "the sender on a member is small and needs no database"},
 	"internal/zone":         {[]string{"internal/zone/..."}, "publishing is told what to publish; it asks nobody"},
 	"internal/zone/...":     {[]string{"internal/zone/answer"}, "parts of a publisher stay below it"},
-	"internal/store":        {nil, "queries carry what they are given; they decide nothing"},
-	"internal/declare":      {nil, "reading documents works without a running upkeep"},
+	"internal/names":        {nil, "who may have a name is decided without a database, so that every case can be a test"},
+	"internal/store":        {[]string{"internal/names"}, "queries carry what they are given; rules over them are the root's and those of names"},
+	"internal/declare":      {[]string{"internal/names"}, "reading documents works without a running upkeep"},
 	"internal/notify":       {[]string{"internal/secret"}, "telling reads events through an interface of its own; it cannot hold up a decision"},
 	"internal/secret":       {nil, "a private file is read the same way for all who need one"},
 	"internal/datadir":      {nil, "the folder is found before anything is opened"},
 	"internal/systemd":      {nil, "it speaks to the service manager only"},
 	"internal/metrics":      {[]string{"internal/probe", "internal/beat", "internal/notify"}, "numbers are counted where they arise and read at a scrape"},
 
-	"internal/link":   {[]string{"internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},
-	"internal/policy": {[]string{"internal/declare", "internal/safefs", "internal/task"}, "what a server allows is read from a file there and from nowhere else"},
-	"internal/safefs": {nil, "what touches customers' trees as root is small and knows nothing of what it is for"},
-	"internal/task":   {nil, "payloads of jobs are shared by control and agents, and need neither's parts"},
+	"internal/link":      {[]string{"internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},
+	"internal/policy":    {[]string{"internal/declare", "internal/safefs", "internal/task"}, "what a server allows is read from a file there and from nowhere else"},
+	"internal/safefs":    {nil, "what touches customers' trees as root is small and knows nothing of what it is for"},
+	"internal/vhost":     {nil, "configuration is a pure function of the declared row and of paths: no disk, no server, so that each file can be made again byte for byte"},
+	"internal/webserver": {[]string{"internal/vhost"}, "it writes, tests, reloads and asks; what is to be served it is told"},
+
+	"internal/task": {nil, "payloads of jobs are shared by control and agents, and need neither's parts"},
 
 	"internal/job": {
 		[]string{"internal/store", "internal/link", "internal/task"},
@@ -84,7 +88,7 @@ var onlyHere = []struct {
 	{"go.yaml.in/yaml/v3", []string{"internal/declare", "cmd/..."}, "documents are read by the strict reader alone; the command line only prints"},
 	{"github.com/spf13/cobra", []string{"cmd/..."}, "the command line is the outermost layer"},
 	{"github.com/danielgtaylor/huma/v2", []string{"internal/api", "internal/api/...", "internal/console"}, "the API framework ends at the API"},
-	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
+	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "internal/webserver", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
 		"programs are started in few places, with argument lists and never by a shell"},
 }
 

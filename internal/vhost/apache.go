@@ -1,0 +1,435 @@
+package vhost
+
+import (
+	"bytes"
+	"cmp"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Apache makes configuration for Apache 2.4 (2.4.49 or newer).
+type Apache struct{}
+
+const (
+	definePiped  fixed = "UPKEEP_PIPED"
+	defineErrors fixed = "UPKEEP_ERRORS"
+	logNickname  fixed = "upkeep"
+)
+
+// apacheSite is a site on its way into a file.
+type apacheSite struct {
+	apacheConf
+	in          Input
+	names       names
+	pages       []errorPage
+	protections []protection
+	methods     []string
+	index       []string
+	headers     []string
+	environment []string
+	deny, allow []string
+}
+
+// Site makes the files of a site: its configuration, that of its wildcard name,
+// texts of error pages, password files and the php-fpm pool.
+func (Apache) Site(in Input) ([]File, error) {
+	s, err := newApacheSite(in)
+	if err != nil {
+		return nil, err
+	}
+	text, err := s.configuration(s.exact)
+	if err != nil {
+		return nil, err
+	}
+	files := []File{{Path: exactFile(in.Site.Name), Text: text, Mode: 0o600}}
+	if s.names.wildcard != "" {
+		if text, err = s.configuration(s.wildcard); err != nil {
+			return nil, err
+		}
+		files = append(files, File{Path: wildcardFile(in.Site.Name), Text: text, Mode: 0o600})
+	}
+	if in.Suspended {
+		return files, nil
+	}
+	files = append(files, sharedFiles(in, s.pages, s.protections)...)
+	pool, err := fpmPool(in)
+	return append(files, pool...), err
+}
+
+// sharedFiles are those that any web server uses: texts of error pages and
+// password files.
+func sharedFiles(in Input, pages []errorPage, protections []protection) []File {
+	var files []File
+	for _, page := range pages {
+		if page.path == "" {
+			files = append(files, File{Path: FolderPages + "/" + shortName(in.Site.Name) + "/" + page.file(), Text: []byte(page.text), Mode: 0o644})
+		}
+	}
+	for _, p := range protections {
+		files = append(files, File{Path: p.file, Text: p.text, Mode: 0o640, Group: true})
+	}
+	return files
+}
+
+func newApacheSite(in Input) (*apacheSite, error) {
+	s := &apacheSite{in: in}
+	steps := []func() error{
+		in.check,
+		func() (err error) { s.names, err = namesOf(in.Site); return },
+		func() (err error) { s.pages, err = errorPages(in.Site); return },
+		func() (err error) { s.protections, err = protectionsOf(in.Site); return },
+		func() (err error) { s.methods, err = methodsOf(in.Site); return },
+		func() (err error) { s.index, err = indexOf(in.Site); return },
+		func() (err error) { s.headers, err = headersOf(in.Site); return },
+		func() (err error) { s.environment, err = environmentOf(in.Site); return },
+		func() (err error) { s.deny, err = networks("deny", in.Site.Deny); return },
+		func() (err error) { s.allow, err = networks("allow", in.Site.Allow); return },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// configuration is the sealed text of what write writes.
+func (s *apacheSite) configuration(write func()) ([]byte, error) {
+	s.apacheConf = apacheConf{text: make([]byte, 0, 2048)}
+	write()
+	text, err := s.done()
+	if err != nil {
+		return nil, err
+	}
+	setTokens(s.in.Generation, text)
+	return sealed("#", s.in.Generation, text), nil
+}
+
+// exact writes the virtual hosts of all names but the wildcard. Of two hosts with
+// one name the first answers, so the order decides; both have the site's own name
+// as their server name, which is what logs are split by.
+func (s *apacheSite) exact() {
+	name, serve := s.in.Site.Name, s.names.serve
+	if s.in.Suspended {
+		serve, s.names.redirect = append(serve, s.names.redirect...), nil
+	}
+	redirectsName := slices.Contains(s.names.redirect, name)
+	if redirectsName {
+		s.canonical()
+	}
+	s.begin(sVirtualHost, value(s.in.Layout.Listen))
+	s.from("name")
+	s.put(dServerName, value(name))
+	s.from("aliases")
+	s.list(dServerAlias, nil, words(slices.DeleteFunc(slices.Clone(serve), func(n string) bool { return n == name })))
+	s.body()
+	s.end()
+	if len(s.names.redirect) > 0 && !redirectsName {
+		s.canonical()
+	}
+}
+
+// canonical writes the virtual host of the name that is sent on. It is a host of
+// its own because mod_alias hands paths on undamaged, which a rewrite rule with a
+// back-reference does not (it refuses encoded question marks).
+func (s *apacheSite) canonical() {
+	status := cmp.Or(s.in.Site.CanonicalStatus, 307)
+	s.begin(sVirtualHost, value(s.in.Layout.Listen))
+	s.from("name")
+	s.put(dServerName, value(s.in.Site.Name))
+	s.from("canonical")
+	if redirect := s.names.redirect[0]; redirect != s.in.Site.Name {
+		s.put(dServerAlias, value(redirect))
+	}
+	s.put(dRedirect, word("204"), word(tokenFolder+noToken))
+	s.from("canonical_status")
+	if !slices.Contains([]int{301, 302, 307, 308}, status) {
+		s.refuse(strconv.Itoa(status), "must be 301, 302, 307 or 308")
+	}
+	s.put(dRedirect, number(status), word("/"), value(s.in.Layout.public(s.names.canonical)+"/"))
+	s.logs()
+	s.end()
+}
+
+// wildcard writes the virtual host of *.NAME. It has the site's name as well,
+// for the logs: the file with the exact names comes before it.
+func (s *apacheSite) wildcard() {
+	s.begin(sVirtualHost, value(s.in.Layout.Listen))
+	s.from("name")
+	s.put(dServerName, value(s.in.Site.Name))
+	s.from("wildcard")
+	s.put(dServerAlias, value(s.names.wildcard))
+	s.body()
+	s.end()
+}
+
+func (s *apacheSite) body() {
+	s.from("name")
+	s.put(dRedirect, word("204"), word(tokenFolder+noToken))
+	if s.in.Suspended {
+		s.suspended()
+		return
+	}
+	s.put(dDocumentRoot, value(s.in.DocumentRoot()))
+	s.from("index")
+	s.put(dDirectoryIndex, words(s.index)...)
+	s.errorPages()
+	s.redirects()
+	s.headerLines()
+	s.from("environment")
+	for _, name := range s.environment {
+		s.from("environment." + name)
+		s.put(dSetEnv, value(name), value(s.in.Site.Environment[name]))
+	}
+	s.directory("root", s.in.DocumentRoot(), false)
+	if s.in.Site.CGI {
+		s.cgi()
+	}
+	s.protect()
+	s.logs()
+}
+
+// suspended answers everything but our own paths with 503.
+func (s *apacheSite) suspended() {
+	s.put(dErrorDocument, word("503"), word(tokenFolder+"suspended.html"))
+	s.put(dAlias, word(tokenFolder+"suspended.html"), value(s.in.Layout.Pages+"/suspended.html"))
+	s.put(dRedirectMatch, word("503"), word(`^/(?!\.well-known/upkeep/)`))
+	s.logs()
+}
+
+func (s *apacheSite) errorPages() {
+	texts := false
+	for _, page := range s.pages {
+		s.from(page.field)
+		if page.path != "" {
+			s.put(dErrorDocument, value(page.code), value(page.path))
+			continue
+		}
+		// Never as a message: Apache evaluates expressions in those, and one of the
+		// functions of expressions reads files.
+		s.put(dErrorDocument, value(page.code), value(tokenFolder+"pages/"+page.file()))
+		texts = true
+	}
+	if texts {
+		s.put(dAlias, word(tokenFolder+"pages/"), value(s.in.Layout.Pages+"/"+shortName(s.in.Site.Name)+"/"))
+	}
+}
+
+func (s *apacheSite) redirects() {
+	engine := false
+	for i, r := range s.in.Site.Redirects {
+		field := "redirects[" + strconv.Itoa(i) + "]"
+		status, gone := cmp.Or(r.Status, 302), r.Status == 410
+		from, err := urlPath(field+".from", r.From)
+		if err == nil && !gone {
+			err = target(field+".to", r.To)
+		}
+		if err == nil && !gone && !slices.Contains(redirectStatuses, status) {
+			err = refuse(field+".status", strconv.Itoa(status), "must be 301, 302, 303, 307, 308 or 410")
+		}
+		if err != nil {
+			s.err = cmp.Or(s.err, err)
+			return
+		}
+		s.from(field)
+		switch {
+		case r.Exact:
+			if !engine {
+				s.put(dRewriteEngine, word("On"))
+				engine = true
+			}
+			s.exactRedirect(from, r.To, status)
+		case gone:
+			s.put(dRedirect, word("410"), value(from))
+		default:
+			s.put(dRedirect, number(status), value(from), value(r.To))
+		}
+	}
+}
+
+// substitution escapes what a rewrite rule replaces in its second argument:
+// $1, %1, ${map:...}, %{VARIABLE}, and the backslash itself.
+var substitution = strings.NewReplacer(`\`, `\\`, `$`, `\$`, `%`, `\%`)
+
+// exactRedirect is a rewrite rule because Redirect takes all paths below its own
+// and RedirectMatch encodes a target that is encoded already.
+func (s *apacheSite) exactRedirect(from, to string, status int) {
+	pattern := value("^" + regexp.QuoteMeta(from) + "$")
+	if status == 410 {
+		s.put(dRewriteRule, pattern, word("-"), word("[G,L]"))
+		return
+	}
+	if strings.HasPrefix(to, "/") {
+		to = s.in.Layout.public(s.names.canonical) + to
+	}
+	s.put(dRewriteRule, pattern, value(substitution.Replace(to)), value("[R="+strconv.Itoa(status)+",L,NE]"))
+}
+
+// headerFormat escapes what mod_headers replaces in a value: %t, %D, %{X}e, and
+// \n, which would begin a header of its own.
+var headerFormat = strings.NewReplacer(`%`, `%%`, `\`, `\\`)
+
+func (s *apacheSite) headerLines() {
+	for _, name := range s.headers {
+		s.from("headers." + name)
+		text := s.in.Site.Headers[name]
+		if rule := unquotable(value(text)); rule != "" {
+			s.refuse(text, rule)
+			return
+		}
+		// Headers of error answers are in a table of their own, and one that is in
+		// both would be sent twice.
+		s.put(dHeader, word("onsuccess"), word("unset"), value(name))
+		if text == "" {
+			s.put(dHeader, word("always"), word("unset"), value(name))
+			continue
+		}
+		s.put(dHeader, word("always"), word("set"), value(name), value(headerFormat.Replace(text)))
+	}
+}
+
+// directory writes who may see a folder. Require stands here and not in a
+// Location, so that texts of error pages, which are elsewhere, are shown to
+// those who are turned away.
+func (s *apacheSite) directory(field, dir string, cgi bool) {
+	s.from(field)
+	s.begin(sDirectory, value(dir))
+	if cgi {
+		s.put(dOptions, word("ExecCGI"), word("SymLinksIfOwnerMatch"))
+	} else {
+		s.put(dOptions, word("SymLinksIfOwnerMatch"))
+	}
+	s.put(dAllowOverride, word("None"))
+	s.begin(sRequireAll)
+	s.from("methods")
+	s.put(dRequire, append([]arg{word("method")}, words(s.methods)...)...)
+	s.from("deny")
+	s.list(dRequire, []arg{word("not"), word("ip")}, words(s.deny))
+	s.from("allow")
+	if len(s.allow) > 0 {
+		s.begin(sRequireAny)
+		s.list(dRequire, []arg{word("ip")}, words(s.allow))
+		s.end()
+	}
+	s.end()
+	if s.in.Site.PHP != nil && !cgi {
+		s.from("php")
+		s.begin(sFilesMatch, word(`\.php$`))
+		s.put(dSetHandler, value("proxy:unix:"+s.in.Layout.Socket(s.in.Site.Name)+"|fcgi://"+s.in.Site.Name+"/"))
+		s.end()
+	}
+	s.end()
+}
+
+func (s *apacheSite) cgi() {
+	dir := s.in.SiteFolder() + "/cgi-bin"
+	s.from("cgi")
+	s.put(dScriptAlias, word("/cgi-bin/"), value(dir+"/"))
+	// With suexec, programs run as the account's user; without it as the web
+	// server's, which the operator is told of.
+	s.begin(sIfModule, word("mod_suexec.c"))
+	id := "#" + strconv.Itoa(s.in.UID)
+	s.put(dSuexecUserGroup, value(id), value(id))
+	s.end()
+	s.directory("cgi", dir, true)
+}
+
+func (s *apacheSite) protect() {
+	for i, p := range s.protections {
+		s.from("protect[" + strconv.Itoa(i) + "]")
+		s.begin(sLocation, value(p.path))
+		s.put(dAuthType, word("Basic"))
+		s.put(dAuthName, value(p.realm))
+		s.put(dAuthBasicProvider, word("file"))
+		s.put(dAuthUserFile, value(s.in.Layout.Place(p.file)))
+		// Without And, the password would be all that is asked for here, and denied
+		// addresses would be let in with it.
+		s.put(dAuthMerging, word("And"))
+		s.put(dRequire, word("valid-user"))
+		s.end()
+	}
+	if len(s.protections) > 0 {
+		s.begin(sLocation, word(tokenFolder))
+		s.put(dAuthMerging, word("Off"))
+		s.put(dRequire, word("all"), word("granted"))
+		s.end()
+	}
+}
+
+// logs names the log files, for servers on which each site has its own.
+func (s *apacheSite) logs() {
+	s.from("name")
+	folder := s.in.Layout.LogFolder(s.in.Site.Name)
+	s.begin(sIfDefine, word("!"+definePiped))
+	s.put(dErrorLog, value(folder+"/error.log"))
+	s.put(dCustomLog, value(folder+"/access.log"), word(logNickname))
+	s.end()
+	s.begin(sIfDefine, word(definePiped))
+	s.put(dErrorLog, word("${"+defineErrors+"}"))
+	s.put(dErrorLogFormat, word(errorFormat))
+	s.end()
+}
+
+// Probes finds the paths that only these files answer.
+func (Apache) Probes(files []File) []Probe {
+	var probes []Probe
+	for _, f := range files {
+		if !strings.HasPrefix(f.Path, FolderSites+"/") {
+			continue
+		}
+		if host := probeHost(f.Text); host != "" {
+			probes = append(probes, Probe{host, tokenPath(f.Text)})
+		}
+	}
+	return probes
+}
+
+// probeHost is a name that the file answers and no other: its first server name
+// or, for a wildcard, a name below it that nobody has.
+func probeHost(text []byte) string {
+	if wild := quotedAfter(text, "ServerAlias *."); wild != "" {
+		return "upkeep-" + strings.TrimPrefix(tokenPath(text), tokenFolder)[:16] + "." + wild
+	}
+	return quotedAfter(text, "ServerName ")
+}
+
+func quotedAfter(text []byte, start string) string {
+	i := bytes.Index(text, []byte(start))
+	if i < 0 {
+		return ""
+	}
+	line, _, _ := bytes.Cut(text[i+len(start):], []byte("\n"))
+	return string(line)
+}
+
+// apacheFields says which field a directive is made from.
+var apacheFields = []struct {
+	start string
+	field string
+}{
+	{"ServerAlias *.", "wildcard"}, {"ServerAlias ", "aliases"}, {"ServerName ", "name"}, {"DocumentRoot ", "root"}, {"DirectoryIndex ", "index"},
+	{"ErrorDocument ", "error_pages"}, {"Rewrite", "redirects"}, {"Redirect 204 " + tokenFolder, ""}, {"Redirect", "redirects"}, {"Header ", "headers"}, {"SetEnv ", "environment"},
+	{"Require method", "methods"}, {"Require not ip", "deny"}, {"Require ip", "allow"}, {"Require valid-user", "protect"}, {"Auth", "protect"}, {"<Location", "protect"},
+	{"ScriptAlias", "cgi"}, {"Suexec", "cgi"}, {"Options ExecCGI", "cgi"}, {"SetHandler", "php"}, {"<FilesMatch", "php"},
+}
+
+// Field implements [Renderer] by what stands on the line.
+func (Apache) Field(text []byte, line int) string {
+	for l := range bytes.Lines(text) {
+		if line--; line > 0 {
+			continue
+		}
+		l = bytes.TrimSpace(l)
+		for _, f := range apacheFields {
+			if bytes.HasPrefix(l, []byte(f.start)) {
+				return f.field
+			}
+		}
+		break
+	}
+	return ""
+}
+
+var _ Renderer = Apache{}

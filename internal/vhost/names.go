@@ -1,0 +1,45 @@
+package vhost
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// maxPlain is the longest site name that is a file name as it is: with what
+// stands around it, a name of 253 bytes would be longer than file systems take.
+const maxPlain = 180
+
+// shortName is the name of a site as part of a file name: itself, or its
+// beginning and a hash after a tilde, which no host name has.
+func shortName(site string) string {
+	if len(site) <= maxPlain {
+		return site
+	}
+	sum := sha256.Sum256([]byte(site))
+	return site[:maxPlain-40] + "~" + hex.EncodeToString(sum[:16])
+}
+
+// The order of files is the order in which Apache looks for a name, and the
+// first that has it answers. So exact names come before all wildcards, and
+// wildcards of more labels before those of fewer: *.eu.example.test before
+// *.example.test, whoever owns which.
+
+func exactFile(site string) string { return FolderSites + "/50-" + shortName(site) + ".conf" }
+
+func wildcardFile(site string) string {
+	return fmt.Sprintf("%s/90-%03d-%s.conf", FolderSites, 999-strings.Count(site, ".")-1, shortName(site))
+}
+
+const defaultFile = FolderSites + "/000-default.conf"
+
+// socketName is the name of the socket of a site's php-fpm pool. The path of a
+// socket has at most 107 bytes.
+func socketName(site string) string {
+	if len(site) <= 40 {
+		return site + ".sock"
+	}
+	sum := sha256.Sum256([]byte(site))
+	return hex.EncodeToString(sum[:16]) + ".sock"
+}

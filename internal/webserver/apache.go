@@ -1,0 +1,173 @@
+package webserver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"upkeep"
+	"upkeep/internal/vhost"
+)
+
+// Apache is an Apache 2.4 whose main configuration includes a folder of ours.
+type Apache struct {
+	// Program is the server's, such as /usr/sbin/apache2.
+	Program string
+	// Config is its main configuration, which has a line that includes all files
+	// of Include that end in .conf; see [AddInclude].
+	Config, Include string
+	// PIDFile is where the running server writes its number.
+	PIDFile string
+	// Scratch is a folder of root's for what is only read by tests.
+	Scratch string
+}
+
+// Renderer implements [Server].
+func (Apache) Renderer() vhost.Renderer { return vhost.Apache{} }
+
+// Process implements [Server].
+func (a Apache) Process() (Process, error) { return findProcess(a.PIDFile, a.Program) }
+
+// env is what the running server has, or what it will be started with.
+func (a Apache) env() []string {
+	if p, err := a.Process(); err == nil && len(p.Environment) > 0 {
+		return p.Environment
+	}
+	return envvars(filepath.Join(filepath.Dir(a.Config), "envvars"))
+}
+
+// Test implements [Server]. The main configuration is read from a copy in which
+// the line of the include folder names the other folder: nothing that is tested
+// is yet where the server, or a server that is started meanwhile, reads.
+func (a Apache) Test(ctx context.Context, folder string) error {
+	copied, err := a.copyConfig(folder)
+	if err != nil {
+		return err
+	}
+	_, output, err := run(ctx, a.env(), a.Program, "-t", "-f", copied)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil || output == "" {
+		return err
+	}
+	return testError(output)
+}
+
+func (a Apache) copyConfig(folder string) (string, error) {
+	text, err := os.ReadFile(a.Config)
+	if err != nil {
+		return "", fmt.Errorf("reading the web server's configuration: %w", err)
+	}
+	lines := includeLine(a.Include, a.Config).FindAllIndex(text, -1)
+	switch len(lines) {
+	case 0:
+		return "", upkeep.WithHint(fmt.Errorf("%s does not include %s", a.Config, a.Include), "add this line to its end: "+IncludeLine(a.Include))
+	case 1:
+	default:
+		return "", fmt.Errorf("%s includes %s %d times, so each site would be there as often", a.Config, a.Include, len(lines))
+	}
+	text = slices.Concat(text[:lines[0][0]], []byte(IncludeLine(folder)), text[lines[0][1]:])
+	copied := filepath.Join(a.Scratch, "main.conf")
+	return copied, replaceFile(copied, text, 0o600)
+}
+
+// IncludeLine is the one line that a server's main configuration needs.
+func IncludeLine(folder string) string { return `IncludeOptional "` + folder + `/*.conf"` }
+
+// includeLine matches the line, as people write it: by full path, or relative to
+// the folder of the main configuration.
+func includeLine(folder, config string) *regexp.Regexp {
+	paths := []string{regexp.QuoteMeta(folder)}
+	if rel, err := filepath.Rel(filepath.Dir(config), folder); err == nil && !strings.HasPrefix(rel, "..") {
+		paths = append(paths, regexp.QuoteMeta(rel))
+	}
+	return regexp.MustCompile(`(?mi)^[ \t]*Include(?:Optional)?[ \t]+(["']?)(?:` + strings.Join(paths, "|") + `)/\*\.conf(["']?)[ \t]*$`)
+}
+
+// Reload implements [Server]. Apache's parent takes its configuration anew on
+// SIGUSR1, and ends if it cannot, so it comes after a test of ours; "apachectl
+// graceful" would be a second one.
+func (a Apache) Reload(context.Context) error {
+	return signal(a.PIDFile, a.Program, unix.SIGUSR1)
+}
+
+// Version implements [Server].
+func (a Apache) Version(ctx context.Context) (string, error) {
+	out, _, err := run(ctx, nil, a.Program, "-v")
+	if m := apacheVersion.FindString(out); m != "" {
+		return m, nil
+	}
+	return "", fmt.Errorf("asking %s for its version: %w", a.Program, err)
+}
+
+var (
+	apacheVersion = regexp.MustCompile(`Apache/[0-9.]+`)
+	// "         port 80 namevhost a.test (/x.conf:1)", "*:80    a.test (/x.conf:1)", "  alias www.a.test"
+	dumpHost  = regexp.MustCompile(`(?m)^.*\s(\S+) \((.+):(\d+)\)$`)
+	dumpAlias = regexp.MustCompile(`(?m)^\s+(?:wild )?alias (\S+)$`)
+	dumpFile  = regexp.MustCompile(`(?m)^\s+\([*0-9]+\) (.+)$`)
+)
+
+// Foreign implements [Server]: what is left when our folder is empty.
+func (a Apache) Foreign(ctx context.Context, empty string) (names, files []string, err error) {
+	copied, err := a.copyConfig(empty)
+	if err != nil {
+		return nil, nil, err
+	}
+	out, output, err := run(ctx, a.env(), a.Program, "-t", "-D", "DUMP_VHOSTS", "-D", "DUMP_INCLUDES", "-f", copied)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the web server's own configuration: %w", testError(output))
+	}
+	for _, m := range dumpHost.FindAllStringSubmatch(out, -1) {
+		names = append(names, strings.ToLower(m[1]))
+	}
+	for _, m := range dumpAlias.FindAllStringSubmatch(out, -1) {
+		names = append(names, strings.ToLower(m[1]))
+	}
+	slices.Sort(names)
+	for _, m := range dumpFile.FindAllStringSubmatch(out, -1) {
+		if m[1] != copied {
+			files = append(files, m[1])
+		}
+	}
+	return slices.Compact(names), append(files, a.Config, a.Program), nil
+}
+
+// AddInclude adds the line that includes the folder to the end of a main
+// configuration, and reports whether it was missing. Everything else stays as
+// it is.
+func AddInclude(config, folder string) (added bool, err error) {
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return false, err
+	}
+	if includeLine(folder, config).Match(text) {
+		return false, nil
+	}
+	if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
+		text = append(text, '\n')
+	}
+	return true, rewrite(config, append(text, IncludeLine(folder)+"\n"...))
+}
+
+// RemoveInclude takes the line out again.
+func RemoveInclude(config, folder string) (removed bool, err error) {
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return false, err
+	}
+	found := includeLine(folder, config).FindIndex(text)
+	if found == nil {
+		return false, nil
+	}
+	end := min(found[1]+1, len(text)) // with its line end
+	return true, rewrite(config, slices.Concat(text[:found[0]], text[end:]))
+}

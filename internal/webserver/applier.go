@@ -1,0 +1,278 @@
+package webserver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/vhost"
+)
+
+// Options are what an [Applier] works with. All folders are root's, or of the
+// user that upkeep runs as, and nobody else writes to them.
+type Options struct {
+	Server Server
+	Layout vhost.Layout
+	// State keeps the manifest, the last good files, and what tests read.
+	State string
+	// Address is where the server is asked, such as "127.0.0.1:80"; URL is how
+	// others are told to ask it.
+	Address, URL string
+	// PipeAbove is the number of sites above which one process takes all logs;
+	// 2,000 when zero, never when Layout.Pipe is empty.
+	PipeAbove int
+	// PHP is the php-fpm that has the pools; nil when there is none.
+	PHP *FPM
+	// Patience is how long a site may take to answer after a reload; 20 s when
+	// zero, and never less than ten times what the last reload took.
+	Patience time.Duration
+	Logger   *slog.Logger
+}
+
+// Applier makes one web server serve sites. Many changes that are asked for at a
+// time share one test and one reload.
+type Applier struct {
+	o       Options
+	queue   chan *request
+	stop    context.CancelFunc
+	stopped chan struct{}
+	client  *asker
+
+	// Of the loop alone.
+	manifest *manifest
+	tested   fingerprint // of the server's own files, under which every file in place has passed a test
+	survived fingerprint // the same, of the test that is under way
+	foreign  map[string]bool
+	pace     pace
+
+	mu    sync.Mutex
+	stats Stats
+}
+
+// Stats count what was done, since the start.
+type Stats struct {
+	Writes, Tests, FullTests, Reloads int
+	// Stall is how long the last reload kept a new connection waiting.
+	Stall time.Duration
+	Sites int
+	Piped bool
+	// Foreign are the names that the server's own configuration answers.
+	Foreign []string
+}
+
+// Request asks for one site.
+type Request struct {
+	Input vhost.Input
+	// Batch and BatchSize tell which requests were made by one change: they are
+	// waited for, so that one reload serves them all.
+	Batch     int64
+	BatchSize int
+}
+
+// Result is what became of a request.
+type Result struct {
+	State      upkeep.JobState // done, failed or superseded
+	Generation int64
+	// URL is where this server answers for the site.
+	URL string
+	// Changed is true when a file was written or removed.
+	Changed bool
+	Err     error
+	// Field of the site that the error is about, if one is.
+	Field string
+}
+
+// request is what waits in the queue.
+type request struct {
+	Request
+	remove     string // the site to remove, or
+	whole      *whole // all sites
+	generation int64
+	result     chan Result
+}
+
+// site is the name of the site that is asked for.
+func (r *request) site() string {
+	if r.remove != "" {
+		return r.remove
+	}
+	return r.Input.Site.Name
+}
+
+// Open makes an applier. What a kill left half done is cleared away; files that
+// the server's program does not accept any more are put back to what it last
+// accepted, or out of its way, before a start of the server can trip over them.
+func Open(ctx context.Context, o Options) (*Applier, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.PipeAbove = cmp.Or(o.PipeAbove, 2000)
+	o.Patience = cmp.Or(o.Patience, 20*time.Second)
+	a := &Applier{o: o, queue: make(chan *request, 64), stopped: make(chan struct{}), client: newAsker(o.Address)}
+	for _, dir := range a.folders() {
+		if err := ownFolder(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("opening the web server's folders: %w", err)
+		}
+		if err := sweep(dir); err != nil {
+			return nil, fmt.Errorf("clearing %s: %w", dir, err)
+		}
+	}
+	var err error
+	if a.manifest, err = loadManifest(o.State); err != nil {
+		return nil, fmt.Errorf("reading what is known of sites: %w", err)
+	}
+	if err := a.quarantine(ctx); err != nil {
+		o.Logger.Error("the web server's configuration does not pass its test", "err", err)
+	}
+	ctx, a.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go a.loop(ctx)
+	return a, nil
+}
+
+// folders are all that files are written into.
+func (a *Applier) folders() []string {
+	l := a.o.Layout
+	dirs := []string{a.o.State, a.goodDir(), a.testDir(), a.emptyDir(), l.Include, l.Pages, l.Auth, l.Logs}
+	if l.FPM != "" {
+		dirs = append(dirs, l.FPM)
+	}
+	return dirs
+}
+
+// Folders below Options.State.
+func (a *Applier) goodDir() string       { return filepath.Join(a.o.State, "good") }
+func (a *Applier) quarantineDir() string { return filepath.Join(a.o.State, "quarantine") }
+func (a *Applier) testDir() string       { return filepath.Join(a.o.State, "test") }
+func (a *Applier) emptyDir() string      { return filepath.Join(a.o.State, "empty") }
+
+// Close ends the applier after the round that it is in. Requests that wait fail.
+func (a *Applier) Close() error {
+	a.stop()
+	<-a.stopped
+	return nil
+}
+
+// Stats returns the counters.
+func (a *Applier) Stats() Stats {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stats
+}
+
+func (a *Applier) count(f func(*Stats)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f(&a.stats)
+}
+
+// Apply has the server serve a site as it is declared, and returns when the site
+// itself has answered with it, or why it does not.
+func (a *Applier) Apply(ctx context.Context, r Request) Result {
+	return a.ask(ctx, &request{Request: r, generation: r.Input.Generation})
+}
+
+// Remove has the server no longer serve a site.
+func (a *Applier) Remove(ctx context.Context, site string, generation int64) Result {
+	return a.ask(ctx, &request{remove: site, generation: generation})
+}
+
+func (a *Applier) ask(ctx context.Context, r *request) Result {
+	r.result = make(chan Result, 1)
+	select {
+	case a.queue <- r:
+	case <-a.stopped:
+		return failed(errClosed)
+	case <-ctx.Done():
+		return failed(ctx.Err())
+	}
+	select {
+	case result := <-r.result:
+		return result
+	case <-a.stopped:
+		return failed(errClosed)
+	case <-ctx.Done():
+		return failed(ctx.Err())
+	}
+}
+
+var errClosed = errors.New("upkeep is stopping")
+
+func failed(err error) Result {
+	r := Result{State: upkeep.JobFailed, Err: err}
+	var value *vhost.ValueError
+	if errors.As(err, &value) {
+		r.Field = value.Field
+	}
+	return r
+}
+
+// loop takes requests, waits for those that belong together, and works them off
+// in rounds, one after the other.
+func (a *Applier) loop(ctx context.Context) {
+	defer close(a.stopped)
+	var waiting []*request
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		var due <-chan time.Time
+		if len(waiting) > 0 {
+			timer.Reset(a.pace.wait(time.Now()))
+			due = timer.C
+		}
+		select {
+		case <-ctx.Done():
+			for _, r := range waiting {
+				r.result <- failed(errClosed)
+			}
+			return
+		case r := <-a.queue:
+			waiting = append(waiting, r)
+			a.pace.arrived(time.Now(), r)
+		case <-due:
+			a.round(ctx, waiting)
+			waiting = nil
+			a.pace.emptied()
+		}
+	}
+}
+
+// logs says whether one process takes the logs: when there are many sites, or
+// more than the server has descriptors for.
+func (a *Applier) logs(sites int, process Process) bool {
+	if len(a.o.Layout.Pipe) == 0 {
+		return false
+	}
+	if a.manifest.Piped {
+		return sites > a.o.PipeAbove/2
+	}
+	return sites > a.o.PipeAbove || process.MaxFiles > 0 && !fits(sites, len(a.manifest.Sites), process)
+}
+
+// spareFiles are descriptors that the server needs for all else: connections of
+// one of its children, sockets, programs.
+const spareFiles = 512
+
+// fits reports whether two log files for each site fit into the server's limit
+// of descriptors. A server over it does not start any more, and its test says
+// that all is well.
+func fits(sites, before int, p Process) bool {
+	return p.MaxFiles == 0 || p.Files+2*(sites-before)+min(spareFiles, p.MaxFiles/4) <= p.MaxFiles
+}
+
+// removeAll removes files, where they are there.
+func removeAll(paths ...string) error {
+	var all error
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			all = errors.Join(all, err)
+		}
+	}
+	return all
+}

@@ -1,0 +1,231 @@
+package webserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/vhost"
+)
+
+// commit moves what passed its test into place, has the server read it, and asks
+// the sites.
+func (r *round) commit(ctx context.Context) error {
+	if err := r.pools(ctx); err != nil {
+		return err
+	}
+	reload := r.reloads()
+	if err := r.move(); err != nil {
+		r.doubt()
+		return errors.Join(fmt.Errorf("moving files into their places: %w", err), r.putBack(r.live()))
+	}
+	if !reload {
+		return nil
+	}
+	gone := r.goneProbe()
+	start := time.Now()
+	if err := r.o.Server.Reload(ctx); err != nil {
+		r.doubt()
+		return fmt.Errorf("reloading the web server: %w", err)
+	}
+	r.count(func(s *Stats) { s.Reloads++ })
+	err := r.settled(ctx, gone)
+	stall := time.Since(start)
+	r.pace.reload(time.Now(), stall)
+	r.count(func(s *Stats) { s.Stall = stall })
+	if err != nil {
+		return r.afterFailedReload(ctx, err)
+	}
+	r.proveAll(ctx)
+	return nil
+}
+
+// move puts files in their places. What a site had is kept until the next time
+// as its last good version, by a second link to the same file.
+func (r *round) move() error {
+	dirs := map[string]bool{}
+	for _, c := range append([]*change{r.common}, r.live()...) {
+		for i := range c.writes {
+			w := &c.writes[i]
+			if err := r.moveOne(c, w); err != nil {
+				return err
+			}
+			dirs[filepath.Dir(w.place)] = true
+		}
+		r.count(func(s *Stats) { s.Writes += len(c.writes) + len(c.removes) })
+		for _, path := range c.removes {
+			place := r.layout.Place(path)
+			if err := removeAll(place, r.good(path)); err != nil {
+				return err
+			}
+			dirs[r.leave(filepath.Dir(place))] = true
+		}
+	}
+	if r.whole != nil {
+		if err := r.whole.sweepStrays(r); err != nil {
+			return err
+		}
+	}
+	for dir := range dirs {
+		if err := syncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *round) moveOne(c *change, w *write) error {
+	if c.good(w) {
+		if err := keep(w.place, r.good(w.file.Path)); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(w.temp, w.place); err != nil {
+		return err
+	}
+	w.temp = ""
+	return nil
+}
+
+// leave removes a folder of one site's files when it is empty, and returns the
+// folder in which something changed.
+func (r *round) leave(dir string) string {
+	above := filepath.Dir(dir)
+	if (above == r.layout.Pages || above == r.layout.Auth) && os.Remove(dir) == nil {
+		return above
+	}
+	return dir
+}
+
+// good reports whether what a write replaces is what the site was last seen to
+// answer with, rather than something that never worked or was edited by hand.
+func (c *change) good(w *write) bool {
+	return isSite(w.file.Path) && c.before != nil && c.before.Proven && w.before != nil && c.before.Files[w.file.Path] == sumOf(w.before)
+}
+
+// good is where the last good version of a file is kept.
+func (r *Applier) good(path string) string {
+	return filepath.Join(r.goodDir(), base(filepath.Dir(path))+"~"+base(path))
+}
+
+func keep(place, good string) error {
+	if err := removeAll(good); err != nil {
+		return err
+	}
+	err := os.Link(place, good)
+	if err == nil {
+		return nil
+	}
+	// Another file system.
+	text, err := os.ReadFile(place)
+	if err != nil {
+		return err
+	}
+	return replaceFile(good, text, 0o600)
+}
+
+// putBack undoes the moves of changes: to the last good version, or to nothing.
+func (r *round) putBack(changes []*change) error {
+	var all error
+	for _, c := range append(slices.Clone(changes), r.common) {
+		for _, w := range c.writes {
+			if w.temp != "" {
+				continue // was not moved
+			}
+			all = errors.Join(all, r.restore(w.file, w.before))
+		}
+	}
+	return all
+}
+
+// restore puts a text back where a file of ours is, or removes it.
+func (r *Applier) restore(f vhost.File, text []byte) error {
+	place := r.o.Layout.Place(f.Path)
+	if text == nil {
+		return removeAll(place)
+	}
+	group := -1
+	if f.Group {
+		group = r.o.Layout.Group
+	}
+	temp, err := stage(place, text, f.Mode, group)
+	if err != nil {
+		return err
+	}
+	return os.Rename(temp, place)
+}
+
+// goneProbe is a path that the server answers now and must not answer after the
+// reload; nil when nothing but sites are taken away.
+func (r *round) goneProbe() *vhost.Probe {
+	for _, c := range r.live() {
+		for _, p := range c.probes {
+			if c.input != nil {
+				return &p
+			}
+		}
+	}
+	return nil
+}
+
+// settled waits until the server answers from the new configuration.
+func (r *round) settled(ctx context.Context, probe *vhost.Probe) error {
+	if probe == nil {
+		probe = &r.common.probes[0]
+	}
+	return r.client.until(ctx, r.deadline(), *probe, true)
+}
+
+// afterFailedReload finds out whether the server survived. A server that ended
+// over what we gave it gets back what it had, and is started if we may.
+func (r *round) afterFailedReload(ctx context.Context, cause error) error {
+	r.doubt()
+	if _, err := r.o.Server.Process(); err == nil {
+		r.proveAll(ctx) // it runs: the fault may be with the one site that was asked first
+		if slices.ContainsFunc(r.changes, func(c *change) bool { return c.input != nil && c.err == nil }) {
+			return nil
+		}
+		return cause
+	}
+	err := r.putBack(r.live())
+	cause = upkeep.WithHint(errors.Join(fmt.Errorf("the web server ended when it was reloaded; its files are as they were before: %w", cause), err),
+		"its error log says why; then start it again")
+	if starter, can := r.o.Server.(interface{ Start(context.Context) error }); can {
+		if err := starter.Start(ctx); err != nil {
+			return errors.Join(cause, fmt.Errorf("starting it again: %w", err))
+		}
+	}
+	return cause
+}
+
+// doubt makes the next round test everything.
+func (r *round) doubt() { r.tested = fingerprint{} }
+
+// proveAll asks every site whose files the server had not been seen to answer
+// with.
+func (r *round) proveAll(ctx context.Context) {
+	deadline := r.deadline()
+	var ask []*change
+	for _, c := range r.live() {
+		if c.input != nil && c.unproven {
+			ask = append(ask, c)
+		}
+	}
+	each(ask, func(c *change) {
+		for _, p := range c.probes {
+			if r.client.answers(ctx, p, false) == nil {
+				continue
+			}
+			if err := r.client.until(ctx, deadline, p, true); err != nil {
+				c.fail(upkeep.WithHint(fmt.Errorf("the server was reloaded, and the site does not answer: %w", err),
+					"look whether other configuration of the web server takes its requests, for example a virtual host for one address"))
+				return
+			}
+		}
+	})
+}

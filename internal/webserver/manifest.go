@@ -1,0 +1,105 @@
+package webserver
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// manifest is what is known of the sites on this server beyond their files. It
+// can be lost: then each site is asked anew whether it answers.
+type manifest struct {
+	Sites map[string]*entry `json:"sites"`
+	// Piped is true while one process takes the logs of all sites.
+	Piped bool `json:"piped,omitempty"`
+}
+
+// entry is one site.
+type entry struct {
+	Generation int64    `json:"generation"`
+	Names      []string `json:"names"`
+	// Files are sums of contents, by path as package vhost has it.
+	Files map[string]string `json:"files"`
+	// Proven is true when the site has answered with exactly these files.
+	Proven bool `json:"proven"`
+}
+
+func sumOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+func manifestFile(state string) string { return filepath.Join(state, "sites.json") }
+
+// loadManifest reads the manifest; an unreadable one is as good as none.
+func loadManifest(state string) (*manifest, error) {
+	m := &manifest{Sites: map[string]*entry{}}
+	text, err := os.ReadFile(manifestFile(state))
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, m); err != nil {
+		return &manifest{Sites: map[string]*entry{}}, nil
+	}
+	for site, e := range m.Sites {
+		if e == nil {
+			delete(m.Sites, site)
+		}
+	}
+	return m, nil
+}
+
+func (m *manifest) save(state string) error {
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	file := manifestFile(state)
+	temp, err := stage(file, text, 0o600, -1)
+	if err == nil {
+		err = os.Rename(temp, file)
+	}
+	if err == nil {
+		err = syncDir(state)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping what is known of sites: %w", err)
+	}
+	return nil
+}
+
+// owners says which site each name belongs to, without those of some sites.
+func (m *manifest) owners(without func(site string) bool) map[string]string {
+	owners := make(map[string]string, 2*len(m.Sites))
+	for site, e := range m.Sites {
+		if without(site) {
+			continue
+		}
+		for _, name := range e.Names {
+			owners[name] = site
+		}
+	}
+	return owners
+}
+
+// files are the paths of a site's files, sorted.
+func (e *entry) paths() []string {
+	if e == nil {
+		return nil
+	}
+	var paths []string
+	for p := range e.Files {
+		paths = append(paths, p)
+	}
+	slices.Sort(paths)
+	return paths
+}

@@ -1,0 +1,436 @@
+package webserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/vhost"
+)
+
+// round works off requests together: all files are written beside their places,
+// tested, moved into their places, and the server reloads once.
+type round struct {
+	*Applier
+	process Process
+	running bool
+	changes []*change
+	// common are the files that all sites share.
+	common *change
+	whole  *whole
+	layout vhost.Layout
+}
+
+// change is what becomes of one site in a round. Once err is set, nothing more is
+// done for it, and what was done is undone.
+type change struct {
+	site       string
+	requests   []*request
+	input      *vhost.Input // nil to remove the site
+	generation int64
+	files      []vhost.File
+	names      []string
+	before     *entry
+
+	writes  []write
+	removes []string // files that are no longer wanted, as paths of package vhost
+	// unproven is true when the site has not answered with these files yet.
+	unproven bool
+	probes   []vhost.Probe
+	result   upkeep.JobState
+	err      error
+	field    string
+}
+
+// write is one file that differs from what is on disk.
+type write struct {
+	file   vhost.File
+	place  string
+	temp   string
+	before []byte // what was there; nil when nothing was
+}
+
+func (c *change) fail(err error) {
+	if c.err != nil {
+		return
+	}
+	c.err = err
+	var value *vhost.ValueError
+	if errors.As(err, &value) {
+		c.field = value.Field
+	}
+}
+
+// live are the changes that nothing speaks against so far.
+func (r *round) live() []*change {
+	return slices.DeleteFunc(slices.Clone(r.changes), func(c *change) bool { return c.err != nil || c.result != "" })
+}
+
+func (a *Applier) round(ctx context.Context, requests []*request) {
+	r := &round{Applier: a, layout: a.o.Layout}
+	r.collect(requests)
+	err := r.work(ctx)
+	if err != nil {
+		for _, c := range r.live() {
+			c.fail(err)
+		}
+	}
+	r.answer(err)
+}
+
+// work takes the steps of a round. An error is about the server as a whole.
+func (r *round) work(ctx context.Context) error {
+	process, err := r.o.Server.Process()
+	r.process, r.running = process, err == nil
+	if err := r.survey(ctx); err != nil {
+		return err
+	}
+	r.settleLogs()
+	if err := r.render(); err != nil {
+		return err
+	}
+	r.claimNames()
+	verify := r.whole != nil && r.whole.verify
+	if !verify {
+		r.checkTargets()
+	}
+	if err := r.compare(); err != nil {
+		return err
+	}
+	if r.whole != nil {
+		if err := r.whole.findStrays(r); err != nil {
+			return err
+		}
+	}
+	if verify {
+		return nil
+	}
+	if !r.reloads() {
+		r.alreadyLive(ctx)
+	}
+	if !r.touches() {
+		return r.finish()
+	}
+	defer r.discard()
+	if err := r.stage(); err != nil {
+		return err
+	}
+	if r.reloads() {
+		if err := r.test(ctx); err != nil {
+			return err
+		}
+	}
+	err = r.commit(ctx)
+	return errors.Join(err, r.finish())
+}
+
+// collect makes one change of all requests for one site: the newest counts.
+func (r *round) collect(requests []*request) {
+	bySite := map[string]*change{}
+	for _, req := range requests {
+		if req.whole != nil {
+			continue
+		}
+		site := req.site()
+		c := bySite[site]
+		if c == nil {
+			c = &change{site: site, before: r.manifest.Sites[site]}
+			bySite[site] = c
+			r.changes = append(r.changes, c)
+		}
+		if len(c.requests) == 0 || req.generation >= c.generation {
+			c.generation, c.input = req.generation, nil
+			if req.remove == "" {
+				c.input = &req.Input
+			}
+		}
+		c.requests = append(c.requests, req)
+	}
+	for _, req := range requests {
+		if req.whole != nil {
+			r.collectWhole(req, bySite)
+		}
+	}
+	for _, c := range r.changes {
+		if c.before != nil && c.before.Generation > c.generation {
+			c.result = upkeep.JobSuperseded
+		}
+	}
+}
+
+// settleLogs decides how logs are taken, which concerns the shared file alone.
+func (r *round) settleLogs() {
+	sites := len(r.manifest.Sites)
+	for _, c := range r.live() {
+		switch {
+		case c.input == nil && c.before != nil:
+			sites--
+		case c.input != nil && c.before == nil:
+			sites++
+		}
+	}
+	r.layout.Piped = r.logs(sites, r.process)
+	if r.layout.Piped || !r.running || fits(sites, len(r.manifest.Sites), r.process) {
+		return
+	}
+	for _, c := range r.live() {
+		if c.input != nil && c.before == nil {
+			c.fail(upkeep.WithHint(
+				fmt.Errorf("two log files for each of %d sites do not fit into the %d files that the web server may open", sites, r.process.MaxFiles),
+				"raise LimitNOFILE of the web server's unit, or let one process take all logs"))
+		}
+	}
+}
+
+func (r *round) render() error {
+	renderer := r.o.Server.Renderer()
+	common, err := renderer.Default(r.layout)
+	if err != nil {
+		return fmt.Errorf("making the configuration that all sites share: %w", err)
+	}
+	r.common = &change{site: "", files: common, probes: renderer.Probes(common)}
+	for _, c := range r.live() {
+		if c.input == nil {
+			continue
+		}
+		c.input.Layout = r.layout
+		if c.files, err = renderer.Site(*c.input); err != nil {
+			c.fail(err)
+			continue
+		}
+		c.names = c.input.Site.Names()
+		c.probes = renderer.Probes(c.files)
+	}
+	return nil
+}
+
+// claimNames refuses names that are answered already: by another site of the
+// same server, or by configuration that is not ours. The server would not warn,
+// and whichever file it reads first would have the visitors.
+func (r *round) claimNames() {
+	changed := map[string]*change{}
+	for _, c := range r.live() {
+		changed[c.site] = c
+	}
+	owners := r.manifest.owners(func(site string) bool { return changed[site] != nil })
+	for _, c := range r.live() {
+		for _, name := range c.names {
+			switch owner := owners[name]; {
+			case owner != "" && owner != c.site:
+				c.fail(fmt.Errorf("the name %s is answered for site %s on this server", name, owner))
+			case r.foreign[name]:
+				c.fail(upkeep.WithHint(fmt.Errorf("the name %s is answered by configuration of the web server that is not upkeep's", name),
+					"take the name out there first, or leave it there"))
+			default:
+				owners[name] = c.site
+				continue
+			}
+			c.field = "aliases"
+			if name == c.site {
+				c.field = "name"
+			}
+			// What it had stays its own.
+			if c.before != nil {
+				for _, kept := range c.before.Names {
+					owners[kept] = c.site
+				}
+			}
+			break
+		}
+	}
+}
+
+// compare finds out which files differ from those on disk.
+func (r *round) compare() error {
+	for _, c := range append(r.live(), r.common) {
+		if err := r.compareOne(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *round) compareOne(c *change) error {
+	wanted := make(map[string]bool, len(c.files))
+	same := c.before != nil && c.before.Proven && len(c.before.Files) == len(c.files)
+	for _, f := range c.files {
+		wanted[f.Path] = true
+		w := write{file: f, place: r.layout.Place(f.Path)}
+		onDisk, err := os.ReadFile(w.place)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("reading what is there: %w", err)
+		}
+		if err != nil || !bytes.Equal(onDisk, f.Text) {
+			if err == nil {
+				w.before = onDisk
+			}
+			c.writes = append(c.writes, w)
+		}
+		same = same && c.before.Files[f.Path] == sumOf(f.Text)
+	}
+	c.unproven = c.site != "" && !same
+	for _, path := range c.before.paths() {
+		if !wanted[path] {
+			c.removes = append(c.removes, path)
+		}
+	}
+	return nil
+}
+
+// isSite reports whether the web server reads the file at a reload, and not only
+// when it is asked for.
+func isSite(path string) bool { return strings.HasPrefix(path, vhost.FolderSites+"/") }
+
+// reloads reports whether the server has to read its configuration anew.
+func (r *round) reloads() bool {
+	for _, c := range append(r.live(), r.common) {
+		if c.unproven || slices.ContainsFunc(c.writes, func(w write) bool { return isSite(w.file.Path) }) || slices.ContainsFunc(c.removes, isSite) {
+			return true
+		}
+	}
+	return r.whole != nil && slices.ContainsFunc(r.whole.strays, isSite)
+}
+
+func (r *round) touches() bool {
+	if r.reloads() {
+		return true
+	}
+	for _, c := range append(r.live(), r.common) {
+		if len(c.writes)+len(c.removes) > 0 {
+			return true
+		}
+	}
+	return r.whole != nil && len(r.whole.strays) > 0
+}
+
+// alreadyLive asks sites whose files are on disk as they should be, and of which
+// it is not known whether the server has read them: after a kill, and when the
+// manifest was lost.
+func (r *round) alreadyLive(ctx context.Context) {
+	var ask []*change
+	for _, c := range r.live() {
+		if c.unproven && c.input != nil && len(c.writes)+len(c.removes) == 0 {
+			ask = append(ask, c)
+		}
+	}
+	each(ask, func(c *change) { c.unproven = r.prove(ctx, c) != nil })
+}
+
+func (r *round) prove(ctx context.Context, c *change) error {
+	for _, p := range c.probes {
+		if err := r.client.answers(ctx, p, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stage writes every file that differs beside its place.
+func (r *round) stage() error {
+	var all []*change
+	for _, c := range append(r.live(), r.common) {
+		if len(c.writes) > 0 {
+			all = append(all, c)
+		}
+	}
+	each(all, func(c *change) {
+		for i := range c.writes {
+			if err := r.stageOne(&c.writes[i]); err != nil {
+				c.fail(fmt.Errorf("writing a file: %w", err))
+				return
+			}
+		}
+	})
+	return r.common.err
+}
+
+func (r *round) stageOne(w *write) error {
+	if strings.Count(w.file.Path, "/") > 1 { // FOLDER/SITE/NAME
+		if err := ownFolder(filepath.Dir(w.place), 0o755); err != nil {
+			return err
+		}
+	}
+	group := -1
+	if w.file.Group {
+		group = r.layout.Group
+	}
+	var err error
+	w.temp, err = stage(w.place, w.file.Text, w.file.Mode, group)
+	return err
+}
+
+// discard removes what was staged and not moved into its place.
+func (r *round) discard() {
+	for _, c := range append(slices.Clone(r.changes), r.common) {
+		for _, w := range c.writes {
+			if w.temp != "" {
+				if err := removeAll(w.temp); err != nil {
+					r.o.Logger.Warn("a temporary file stays", "err", err)
+				}
+			}
+		}
+	}
+}
+
+// finish remembers what is known now.
+func (r *round) finish() error {
+	dirty := r.manifest.Piped != r.layout.Piped
+	r.manifest.Piped = r.layout.Piped
+	for _, c := range r.changes {
+		if c.err != nil || c.result == upkeep.JobSuperseded {
+			continue
+		}
+		if c.input == nil {
+			dirty = dirty || c.before != nil
+			delete(r.manifest.Sites, c.site)
+			continue
+		}
+		e := &entry{Generation: c.generation, Names: c.names, Files: make(map[string]string, len(c.files)), Proven: true}
+		for _, f := range c.files {
+			e.Files[f.Path] = sumOf(f.Text)
+		}
+		if !e.equal(c.before) {
+			dirty = true
+			r.manifest.Sites[c.site] = e
+		}
+	}
+	r.count(func(s *Stats) { s.Sites, s.Piped = len(r.manifest.Sites), r.layout.Piped })
+	if !dirty {
+		return nil
+	}
+	return r.manifest.save(r.o.State)
+}
+
+func (e *entry) equal(o *entry) bool {
+	return o != nil && e.Generation == o.Generation && e.Proven == o.Proven && slices.Equal(e.Names, o.Names) && maps.Equal(e.Files, o.Files)
+}
+
+// answer tells those who asked.
+func (r *round) answer(cause error) {
+	for _, c := range r.changes {
+		result := r.resultOf(c)
+		for _, req := range c.requests {
+			one := result
+			if req.generation < c.generation && one.State == upkeep.JobDone {
+				one.State = upkeep.JobSuperseded
+			}
+			req.result <- one
+		}
+	}
+	if r.whole != nil {
+		r.whole.done(r, cause)
+	}
+}
+
+// deadline is until when a site may take to answer after a reload.
+func (r *round) deadline() time.Time {
+	return time.Now().Add(max(r.o.Patience, 10*r.pace.stall))
+}

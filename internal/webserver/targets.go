@@ -1,0 +1,114 @@
+package webserver
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"upkeep"
+	"upkeep/internal/vhost"
+)
+
+// What a server's own test does not look at, and what then stops or hangs all
+// sites when it reloads: a log that is a folder, a link, or a pipe that nobody
+// reads.
+
+func (r *round) checkTargets() {
+	for _, c := range r.live() {
+		if c.input == nil {
+			continue
+		}
+		if err := logTarget(*c.input); err != nil {
+			c.fail(fmt.Errorf("its logs: %w", err))
+			continue
+		}
+		if err := documentRoot(*c.input); err != nil {
+			c.fail(err)
+			c.field = "root"
+		}
+	}
+}
+
+// logFiles are the names of a site's logs in its folder.
+var logFiles = []string{"access.log", "error.log"}
+
+// logTarget makes the log folder of a site where it is missing, and refuses
+// anything that is not a plain file in a folder of root's. The folder belongs to
+// the account's group and hands that on to what is made in it.
+func logTarget(in vhost.Input) error {
+	dir := in.Layout.LogFolder(in.Site.Name)
+	info, err := os.Lstat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = os.Mkdir(dir, 0o750); err != nil {
+			return err
+		}
+		if os.Geteuid() == 0 && in.UID > 0 {
+			err = os.Chown(dir, 0, in.UID)
+		}
+		if err == nil {
+			err = os.Chmod(dir, 0o750|os.ModeSetgid)
+		}
+		if err == nil {
+			info, err = os.Lstat(dir)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := ownedFolder(dir, info); err != nil {
+		return err
+	}
+	for _, name := range logFiles {
+		if err := logFile(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func logFile(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	stat, is := info.Sys().(*unixStat)
+	switch {
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a plain file (%s)", path, info.Mode().Type())
+	case !is || int(stat.Uid) != os.Geteuid() || stat.Nlink != 1:
+		return fmt.Errorf("%s belongs to another user than the web server's logs do, or has a second name", path)
+	}
+	return nil
+}
+
+// documentRoot makes sure that the pages are in a folder, reached through no
+// link. A server only warns of a missing one, and follows links above it.
+func documentRoot(in vhost.Input) error {
+	rel, err := filepath.Rel(in.Layout.Home, in.DocumentRoot())
+	if err != nil {
+		return err
+	}
+	home, err := unix.Open(in.Layout.Home, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening the folder of homes: %w", err)
+	}
+	defer func() { _ = unix.Close(home) }()
+	fd, err := unix.Openat2(home, rel, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	switch {
+	case err == nil:
+		return unix.Close(fd)
+	case errors.Is(err, unix.ENOENT):
+		return upkeep.WithHint(fmt.Errorf("the folder of its pages, %s, is not there", in.DocumentRoot()), "make it, or correct the root of the site")
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("the folder of its pages, %s, is no folder, or is reached through a link", in.DocumentRoot())
+	}
+	return fmt.Errorf("opening the folder of its pages: %w", err)
+}

@@ -1,0 +1,332 @@
+package webserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/vhost"
+)
+
+// A test reads a folder of links: to what is staged, and, when nothing is known
+// of the rest, to all files that are in place. What the server's own configuration
+// was made of when all files last passed is remembered; as long as that is the
+// same, the files that did not change need not be read again.
+
+// fingerprint tells whether files were changed.
+type fingerprint struct {
+	files []stamp
+}
+
+type stamp struct {
+	path    string
+	size    int64
+	changed time.Time // content
+	inode   uint64
+	moved   int64 // any change, in nanoseconds
+}
+
+func fingerprintOf(paths []string) fingerprint {
+	var f fingerprint
+	for _, path := range paths {
+		s := stamp{path: path}
+		if info, err := os.Stat(path); err == nil {
+			s.size, s.changed = info.Size(), info.ModTime()
+			if stat, is := info.Sys().(*unixStat); is {
+				s.inode, s.moved = stat.Ino, stat.Ctim.Nano()
+			}
+		}
+		f.files = append(f.files, s)
+	}
+	return f
+}
+
+func (f fingerprint) equal(o fingerprint) bool {
+	return len(f.files) > 0 && slices.Equal(f.files, o.files)
+}
+
+// paths are the files that a fingerprint is of, and the folders they are in:
+// those may be included by pattern.
+func withFolders(files []string) []string {
+	all := slices.Clone(files)
+	for _, file := range files {
+		all = append(all, filepath.Dir(file))
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// survey finds out what the server's own configuration is, unless it is as it
+// was when all files passed their test.
+func (r *round) survey(ctx context.Context) error {
+	if len(r.tested.files) > 0 && fingerprintOf(r.testedPaths()).equal(r.tested) {
+		return nil
+	}
+	return r.surveyAnew(ctx)
+}
+
+func (a *Applier) testedPaths() []string {
+	var paths []string
+	for _, s := range a.tested.files {
+		paths = append(paths, s.path)
+	}
+	return paths
+}
+
+func (a *Applier) surveyAnew(ctx context.Context) error {
+	names, files, err := a.o.Server.Foreign(ctx, a.emptyDir())
+	if err != nil {
+		return upkeep.WithHint(err, "nothing was changed; mend the web server's own configuration first")
+	}
+	a.foreign = make(map[string]bool, len(names))
+	for _, name := range names {
+		a.foreign[name] = true
+	}
+	a.count(func(s *Stats) { s.Foreign = names })
+	// The stamps are taken before the test reads the files: a change in between
+	// makes the next round test again.
+	a.tested = fingerprint{}
+	a.survived = fingerprintOf(withFolders(files))
+	return nil
+}
+
+// test has the server's program read what is staged. Sites that it objects to
+// fail, by themselves.
+func (r *round) test(ctx context.Context) error {
+	if len(r.tested.files) > 0 {
+		return r.testStaged(ctx, nil)
+	}
+	others, err := r.inPlace()
+	if err != nil {
+		return err
+	}
+	if err := r.try(ctx, nil, others); err != nil {
+		// What was there before does not pass any more.
+		if err := r.quarantine(ctx); err != nil {
+			return err
+		}
+		if others, err = r.inPlace(); err != nil {
+			return err
+		}
+	}
+	if err := r.testStaged(ctx, others); err != nil {
+		return err
+	}
+	r.tested = r.survived
+	return nil
+}
+
+// testStaged tests the staged files beside the others.
+func (r *round) testStaged(ctx context.Context, others []string) error {
+	var staged []*change
+	for _, c := range r.live() {
+		if slices.ContainsFunc(c.writes, func(w write) bool { return isSite(w.file.Path) }) {
+			staged = append(staged, c)
+		}
+	}
+	try := func(set []*change) error { return r.try(ctx, set, others) }
+	err := try(staged)
+	var refused *TestError
+	if err == nil || !errors.As(err, &refused) {
+		return err
+	}
+	if err := try(nil); err != nil {
+		return upkeep.WithHint(fmt.Errorf("the web server's configuration does not pass its test, whatever is changed: %w", err),
+			"nothing was changed; mend that first")
+	}
+	return culprits(staged, try, func(c *change, e *TestError) {
+		c.fail(fmt.Errorf("the web server does not accept it: %s", e.Message))
+		for _, w := range c.writes {
+			if base(w.file.Path) == e.File {
+				c.field = r.o.Server.Renderer().Field(w.file.Text, e.Line)
+			}
+		}
+	})
+}
+
+// namedAtOnce is how many culprits are believed to be those that the program
+// names; each costs a test of all.
+const namedAtOnce = 5
+
+// culprits finds the smallest set without which the others pass, and reports each
+// with what was said of it. The program names the first file that it stumbles
+// over, which is right nearly always; halving finds the others.
+func culprits[T interface{ holds(file string) bool }](all []T, try func([]T) error, report func(T, *TestError)) error {
+	rest := slices.Clone(all)
+	for range namedAtOnce {
+		err := try(rest)
+		var refused *TestError
+		if err == nil {
+			return nil
+		}
+		if !errors.As(err, &refused) {
+			return err
+		}
+		at := slices.IndexFunc(rest, func(c T) bool { return refused.File != "" && c.holds(refused.File) })
+		if at < 0 {
+			break
+		}
+		report(rest[at], refused)
+		rest = slices.Delete(rest, at, at+1)
+	}
+	good, err := halve(rest, try, report)
+	if err != nil {
+		return err
+	}
+	// Each may be fine alone and two not beside each other.
+	err = try(good)
+	var refused *TestError
+	if errors.As(err, &refused) {
+		for _, c := range good {
+			report(c, refused)
+		}
+		return nil
+	}
+	return err
+}
+
+func halve[T any](set []T, try func([]T) error, report func(T, *TestError)) (good []T, err error) {
+	if len(set) == 0 {
+		return nil, nil
+	}
+	err = try(set)
+	var refused *TestError
+	switch {
+	case err == nil:
+		return set, nil
+	case !errors.As(err, &refused):
+		return nil, err
+	case len(set) == 1:
+		report(set[0], refused)
+		return nil, nil
+	}
+	left, err := halve(set[:len(set)/2], try, report)
+	if err != nil {
+		return nil, err
+	}
+	right, err := halve(set[len(set)/2:], try, report)
+	return append(left, right...), err
+}
+
+func (c *change) holds(file string) bool {
+	return slices.ContainsFunc(c.files, func(f vhost.File) bool { return base(f.Path) == file })
+}
+
+// inPlace lists the files that the server reads and that no change of this round
+// replaces or removes.
+func (r *round) inPlace() ([]string, error) {
+	concerned := map[string]bool{}
+	for _, c := range append(r.live(), r.common) {
+		for _, f := range c.files {
+			concerned[base(f.Path)] = true
+		}
+		for _, path := range c.removes {
+			concerned[base(path)] = true
+		}
+	}
+	names, err := included(r.layout.Include)
+	if err != nil {
+		return nil, err
+	}
+	if r.whole != nil {
+		for _, stray := range r.whole.strays {
+			concerned[base(stray)] = true
+		}
+	}
+	others := []string{} // not nil, which means that they are left out
+	for _, name := range names {
+		if !concerned[name] {
+			others = append(others, filepath.Join(r.layout.Include, name))
+		}
+	}
+	return others, nil
+}
+
+// included lists what "*.conf" matches: not what begins with a dot.
+func included(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	var names []string
+	for _, entry := range entries {
+		if name := entry.Name(); strings.HasSuffix(name, ".conf") && name[0] != '.' {
+			names = append(names, name)
+		}
+	}
+	return names, err
+}
+
+// try tests the shared files, the staged ones of a set, and others.
+func (r *round) try(ctx context.Context, set []*change, others []string) error {
+	links := map[string]string{}
+	for _, path := range others {
+		links[base(path)] = path
+	}
+	for _, c := range append(slices.Clone(set), r.common) {
+		for _, f := range c.files {
+			if isSite(f.Path) {
+				links[base(f.Path)] = r.layout.Place(f.Path)
+			}
+		}
+		for _, w := range c.writes {
+			if isSite(w.file.Path) {
+				links[base(w.file.Path)] = w.temp
+			}
+		}
+	}
+	if others != nil {
+		r.linkOld(set, links)
+	}
+	r.count(func(s *Stats) {
+		s.Tests++
+		if others != nil {
+			s.FullTests++
+		}
+	})
+	return r.testLinks(ctx, links)
+}
+
+// linkOld adds, for changes that are not in the set, what they would leave as it is.
+func (r *round) linkOld(set []*change, links map[string]string) {
+	for _, c := range r.changes {
+		if slices.Contains(set, c) {
+			continue
+		}
+		for _, w := range c.writes {
+			if isSite(w.file.Path) && w.before != nil {
+				links[base(w.file.Path)] = w.place
+			}
+		}
+		for _, path := range c.removes {
+			if place := r.layout.Place(path); isSite(path) && c.input != nil && exists(place) {
+				links[base(path)] = place
+			}
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// testLinks has the server's program test files by the names that they will have.
+func (a *Applier) testLinks(ctx context.Context, links map[string]string) error {
+	dir := filepath.Join(a.testDir(), "conf")
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for name, path := range links {
+		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return a.o.Server.Test(ctx, dir)
+}

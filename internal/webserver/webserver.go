@@ -1,0 +1,134 @@
+// Package webserver makes a running web server answer for sites. It writes what
+// package vhost renders, has the server test it before any of it is where the
+// server reads, reloads once for many changes, and asks each changed site itself
+// before it calls it done.
+//
+// It writes into folders of root's alone: the include folder, pages, password
+// files, pools and logs. What lies below customers' homes is package agent's.
+package webserver
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"upkeep/internal/vhost"
+)
+
+// Server is a web server on this machine that reads the include folder.
+type Server interface {
+	// Test has the server's program read its whole configuration, with the files
+	// of folder in place of those of the include folder. It touches nothing that
+	// runs. What the program objects to is a [*TestError].
+	Test(ctx context.Context, folder string) error
+	// Reload has the running server take its configuration anew, without a test
+	// and without dropping a request.
+	Reload(ctx context.Context) error
+	// Foreign lists the names that are answered by configuration that is not
+	// ours, and the files that this configuration is in.
+	Foreign(ctx context.Context, empty string) (names, files []string, err error)
+	// Version is the program's own, such as "Apache/2.4.66".
+	Version(ctx context.Context) (string, error)
+	// Process is the running server.
+	Process() (Process, error)
+	// Renderer makes files for this kind of server.
+	Renderer() vhost.Renderer
+}
+
+// TestError is what a web server's program says about a configuration.
+type TestError struct {
+	// File is the base name of the file that it names, and Line the line there;
+	// "" and 0 where it names none.
+	File string
+	Line int
+	// Message is for people: printable, without folders, and not long.
+	Message string
+}
+
+func (e *TestError) Error() string {
+	if e.File == "" {
+		return e.Message
+	}
+	return fmt.Sprintf("%s line %d: %s", e.File, e.Line, e.Message)
+}
+
+var (
+	// "AH00526: Syntax error on line 3 of /etc/x.conf:" and the message in the next line.
+	syntaxError = regexp.MustCompile(`(?m)(?:^|: )Syntax error on line (\d+) of (.+?):$`)
+	// "... error log of vhost defined at /etc/x.conf:1"
+	definedAt = regexp.MustCompile(`defined at (\S+):(\d+)`)
+	// "nginx: [emerg] unknown directive "x" in /etc/x.conf:7"
+	nginxError = regexp.MustCompile(`(?m)\[emerg\] (.*) in (\S+):(\d+)$`)
+	code       = regexp.MustCompile(`AH\d{5}: `)
+	folders    = regexp.MustCompile(`/(?:[A-Za-z0-9_.@+-]+/)+`)
+)
+
+// testError reads the output of a configuration test.
+func testError(output string) *TestError {
+	e := &TestError{Message: output}
+	if m := syntaxError.FindStringSubmatchIndex(output); m != nil {
+		e.Line, _ = strconv.Atoi(output[m[2]:m[3]])
+		e.File = base(output[m[4]:m[5]])
+		e.Message = firstLine(output[m[1]:])
+	} else if m := nginxError.FindStringSubmatch(output); m != nil {
+		e.Message, e.File = m[1], base(m[2])
+		e.Line, _ = strconv.Atoi(m[3])
+	} else if m := definedAt.FindStringSubmatch(output); m != nil {
+		e.File = base(m[1])
+		e.Line, _ = strconv.Atoi(m[2])
+		e.Message = lineWith(output, m[0])
+	}
+	e.Message = sanitise(e.Message)
+	if strings.Contains(e.Message, "defined by a module not included") {
+		e.Message += " (enable the module that has it, for example: a2enmod headers rewrite cgid proxy_fcgi)"
+	}
+	return e
+}
+
+func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimLeft(text, "\n"), "\n")
+	return line
+}
+
+func lineWith(text, part string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			return line
+		}
+	}
+	return text
+}
+
+// maxMessage is the longest message of a server that is shown, in bytes.
+const maxMessage = 400
+
+// sanitise makes the words of a program, which repeat those of customers, fit to
+// be shown and kept: printable, without the folders of the server, and short.
+func sanitise(text string) string {
+	var kept []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.Contains(line, "AH00558") { // no name of its own: not ours to mend
+			continue
+		}
+		kept = append(kept, line)
+	}
+	text = strings.Join(kept, "; ")
+	text = code.ReplaceAllString(text, "")
+	text = folders.ReplaceAllString(text, "")
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	if len(text) > maxMessage {
+		text = strings.ToValidUTF8(text[:maxMessage-3], "") + "..."
+	}
+	return text
+}
