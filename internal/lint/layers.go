@@ -34,6 +34,10 @@ var rooms = map[string]room{
 	"internal/systemd":      {nil, "it speaks to the service manager only"},
 	"internal/metrics":      {[]string{"internal/probe", "internal/beat", "internal/notify"}, "numbers are counted where they arise and read at a scrape"},
 
+	"internal/agent": {
+		[]string{"internal/link", "internal/task", "internal/policy", "internal/safefs", "internal/zone", "internal/vhost", "internal/webserver"},
+		"what runs as root on servers is small: no database, no API, no decisions",
+	},
 	"internal/link":      {[]string{"internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},
 	"internal/policy":    {[]string{"internal/declare", "internal/safefs", "internal/task"}, "what a server allows is read from a file there and from nowhere else"},
 	"internal/safefs":    {nil, "what touches customers' trees as root is small and knows nothing of what it is for"},
@@ -88,7 +92,7 @@ var onlyHere = []struct {
 	{"go.yaml.in/yaml/v3", []string{"internal/declare", "cmd/..."}, "documents are read by the strict reader alone; the command line only prints"},
 	{"github.com/spf13/cobra", []string{"cmd/..."}, "the command line is the outermost layer"},
 	{"github.com/danielgtaylor/huma/v2", []string{"internal/api", "internal/api/...", "internal/console"}, "the API framework ends at the API"},
-	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "internal/webserver", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
+	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "internal/webserver", "internal/agent", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
 		"programs are started in few places, with argument lists and never by a shell"},
 }
 

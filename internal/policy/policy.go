@@ -38,6 +38,9 @@ type Policy struct {
 	Roots map[string]Root `json:"roots,omitempty"`
 	// UIDs are the numbers that users of accounts may have here.
 	UIDs UIDs `json:"uids,omitzero"`
+	// Group is the group that web servers run as, here or where these files are
+	// mounted: sites' folders let it in. www-data when left out.
+	Group string `json:"group,omitempty"`
 	// Web is the web server; there is none without it.
 	Web *Web `json:"web,omitempty"`
 	// Zones is the name server; there is none without it.
@@ -142,6 +145,9 @@ func (p Policy) withDefaults() Policy {
 	}
 	if p.Front == "" {
 		p.Front = "upkeep-agent"
+	}
+	if p.Group == "" {
+		p.Group = "www-data"
 	}
 	if p.Web != nil {
 		web := p.Web.withDefaults()
@@ -254,6 +260,9 @@ func (p Policy) Validate() []upkeep.FieldError {
 	if p.Front != "" && !systemName.MatchString(p.Front) {
 		b.add("front", p.Front, "must be the name of a system user")
 	}
+	if p.Group != "" && (!systemName.MatchString(p.Group) || slices.Contains(powerful, p.Group)) {
+		b.add("group", p.Group, "must be the group that the web server runs as, and none that has powers on the system")
+	}
 	if p.Web != nil {
 		b.web(p)
 	}
@@ -270,6 +279,9 @@ func agentKinds() []string {
 
 // systemName is a name of a user or a group of the system.
 var systemName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+
+// powerful are groups that are as good as root, or that may read what root keeps.
+var powerful = strings.Fields("root daemon bin sys adm tty disk kmem sudo wheel shadow staff docker lxd libvirt kvm systemd-journal")
 
 // broken collects broken rules.
 type broken struct{ fields []upkeep.FieldError }

@@ -41,7 +41,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fmt.Sprintf("%+v %+v %d %s", *short.Web, *short.Zones, *short.DeleteBudget, short.Front), fmt.Sprintf("%+v %+v %d %s", *p.Web, *p.Zones, *p.DeleteBudget, p.Front); got != want {
+	if got, want := fmt.Sprintf("%+v %+v %d %s %s", *short.Web, *short.Zones, *short.DeleteBudget, short.Front, short.Group), fmt.Sprintf("%+v %+v %d %s %s", *p.Web, *p.Zones, *p.DeleteBudget, p.Front, p.Group); got != want {
 		t.Errorf("left out is\n%s\nand the example says\n%s", got, want)
 	}
 }
@@ -145,7 +145,8 @@ func TestRefusedTexts(t *testing.T) {
 		"a: 1\n---\nb: 2":                            "one document only",
 		"- mkdir":                                    "must be a mapping",
 		"kinds: !!binary x":                          "tags have no use",
-		fmt.Sprintf(web, "group: root"):              "must be the group",
+		"group: root":                                "must be the group",
+		"group: docker":                              "must be the group",
 		fmt.Sprintf(web, "test: [apache2ctl, -t]"):   "as an absolute path",
 		fmt.Sprintf(web, "reload: [\"/bin/a\\nb\"]"): "as an absolute path",
 		fmt.Sprintf(web, "logs: /home/logs"):         "must not share a path with the root home",

@@ -38,8 +38,6 @@ type Web struct {
 	// https://, with a port where it is not the scheme's own. It is made of
 	// Listen when left out.
 	Public string `json:"public,omitempty"`
-	// Group is the group that the web server runs as; www-data when left out.
-	Group string `json:"group,omitempty"`
 	// Program is the server's own program, Test the command that checks the
 	// configuration, Reload the one that has it read gracefully. They are those
 	// of Debian when left out.
@@ -72,7 +70,6 @@ func (w Web) withDefaults() Web {
 	def(&w.Logs, "/var/log/upkeep/sites")
 	def(&w.Listen, "*:80")
 	def(&w.URL, "http://127.0.0.1:80")
-	def(&w.Group, "www-data")
 	if w.Server == Nginx {
 		argv(&w.Program, "/usr/sbin/nginx")
 		argv(&w.Test, "/usr/sbin/nginx", "-t", "-q")
@@ -107,9 +104,6 @@ func (b *broken) web(p Policy) {
 	}
 	if (w.FPM == "") != (w.Sockets == "") {
 		b.add("web.fpm", w.FPM, "goes with sockets: php-fpm needs both folders")
-	}
-	if w.Group != "" && (!systemName.MatchString(w.Group) || slices.Contains([]string{"root", "adm", "sudo", "shadow", "disk", "docker"}, w.Group)) {
-		b.add("web.group", w.Group, "must be the group that the web server runs as")
 	}
 	for field, argv := range map[string][]string{"program": w.Program, "test": w.Test, "reload": w.Reload, "fpm_test": w.FPMTest, "fpm_reload": w.FPMReload} {
 		b.command("web."+field, argv)

@@ -26,6 +26,9 @@ type SiteApply struct {
 func (SiteApply) Kind() string     { return upkeep.JobSiteApply }
 func (t SiteApply) Object() string { return "site/" + t.Site.Name }
 
+// Version is the generation that the job must have, too.
+func (t SiteApply) Version() int64 { return t.Generation }
+
 // SiteFiles makes a site's user and folders on its files server.
 type SiteFiles struct {
 	Site       upkeep.Site `json:"site"`
@@ -35,6 +38,9 @@ type SiteFiles struct {
 
 func (SiteFiles) Kind() string     { return upkeep.JobSiteFiles }
 func (t SiteFiles) Object() string { return "site/" + t.Site.Name }
+
+// Version is the generation that the job must have, too.
+func (t SiteFiles) Version() int64 { return t.Generation }
 
 // SiteRemove takes a site out of a web server. Its files stay, moved to the
 // account's trash folder, until a person empties that.
@@ -48,6 +54,9 @@ type SiteRemove struct {
 
 func (SiteRemove) Kind() string     { return upkeep.JobSiteRemove }
 func (t SiteRemove) Object() string { return "site/" + t.Name }
+
+// Version is the generation that the job must have, too.
+func (t SiteRemove) Version() int64 { return t.Generation }
 
 // SiteSync is the whole of what a web server should serve: every file is
 // generated anew, what is the same is left alone, strays are removed.

@@ -1,0 +1,231 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"upkeep"
+	"upkeep/internal/link"
+	"upkeep/internal/safefs"
+)
+
+// done is what is kept of the last job of an object that was carried out.
+type done struct {
+	Object     string `json:"object"`
+	Kind       string `json:"kind"`
+	Generation int64  `json:"generation"`
+	Job        int64  `json:"job"`
+	Sum        string `json:"sum"` // of the payload
+}
+
+func doneOf(job link.Job) done {
+	sum := sha256.Sum256(job.Payload)
+	return done{job.Object, job.Kind, job.Generation, job.ID, hex.EncodeToString(sum[:16])}
+}
+
+// applied remembers, for each object and kind, what was carried out last, so
+// that an older signed job that somebody kept back or plays again does nothing.
+//
+// It is a log that each job appends a line to, because jobs come by the thousand
+// and the whole would have to be written for each. Jobs that end at about the
+// same time share one sync. A line that was cut off by a power cut is one that no
+// job waited for. The log is written anew, with one line for each object and
+// kind, when the agent starts.
+type applied struct {
+	mu   sync.Mutex
+	last map[string]map[string]done // object, kind
+	file *os.File
+	// next collects the lines of the jobs that wait for the sync after the one
+	// that is under way.
+	next    *batch
+	syncing bool
+}
+
+// batch is lines that are made durable together.
+type batch struct {
+	lines []byte
+	done  chan struct{}
+	err   error // readable once done is closed
+}
+
+const (
+	appliedFile = "applied.log"
+	maxApplied  = 1 << 30 // bytes: ten thousand sites make 2 MB
+)
+
+func openApplied(state *safefs.Dir) (*applied, error) {
+	a := &applied{last: map[string]map[string]done{}}
+	text, err := state.ReadFile(appliedFile, maxApplied)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading which generations were applied: %w", err)
+	}
+	for line := range bytes.Lines(text) {
+		var d done
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // cut off
+		}
+		if err := json.Unmarshal(line, &d); err != nil {
+			return nil, upkeep.WithHint(fmt.Errorf("reading which generations were applied: %s has a line that is none: %w", filepath.Join(state.Path(), appliedFile), err),
+				"move the file away to begin anew; until each object was applied again, an older job could be played again within a day of its being made")
+		}
+		a.remember(d)
+	}
+	var whole bytes.Buffer
+	for _, kinds := range a.last {
+		for _, d := range kinds {
+			whole.Write(d.line())
+		}
+	}
+	if _, err := state.WriteFile(appliedFile, whole.Bytes(), ownFile()); err != nil {
+		return nil, fmt.Errorf("writing which generations were applied: %w", err)
+	}
+	// The folder is root's alone, which reading it has proven.
+	a.file, err = os.OpenFile(filepath.Join(state.Path(), appliedFile), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (d done) line() []byte {
+	line, err := json.Marshal(d)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return append(line, '\n')
+}
+
+func (a *applied) remember(d done) {
+	if a.last[d.Object] == nil {
+		a.last[d.Object] = map[string]done{}
+	}
+	a.last[d.Object][d.Kind] = d
+}
+
+// verdicts on a job before it is begun.
+type verdict int
+
+const (
+	fresh      verdict = iota // it is to be done
+	already                   // the very same was done
+	superseded                // something newer was done
+)
+
+// judge compares a job with what was done for its object. Generations count
+// first; within one, the ids of jobs, because a site is also applied again when
+// its account changes, and removed from a server that it left, without a
+// generation of its own. Jobs of generation 0 are about nothing that is declared
+// and are always done.
+//
+// Kinds that make and kinds that remove undo each other, so that a job has to be
+// newer than what both did; two kinds that make, such as site.files and
+// site.apply, each have their own turn within a generation.
+func (a *applied) judge(job link.Job) (verdict, done) {
+	if job.Generation == 0 {
+		return fresh, done{}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	mine := doneOf(job)
+	for kind, last := range a.last[job.Object] {
+		switch {
+		case job.Generation < last.Generation:
+			return superseded, last
+		case job.Generation > last.Generation:
+		case kind == job.Kind && mine.Sum == last.Sum:
+			if !a.undone(last) {
+				return already, last
+			}
+		case job.ID < last.Job && (kind == job.Kind || removes(kind) != removes(job.Kind)):
+			return superseded, last
+		}
+	}
+	return fresh, done{}
+}
+
+// undone reports whether a later job of the opposite kind was done.
+func (a *applied) undone(d done) bool {
+	for kind, other := range a.last[d.Object] {
+		if removes(kind) != removes(d.Kind) && (other.Generation > d.Generation || other.Generation == d.Generation && other.Job > d.Job) {
+			return true
+		}
+	}
+	return false
+}
+
+func removes(kind string) bool { return kind == upkeep.JobSiteRemove || kind == upkeep.JobUserRemove }
+
+// of returns what was done last for an object by any of the kinds.
+func (a *applied) of(object string, kinds ...string) (latest done, any bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, kind := range kinds {
+		if d, is := a.last[object][kind]; is && (!any || d.newer(latest)) {
+			latest, any = d, true
+		}
+	}
+	return latest, any
+}
+
+func (d done) newer(other done) bool {
+	return d.Generation > other.Generation || d.Generation == other.Generation && d.Job > other.Job
+}
+
+// record remembers what was done, and returns when that would outlive a power
+// cut.
+func (a *applied) record(all ...done) error {
+	a.mu.Lock()
+	var lines []byte
+	for _, d := range all {
+		if d.Generation > 0 {
+			a.remember(d)
+			lines = append(lines, d.line()...)
+		}
+	}
+	if len(lines) == 0 {
+		a.mu.Unlock()
+		return nil
+	}
+	if a.next == nil {
+		a.next = &batch{done: make(chan struct{})}
+	}
+	mine := a.next
+	mine.lines = append(mine.lines, lines...)
+	if a.syncing {
+		a.mu.Unlock()
+		<-mine.done
+		return mine.err
+	}
+	a.syncing = true
+	for a.next != nil { // others may have joined meanwhile
+		batch := a.next
+		a.next = nil
+		a.mu.Unlock()
+		batch.err = a.write(batch.lines)
+		close(batch.done)
+		a.mu.Lock()
+	}
+	a.syncing = false
+	a.mu.Unlock()
+	return mine.err
+}
+
+func (a *applied) write(lines []byte) error {
+	if _, err := a.file.Write(lines); err != nil {
+		return fmt.Errorf("keeping what was applied: %w", err)
+	}
+	if err := a.file.Sync(); err != nil {
+		return fmt.Errorf("keeping what was applied: %w", err)
+	}
+	return nil
+}
+
+func (a *applied) close() error { return a.file.Close() }

@@ -1,0 +1,29 @@
+package agent
+
+import (
+	"context"
+
+	"upkeep"
+)
+
+// handler carries out jobs of one kind. What it returns is the result of the
+// job, as JSON.
+type handler struct {
+	do func(context.Context, *Root, job) (any, error)
+	// again is true for kinds that cost little and find out by themselves whether
+	// anything is to be done: they put right what somebody else has changed.
+	again bool
+}
+
+// handlers is the registry: one file and one line for each kind.
+var handlers = map[string]handler{
+	upkeep.JobMkdir:       {mkdir, true},
+	upkeep.JobUserEnsure:  {userEnsure, true},
+	upkeep.JobUserRemove:  {userRemove, true},
+	upkeep.JobSiteFiles:   {siteFiles, true},
+	upkeep.JobZonePublish: {zonePublish, true},
+	upkeep.JobServerFacts: {serverFacts, true},
+}
+
+// turn is what a job waits for: that no other job for its object runs.
+func (h handler) turn(j job) []string { return []string{j.Object} }

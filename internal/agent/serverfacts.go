@@ -1,0 +1,69 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"upkeep"
+)
+
+// serverFacts tells what the agent finds on its server.
+func serverFacts(ctx context.Context, r *Root, _ job) (any, error) { return r.Facts(ctx), nil }
+
+// Facts are what the agent finds on its server. What cannot be found out is left
+// out, with a warning.
+func (r *Root) Facts(ctx context.Context) upkeep.Facts {
+	facts := upkeep.Facts{
+		At: r.o.Now().UTC(), System: osRelease(), Version: r.o.Version, UID: os.Geteuid(), Kinds: r.policy.Kinds,
+	}
+	var name unix.Utsname
+	if unix.Uname(&name) == nil {
+		facts.Hostname, facts.Kernel = unix.ByteSliceToString(name.Nodename[:]), unix.ByteSliceToString(name.Release[:])
+	}
+	facts.Warnings = r.warnings()
+	return facts
+}
+
+func osRelease() string {
+	text, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return ""
+	}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for lines.Scan() {
+		if value, is := strings.CutPrefix(lines.Text(), "PRETTY_NAME="); is {
+			return plainText(strings.Trim(value, `"'`))
+		}
+	}
+	return ""
+}
+
+// kernelSettings protect customers from each other (sysctl fs, "protected_*").
+// The agent does not rely on any of them; other programs on the server do.
+var kernelSettings = []struct{ name, guards string }{
+	{"protected_hardlinks", "a customer can make hard links to files of others, and wait for a program of root's to change their owner"},
+	{"protected_symlinks", "a customer can have a program of root's follow links in /tmp"},
+}
+
+func (r *Root) warnings() []string {
+	var all []string
+	for _, setting := range kernelSettings {
+		text, err := os.ReadFile("/proc/sys/fs/" + setting.name)
+		switch {
+		case err != nil:
+			all = append(all, fmt.Sprintf("fs.%s cannot be read, so it is not known whether it is on", setting.name))
+		case strings.TrimSpace(string(text)) == "0":
+			all = append(all, fmt.Sprintf("fs.%s is 0: %s; set it to 1 in /etc/sysctl.d", setting.name, setting.guards))
+		}
+	}
+	if r.policy.OneUser() {
+		all = append(all, fmt.Sprintf("the agent does not run as root: everything belongs to user %d, and accounts are not kept apart", os.Geteuid()))
+	}
+	return all
+}

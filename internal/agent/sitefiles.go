@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+
+	"upkeep"
+	"upkeep/internal/policy"
+	"upkeep/internal/safefs"
+	"upkeep/internal/task"
+)
+
+// siteFiles makes the user and the folders of a site.
+func siteFiles(ctx context.Context, r *Root, j job) (any, error) {
+	t := j.payload.(task.SiteFiles)
+	return nil, r.folders(ctx, j, t.Site, t.Tenant)
+}
+
+// folders makes, below the root home:
+//
+//	ACCOUNT             root's, 0751: the names in it are root's to give
+//	ACCOUNT/SITE        the account's, 0750, for the web server's group
+//	ACCOUNT/SITE/htdocs the account's, made as that account, as is all below
+//	ACCOUNT/SITE/cgi-bin
+//	ACCOUNT/SITE/log    a link to the site's logs, which are root's
+//
+// What is there already keeps its mode where its owner may have chosen it.
+func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task.Tenant) error {
+	owner, err := r.accounts.ensure(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	j.step(10, "making folders")
+	home, exists := r.roots[policy.Home]
+	if !exists {
+		return fmt.Errorf("the policy of this server has no root home: %w", upkeep.ErrRefused)
+	}
+	group, err := r.accounts.groupID(r.policy.Group)
+	if err != nil {
+		return err
+	}
+	account, _, err := home.Ensure(tenant.Account, r.roots0751())
+	if err != nil {
+		return err
+	}
+	defer account.Close()
+	if site.SubOf != "" {
+		return r.subFolder(account, site, owner)
+	}
+	folder, _, err := account.Ensure(site.Name, safefs.Attributes{UID: owner.uid, GID: group, Mode: 0o750, Keep: true})
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	own := safefs.Attributes{UID: owner.uid, GID: owner.gid, Mode: 0o755, Keep: true}
+	if err := ensurePath(folder, path.Join("htdocs", site.Root), own); err != nil {
+		return err
+	}
+	if site.CGI {
+		if err := ensurePath(folder, "cgi-bin", own); err != nil {
+			return err
+		}
+	}
+	if r.policy.Web != nil {
+		return folder.Link("log", path.Join(r.policy.Web.Logs, site.Name))
+	}
+	return nil
+}
+
+// roots0751 is what the home of an account is like.
+func (r *Root) roots0751() safefs.Attributes {
+	want := ownFile()
+	want.Mode = 0o751
+	return want
+}
+
+// subFolder makes the pages of a site that lives in the folder of another.
+func (r *Root) subFolder(account *safefs.Dir, site upkeep.Site, owner owner) error {
+	folder, err := account.Open(site.SubOf)
+	if err != nil {
+		return fmt.Errorf("the folder of the site %s, in which this one lives: %w", site.SubOf, err)
+	}
+	defer folder.Close()
+	if uid, is := folder.Tenant(); !r.policy.OneUser() && (!is || uid != owner.uid) {
+		return fmt.Errorf("the folder of the site %s does not belong to the account %s: %w", site.SubOf, site.Account, upkeep.ErrRefused)
+	}
+	root := site.Root
+	if root == "" {
+		root = strings.TrimSuffix(site.Name, "."+site.SubOf)
+	}
+	return ensurePath(folder, path.Join("htdocs", root), safefs.Attributes{UID: owner.uid, GID: owner.gid, Mode: 0o755, Keep: true})
+}
+
+// ensurePath makes folders within folders.
+func ensurePath(dir *safefs.Dir, relative string, want safefs.Attributes) error {
+	current := dir
+	for name := range strings.SplitSeq(relative, "/") {
+		next, _, err := current.Ensure(name, want)
+		if current != dir {
+			_ = current.Close() // nothing was written through it
+		}
+		if err != nil {
+			return err
+		}
+		current = next
+	}
+	if current != dir {
+		return current.Close()
+	}
+	return nil
+}
