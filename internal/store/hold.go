@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -25,6 +26,7 @@ type Hold struct {
 	ended  sync.WaitGroup
 	lost   chan struct{}
 	conn   *sql.Conn // carries the lock; nil while the database is away, and for SQLite
+	pid    int       // of the server's process at the other end of conn, and of the last one
 	file   *os.File  // carries the lock for SQLite
 }
 
@@ -82,15 +84,32 @@ func (h *Hold) take(ctx context.Context) (taken bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err = conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1::bigint)", controlLock).Scan(&taken); err == nil && taken {
-		h.conn = conn
+	pid := 0
+	const ask = "SELECT pg_try_advisory_lock($1::bigint), pg_backend_pid()"
+	if err = conn.QueryRowContext(ctx, ask, controlLock).Scan(&taken, &pid); err == nil && taken {
+		h.conn, h.pid = conn, pid
 		return true, nil
+	}
+	if err == nil && h.pid != 0 {
+		// A server that hung may not have noticed yet that our connection is gone,
+		// and hold the lock for it: then nobody has taken over.
+		var ours bool
+		if err = conn.QueryRowContext(ctx, holderIs, h.pid, uint32(controlLock>>32), uint32(controlLock&0xffffffff)).Scan(&ours); err == nil && ours {
+			err = errStale
+		}
 	}
 	if closing := conn.Close(); err == nil {
 		err = closing
 	}
 	return false, err
 }
+
+// holderIs asks whether a server process holds the lock; pg_locks shows a key of
+// 64 bits in two halves (PostgreSQL manual, section 53.13).
+const holderIs = `SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+	AND pid = $1::int AND classid = $2::bigint::oid AND objid = $3::bigint::oid)`
+
+var errStale = errors.New("the server has not noticed yet that the last connection is gone")
 
 // keep asks over the connection now and then, and takes the lock anew when the
 // connection broke.

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,19 +36,120 @@ func Postgres(t testing.TB) string {
 	return server.dsn(name)
 }
 
-type postgresServer struct {
-	dir   string
-	alive *os.File     // closed by the kernel when this process ends
-	last  atomic.Int64 // number of the last database made
+// NewPostgres starts a PostgreSQL server of the test's own, which the test may
+// stop and start.
+func NewPostgres(t testing.TB) *PostgresServer {
+	t.Helper()
+	Need(t, "initdb", "postgres")
+	server, err := startPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if server.process.Running() {
+			server.Thaw(t)
+			server.Stop(t)
+		}
+		if t.Failed() {
+			t.Logf("output of PostgreSQL:\n%s", server.process.Log())
+		}
+		if err := os.RemoveAll(server.dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
 }
 
-var postgresOnce = sync.OnceValues(startPostgres)
+// PostgresServer is a running PostgreSQL.
+type PostgresServer struct {
+	dir     string
+	user    *syscall.Credential
+	process *Process
+	alive   *os.File     // of a server for all tests: closed by the kernel when this process ends
+	last    atomic.Int64 // number of the last database made
+}
 
-func (s *postgresServer) dsn(database string) string {
+var postgresOnce = sync.OnceValues(func() (*PostgresServer, error) {
+	server, err := startPostgres()
+	if err != nil {
+		return nil, err
+	}
+	server.alive, err = removeAfter(server.dir, server.process.PID())
+	return server, err
+})
+
+// DSN is the address of the server's database "postgres".
+func (s *PostgresServer) DSN() string { return s.dsn("postgres") }
+
+// Freeze stops every process of the server where it is: connections stay open,
+// new ones are taken by the kernel, and nothing is answered.
+func (s *PostgresServer) Freeze(t testing.TB) { s.signalAll(t, syscall.SIGSTOP) }
+
+// Thaw lets a frozen server go on.
+func (s *PostgresServer) Thaw(t testing.TB) { s.signalAll(t, syscall.SIGCONT) }
+
+// Stop ends the server at once, as a crash would, and waits until it is gone.
+func (s *PostgresServer) Stop(t testing.TB) {
+	t.Helper()
+	s.process.Signal(t, syscall.SIGQUIT) // "immediate shutdown"; a killed postmaster would leave its children
+	<-s.process.Done()
+}
+
+// Start starts a server that was stopped, on the same data.
+func (s *PostgresServer) Start(t testing.TB) {
+	t.Helper()
+	if err := s.serve(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// signalAll signals the server and its children, which are process groups of
+// their own. The parent comes first: it then makes no more of them.
+func (s *PostgresServer) signalAll(t testing.TB, signal syscall.Signal) {
+	t.Helper()
+	s.process.Signal(t, signal)
+	children, err := childrenOf(s.process.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range children {
+		if err := syscall.Kill(pid, signal); err != nil && err != syscall.ESRCH {
+			t.Fatalf("sending %s to %d: %v", signal, pid, err)
+		}
+	}
+}
+
+// childrenOf finds the children of a process by the fourth field of their stat
+// files (proc(5)).
+func childrenOf(parent int) ([]int, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	var children []int
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		// The name before it stands in parentheses and may hold anything.
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				return nil, err
+			}
+			children = append(children, pid)
+		}
+	}
+	return children, nil
+}
+
+func (s *PostgresServer) dsn(database string) string {
 	return fmt.Sprintf("postgres:///%s?host=%s&user=postgres", database, s.dir)
 }
 
-func (s *postgresServer) admin(t testing.TB, statement string) {
+func (s *PostgresServer) admin(t testing.TB, statement string) {
 	t.Helper()
 	db, err := sql.Open("pgx", s.dsn("postgres"))
 	if err != nil {
@@ -60,7 +163,7 @@ func (s *postgresServer) admin(t testing.TB, statement string) {
 
 // startPostgres makes a database cluster and serves it. PostgreSQL refuses to
 // run as root, so for root it runs as the user postgres, or nobody.
-func startPostgres() (*postgresServer, error) {
+func startPostgres() (*PostgresServer, error) {
 	credential, uid, gid, err := unprivileged()
 	if err != nil {
 		return nil, err
@@ -86,25 +189,26 @@ func startPostgres() (*postgresServer, error) {
 		_ = os.RemoveAll(dir)
 		return nil, fmt.Errorf("running initdb: %w\n%s", err, output)
 	}
-	process, err := Command{
+	server := &PostgresServer{dir: dir, user: credential}
+	return server, server.serve()
+}
+
+// serve starts the server on its data.
+func (s *PostgresServer) serve() (err error) {
+	s.process, err = Command{
 		// Durability is switched off: these data are thrown away.
-		Argv: []string{"postgres", "-D", data, "-k", dir, "-c", "listen_addresses=", "-c", "fsync=off",
+		Argv: []string{"postgres", "-D", filepath.Join(s.dir, "data"), "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=off",
 			"-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB"},
-		Dir: dir, User: credential,
+		Dir: s.dir, User: s.user,
 	}.Launch()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	alive, err := removeAfter(dir, process.PID())
-	if err != nil {
-		return nil, err
-	}
-	server := &postgresServer{dir: dir, alive: alive}
-	return server, server.await(process)
+	return s.await(s.process)
 }
 
 // await waits until the server takes connections.
-func (s *postgresServer) await(process *Process) error {
+func (s *PostgresServer) await(process *Process) error {
 	db, err := sql.Open("pgx", s.dsn("postgres"))
 	if err != nil {
 		return err
