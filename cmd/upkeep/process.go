@@ -114,7 +114,7 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 	}
 	p.lost = hold.Lost()
 	p.onClose(hold.Release)
-	dns, err := p.openDNS(kept)
+	dns, err := p.openDNS(kept, folder.Spare())
 	if err != nil {
 		return p, err
 	}
@@ -126,7 +126,7 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 	meter := metrics.New(version(), log)
 	if err := p.openHTTP(folder, func(token string) (*api.API, error) {
 		p.watch, err = watch.New(ctx, watch.Config{
-			Store: kept, Prober: engine, Publisher: p.publishers(ctx, dns, kept), DNS: p.dns, Log: log, Meter: meter,
+			Store: kept, Prober: engine, Publisher: p.publishers(ctx, dns), DNS: p.dns, Log: log, Meter: meter,
 		})
 		if err != nil {
 			return nil, err
@@ -166,11 +166,11 @@ func (p *process) close() error {
 
 // openDNS binds the DNS server, if there is to be one, and puts the address
 // that it got into p.dns.
-func (p *process) openDNS(kept *store.Store) (*zone.Server, error) {
+func (p *process) openDNS(kept *store.Store, spare string) (*zone.Server, error) {
 	if p.dns == "" {
 		return nil, nil
 	}
-	dns, err := zone.NewServer(zone.ServerOptions{Listen: []string{p.dns}, Journal: kept, Logger: p.log})
+	dns, err := zone.NewServer(zone.ServerOptions{Listen: []string{p.dns}, Journal: kept, Spare: spare, Logger: p.log})
 	if err != nil {
 		return nil, upkeep.WithHint(fmt.Errorf("answering DNS at %s: %w", p.dns, err),
 			"choose another address with --dns; ports below 1024 need root or CAP_NET_BIND_SERVICE")

@@ -4,19 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"upkeep"
-	"upkeep/internal/store"
 	"upkeep/internal/watch"
 	"upkeep/internal/zone"
 )
 
 // publishers makes the publishers that zone documents ask for: a publisher type
 // is a case here and a file in package zone.
-func (p *process) publishers(ctx context.Context, dns *zone.Server, kept *store.Store) watch.PublisherFunc {
-	notice := func(name, what, why string) { p.watch.Notice("zone/"+name, what, why) }
-	bind := zone.NewBind(zone.BindOptions{Logger: p.log, Notice: notice})
-	return func(z upkeep.Zone, declared upkeep.Publisher) (zone.Publisher, error) {
+func (p *process) publishers(ctx context.Context, dns *zone.Server) watch.PublisherFunc {
+	var bind *zone.Bind // one for all zones, since zones may share include files
+	var once sync.Once
+	return func(w *watch.Watch, z upkeep.Zone, declared upkeep.Publisher) (zone.Publisher, error) {
+		notice := func(name, what, why string) { w.Notice("zone/"+name, what, why) }
+		once.Do(func() { bind = zone.NewBind(zone.BindOptions{Logger: p.log, Notice: notice}) })
 		switch declared.Type {
 		case upkeep.PublishTransfer:
 			if dns == nil {
@@ -26,25 +28,23 @@ func (p *process) publishers(ctx context.Context, dns *zone.Server, kept *store.
 		case upkeep.PublishBind:
 			return bind.Publisher(z, declared)
 		case upkeep.PublishUpdate:
-			return zone.NewUpdate(z, declared, zone.UpdateOptions{
-				Logger: p.log, Notice: notice, Memory: memory{kept, "publisher/" + z.Name + "/"},
-			})
+			return zone.NewUpdate(z, declared, zone.UpdateOptions{Logger: p.log, Notice: notice, Memory: memory{w, z.Name + "/"}})
 		}
 		return nil, fmt.Errorf("publisher type %q is not known", declared.Type)
 	}
 }
 
-// memory keeps what a publisher must remember across restarts in the store.
+// memory keeps what a publisher must remember across restarts.
 type memory struct {
-	store  *store.Store
+	watch  *watch.Watch
 	prefix string
 }
 
 func (m memory) Load(ctx context.Context, key string) ([]byte, error) {
-	states, err := m.store.LoadStates(ctx, m.prefix+key)
-	return states[m.prefix+key], err
+	return m.watch.Recall(ctx, m.prefix+key)
 }
 
 func (m memory) Save(ctx context.Context, key string, value []byte) error {
-	return m.store.SaveStates(ctx, map[string][]byte{m.prefix + key: value})
+	m.watch.Remember(ctx, m.prefix+key, value)
+	return nil
 }

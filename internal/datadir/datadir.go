@@ -148,6 +148,10 @@ func (d *Dir) Path() string { return d.path }
 // Database is the address of the default database.
 func (d *Dir) Database() string { return "sqlite:" + d.file("upkeep.db") }
 
+// Spare is the path of the folder that keeps zones while the database takes no
+// writes.
+func (d *Dir) Spare() string { return d.file("zones") }
+
 // Socket is the path of the control socket.
 func (d *Dir) Socket() string { return Socket(d.path) }
 

@@ -29,6 +29,9 @@ type Source interface {
 	Zones(ctx context.Context) ([]upkeep.ZoneStatus, error)
 	// Alive is when the loop last ended a round.
 	Alive() time.Time
+	// Unwritten says how many events wait in memory for a database that takes no
+	// writes, and since when; both are zero while it does.
+	Unwritten() (events int, since time.Time)
 }
 
 // Prober counts probes; [probe.Engine] is the one.
@@ -132,6 +135,8 @@ var (
 	pingDuplicate = describe("ping_duplicate_replies_total", "Second answers to a ping.")
 	pingStray     = describe("ping_stray_replies_total", "Answers to pings that were never sent, or from a wrong host.")
 	enginePaused  = describe("engine_paused_seconds_total", "Time for which the engine was kept from running.")
+	unwritten     = describe("database_events_waiting", "Events that wait in memory for a database that takes no writes.")
+	databaseAway  = describe("database_away_timestamp_seconds", "Since when the database takes no writes, 0 while it does.")
 	loopAge       = describe("loop_turned_timestamp_seconds", "When the deciding loop last ended a round; it turns each second at least.")
 )
 
@@ -153,6 +158,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	defer cancel()
 	w := writer{out}
 	w.gauge(loopAge, seconds(c.source.Alive()))
+	waiting, since := c.source.Unwritten()
+	w.gauge(unwritten, float64(waiting))
+	w.gauge(databaseAway, seconds(since))
 	c.probes(w)
 	pools, err := c.source.Pools(ctx)
 	if err != nil {

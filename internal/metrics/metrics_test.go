@@ -42,6 +42,8 @@ func (s source) Zones(context.Context) ([]upkeep.ZoneStatus, error) {
 	}}, nil
 }
 
+func (s source) Unwritten() (int, time.Time) { return 5, time.Unix(90, 0) }
+
 func (s source) Alive() time.Time { return time.Unix(100, 0) }
 
 func (s source) Stats() probe.Stats {
@@ -102,6 +104,8 @@ func TestScrape(t *testing.T) {
 		`upkeep_notification_failing_timestamp_seconds{receiver="ops"} 50`,
 		`upkeep_events_total{kind="verdict"} 1`,
 		`upkeep_failover_seconds_bucket{le="0.5"} 1`,
+		`upkeep_database_events_waiting 5`,
+		`upkeep_database_away_timestamp_seconds 90`,
 		`upkeep_loop_turned_timestamp_seconds 100`,
 		`process_open_fds`, `go_goroutines`,
 	} {

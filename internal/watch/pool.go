@@ -2,7 +2,6 @@ package watch
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -27,7 +26,7 @@ type pool struct {
 	decision   failover.Decision
 	freeze     failover.Freeze
 	told       string // the freeze that was last told of, "" for none
-	stored     []byte // state as it was last stored
+	stored     []byte // state as it was last handed to the ledger
 }
 
 // poolState is what of a pool survives a restart.
@@ -91,12 +90,7 @@ func (w *Watch) round() time.Time {
 	r := w.decideAll()
 	// No lock is held while the database is written to: one that hangs must
 	// neither stop decisions nor keep people from asking about them.
-	if len(r.states) > 0 {
-		if err := w.saveDecisions(w.base, r.states); err != nil {
-			w.log.Error("storing decisions; publishing them all the same", "err", err)
-			w.unstored(r.states)
-		}
-	}
+	w.ledger.save(w.base, r.states)
 	w.offer(r.zones)
 	w.record(w.base, r.events...)
 	w.mu.Lock()
@@ -131,33 +125,6 @@ func (w *Watch) decideAll() decided {
 		r.wakeAt = earlier(earlier(r.wakeAt, p.decision.Wake), p.freeze.Wake)
 	}
 	return r
-}
-
-// storePatience is how long a decision waits to be stored; where the last one
-// could not be, DNS comes first.
-const storePatience, storePatienceIll = 2 * time.Second, 100 * time.Millisecond
-
-func (w *Watch) saveDecisions(ctx context.Context, states map[string][]byte) error {
-	patience := storePatience
-	if w.ill.Load() {
-		patience = storePatienceIll
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err := w.cfg.Store.SaveStates(ctx, states)
-	w.ill.Store(err != nil)
-	return err
-}
-
-// unstored has the next rounds try again to store the states.
-func (w *Watch) unstored(states map[string][]byte) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for name, p := range w.pools {
-		if _, tried := states[poolKey(name)]; tried {
-			p.stored = nil
-		}
-	}
 }
 
 // offer hands zones their new content.
@@ -336,4 +303,5 @@ func (w *Watch) verdictEvents(changes []verdictChange) []upkeep.Event {
 }
 
 func poolKey(name string) string     { return "pool/" + name }
+func publisherKey(key string) string { return "publisher/" + key }
 func targetKey(key probe.Key) string { return "target/" + string(key) }

@@ -66,7 +66,7 @@ func (z *zoneRun) prove(ctx context.Context, content zone.Content, fresh <-chan 
 	serial, published := z.status.Serial, z.status.PublishedAt
 	z.mu.Unlock()
 	if first {
-		z.w.provenEverywhere(z, content, last, serial, last.Sub(published))
+		z.w.provenEverywhere(z, last, serial, last.Sub(published))
 	}
 	return all
 }
@@ -132,7 +132,7 @@ func (z *zoneRun) noteServer(ctx context.Context, i int, status upkeep.ServerSta
 }
 
 // provenEverywhere is called once per content that all servers of a zone answer.
-func (w *Watch) provenEverywhere(z *zoneRun, content zone.Content, at time.Time, serial uint32, lag time.Duration) {
+func (w *Watch) provenEverywhere(z *zoneRun, at time.Time, serial uint32, lag time.Duration) {
 	w.mu.Lock()
 	if w.zones[z.spec.Name] != z {
 		w.mu.Unlock()
@@ -140,13 +140,18 @@ func (w *Watch) provenEverywhere(z *zoneRun, content zone.Content, at time.Time,
 	}
 	why := ""
 	for _, p := range w.pools {
-		if took := w.proveDepartures(p, content, z.spec.Name, at); took > 0 {
+		took, news := w.proveDepartures(p, at)
+		if news {
+			w.dirty[p.spec.Name] = true // the loop stores it
+		}
+		if took > 0 {
 			why = fmt.Sprintf("pool %s: %s after the last good probe of the member that left", p.spec.Name, took.Round(time.Millisecond))
 			p.state.Took = upkeep.Duration(took)
 			w.cfg.Meter.Failover(took)
 		}
 	}
 	w.mu.Unlock()
+	w.pending.signal()
 	w.record(w.base, upkeep.Event{
 		At: at, Kind: upkeep.EventProof, Who: "upkeep", Object: "zone/" + z.spec.Name,
 		What: fmt.Sprintf("every server answers serial %d, %s after it was published", serial, lag.Round(time.Millisecond)), Why: why,
@@ -154,21 +159,20 @@ func (w *Watch) provenEverywhere(z *zoneRun, content zone.Content, at time.Time,
 }
 
 // proveDepartures marks the addresses of p that no server of any of its zones
-// answers any more, and returns the longest time that took from the last good
-// probe, zero when nothing was newly proven. w.mu is held.
-func (w *Watch) proveDepartures(p *pool, content zone.Content, zoneName string, at time.Time) time.Duration {
-	took := time.Duration(0)
+// answers any more. It returns whether there were any, and the longest time that
+// took from the last good probe, zero where that is not known. w.mu is held.
+func (w *Watch) proveDepartures(p *pool, at time.Time) (took time.Duration, news bool) {
 	for addr, d := range p.state.Gone {
 		if !d.Proven.IsZero() || !w.outEverywhere(p, addr) {
 			continue
 		}
-		d.Proven = at
+		d.Proven, news = at, true
 		p.state.Gone[addr] = d
 		if !d.LastOK.IsZero() && d.At.After(w.started) {
 			took = max(took, at.Sub(d.LastOK))
 		}
 	}
-	return took
+	return took, news
 }
 
 // outEverywhere reports whether all zones of p were proven with a content that

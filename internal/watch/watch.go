@@ -11,13 +11,13 @@ package watch
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"math"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"upkeep"
@@ -35,8 +35,9 @@ type Prober interface {
 	Kick(keys ...probe.Key)
 }
 
-// PublisherFunc makes the publisher that one entry of a zone document asks for.
-type PublisherFunc func(z upkeep.Zone, p upkeep.Publisher) (zone.Publisher, error)
+// PublisherFunc makes the publisher that one entry of a zone document asks for;
+// w takes its notices and keeps its memory.
+type PublisherFunc func(w *Watch, z upkeep.Zone, p upkeep.Publisher) (zone.Publisher, error)
 
 // Config is what a Watch is made of. All fields are
 // required but for those that say what stands in.
@@ -93,8 +94,8 @@ type Watch struct {
 	runners sync.WaitGroup
 	base    context.Context // ends when the watch is closed
 	stop    context.CancelFunc
-	ill     atomic.Bool // the last decision could not be stored
-	looped  time.Time   // end of the last round; guarded by mu
+	ledger  *ledger
+	looped  time.Time // end of the last round; guarded by mu
 	started time.Time
 	kicked  time.Time // when others were last asked to corroborate
 }
@@ -118,6 +119,7 @@ func New(ctx context.Context, cfg Config) (*Watch, error) {
 		guard: failover.NewGuard(), dirty: map[string]bool{},
 		pending: pending{wake: make(chan struct{}, 1)}, base: base, stop: stop, started: cfg.Now(),
 	}
+	w.ledger = newLedger(cfg.Store, cfg.Log, cfg.Now, w.announce)
 	if err := w.load(ctx); err != nil {
 		stop()
 		return nil, err
@@ -150,6 +152,7 @@ const housekeeping = time.Minute
 // goroutines and closes their publishers.
 func (w *Watch) Run(ctx context.Context) error {
 	w.runners.Go(w.housekeep)
+	w.runners.Go(func() { w.ledger.run(w.base) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -184,7 +187,7 @@ func (w *Watch) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	w.events.close()
-	return w.saveStates(ctx, math.MaxInt)
+	return errors.Join(w.ledger.flush(ctx), w.savePools(ctx), w.saveTargets(ctx, math.MaxInt))
 }
 
 // housekeep works beside the loop until the watch is closed.
@@ -197,7 +200,7 @@ func (w *Watch) housekeep() {
 			return
 		case <-tick.C:
 		}
-		if err := w.saveStates(w.base, savedAtOnce); err != nil && w.base.Err() == nil {
+		if err := w.saveTargets(w.base, savedAtOnce); err != nil && w.base.Err() == nil {
 			w.log.Error("saving what was learned", "err", err)
 		}
 		if _, err := w.cfg.Store.PruneEvents(w.base, w.cfg.Now().Add(-w.cfg.EventAge)); err != nil && w.base.Err() == nil {
@@ -210,20 +213,10 @@ func (w *Watch) housekeep() {
 // one's turn comes every few minutes. What is lost with a crash is learned again.
 const savedAtOnce = 10_000
 
-// saveStates stores what became of pools and what the detectors of at most so
-// many targets learned, those first whose turn was longest ago. Decisions go on
-// meanwhile.
-func (w *Watch) saveStates(ctx context.Context, atMost int) error {
-	states := map[string][]byte{}
+// saveTargets stores what the detectors of at most so many targets learned, those
+// first whose turn was longest ago. Decisions go on meanwhile.
+func (w *Watch) saveTargets(ctx context.Context, atMost int) error {
 	w.mu.Lock()
-	for name, p := range w.pools {
-		blob, err := json.Marshal(p.state)
-		if err != nil {
-			w.mu.Unlock()
-			return fmt.Errorf("encoding the state of pool %s: %w", name, err)
-		}
-		states[poolKey(name)] = blob
-	}
 	targets := slices.Collect(maps.Values(w.targets))
 	w.mu.Unlock()
 	if len(targets) > atMost {
@@ -232,6 +225,7 @@ func (w *Watch) saveStates(ctx context.Context, atMost int) error {
 	}
 	now := w.cfg.Now()
 	for some := range slices.Chunk(targets, 500) {
+		states := make(map[string][]byte, len(some))
 		for _, t := range some {
 			blob, err := t.snapshot()
 			if err != nil {
@@ -242,29 +236,34 @@ func (w *Watch) saveStates(ctx context.Context, atMost int) error {
 		if err := w.cfg.Store.SaveStates(ctx, states); err != nil {
 			return err
 		}
-		clear(states)
 	}
-	return w.cfg.Store.SaveStates(ctx, states) // of pools, when there is no target
+	return nil
+}
+
+// savePools stores what became of pools when the loop has ended. Before that the
+// loop alone writes it, so that nothing older is written over it.
+func (w *Watch) savePools(ctx context.Context) error {
+	states := map[string][]byte{}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, p := range w.pools {
+		blob, err := json.Marshal(p.state)
+		if err != nil {
+			return fmt.Errorf("encoding the state of pool %s: %w", name, err)
+		}
+		states[poolKey(name)] = blob
+	}
+	return w.cfg.Store.SaveStates(ctx, states)
 }
 
 // record writes events and hands them to whoever follows them. A store that
-// cannot be written does not stop failover: the events are then only logged.
+// cannot be written does not stop failover: the events are then written when it
+// can.
 func (w *Watch) record(ctx context.Context, events ...upkeep.Event) {
 	if len(events) == 0 {
 		return
 	}
-	patience := storePatience
-	if w.ill.Load() {
-		patience = storePatienceIll
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	written, err := w.cfg.Store.AddEvents(ctx, events...)
-	if err != nil {
-		w.log.Error("writing events; going on without", "err", err)
-		written = events
-	}
-	w.announce(written)
+	w.announce(w.ledger.record(ctx, events))
 }
 
 // Notice records something that a person should know and that changes no
@@ -282,6 +281,26 @@ func (w *Watch) announce(events []upkeep.Event) {
 	}
 	w.events.send(events)
 }
+
+// Recall returns what [Watch.Remember] was last given for a publisher's key, nil
+// for nothing.
+func (w *Watch) Recall(ctx context.Context, key string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, latePatience)
+	defer cancel()
+	states, err := w.cfg.Store.LoadStates(ctx, publisherKey(key))
+	return states[publisherKey(key)], err
+}
+
+// Remember keeps a value for a publisher across restarts. While the database
+// takes no writes it is kept in memory, and written when it does. For one key it
+// must be called by one goroutine.
+func (w *Watch) Remember(ctx context.Context, key string, value []byte) {
+	w.ledger.save(ctx, map[string][]byte{publisherKey(key): value})
+}
+
+// Unwritten says how many events wait in memory for a database that takes no
+// writes, and since when; both are zero while it does.
+func (w *Watch) Unwritten() (events int, since time.Time) { return w.ledger.waiting() }
 
 // Subscribe returns events as they happen. The channel is closed when cancel is
 // called or when its reader falls too far behind; read what was missed with

@@ -113,7 +113,7 @@ func (r *rig) start() {
 	}
 	r.Watch, err = New(r.t.Context(), Config{
 		Store: kept, Prober: r.prober, Log: slog.New(slog.DiscardHandler),
-		Publisher: func(upkeep.Zone, upkeep.Publisher) (zone.Publisher, error) { return r.publisher, nil },
+		Publisher: func(*Watch, upkeep.Zone, upkeep.Publisher) (zone.Publisher, error) { return r.publisher, nil },
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -155,7 +155,7 @@ func (z *zoneRun) make(i int) error {
 	if z.publishers[i] != nil {
 		return nil
 	}
-	p, err := z.w.cfg.Publisher(z.spec, z.spec.Publishers[i])
+	p, err := z.w.cfg.Publisher(z.w, z.spec, z.spec.Publishers[i])
 	if err != nil {
 		return err // p may be a nil pointer in an interface
 	}

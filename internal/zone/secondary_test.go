@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -261,7 +262,7 @@ func TestJournalFailureIsReportedAndMended(t *testing.T) {
 	s := startServer(t, ServerOptions{Journal: journal})
 	p := mustPublisher(t, s, upkeep.Publisher{})
 	mustPublish(t, p, webContent("192.0.2.1", "192.0.2.2"))
-	journal.fail = true
+	journal.fail.Store(true)
 	serial, err := p.Publish(context.Background(), webContent("192.0.2.2"))
 	if err == nil || !strings.Contains(err.Error(), "disk full") {
 		t.Fatalf("publishing on a full disk: %v", err)
@@ -272,7 +273,7 @@ func TestJournalFailureIsReportedAndMended(t *testing.T) {
 	if _, err := p.Publish(context.Background(), webContent("192.0.2.2")); err == nil {
 		t.Error("the second try on a full disk reports no error")
 	}
-	journal.fail = false
+	journal.fail.Store(false)
 	if again := mustPublish(t, p, webContent("192.0.2.2")); again != serial {
 		t.Errorf("saving later raised the serial from %d to %d", serial, again)
 	}
@@ -285,11 +286,11 @@ func TestJournalFailureIsReportedAndMended(t *testing.T) {
 
 type failingJournal struct {
 	MemoryJournal
-	fail bool
+	fail atomic.Bool
 }
 
 func (f *failingJournal) SaveZone(ctx context.Context, zone string, content, delta []byte, keep int) error {
-	if f.fail {
+	if f.fail.Load() {
 		return fmt.Errorf("writing: disk full")
 	}
 	return f.MemoryJournal.SaveZone(ctx, zone, content, delta, keep)

@@ -16,6 +16,10 @@ import (
 
 // ServerOptions are the settings of a [Server]. Journal is required.
 type ServerOptions struct {
+	// Spare is a folder on this machine, made when it is needed, that keeps zones
+	// for as long as the journal takes no writes. Without it such a zone is
+	// answered after a while under a serial that a restart forgets.
+	Spare string
 	// Listen holds addresses such as "127.0.0.1:53" or ":53", for UDP and TCP.
 	// With port 0 the kernel chooses one port for both.
 	Listen  []string
@@ -90,7 +94,7 @@ func (s *Server) Publisher(ctx context.Context, z upkeep.Zone, p upkeep.Publishe
 	zone, exists := s.primaries[origin]
 	if !exists {
 		zone = &primary{server: s, name: z.Name, origin: origin}
-		zone.notify = newNotifier(zone)
+		zone.notify, zone.keeper = newNotifier(zone), newKeeper(zone)
 		s.primaries[origin] = zone
 	}
 	h := &handle{p: zone}
@@ -134,9 +138,12 @@ func (s *Server) drop(h *handle) error {
 	s.mu.Unlock()
 	if latest {
 		p.notify.close()
+		p.keeper.close()
 	}
 	return nil
 }
+
+func (s *Server) spares() spares { return spares(s.o.Spare) }
 
 // primary returns the zone that answers for name, or nil.
 func (s *Server) primary(name string) *primary {
@@ -186,6 +193,7 @@ func (s *Server) Close() error {
 	s.mu.Unlock()
 	for _, p := range all {
 		p.notify.close()
+		p.keeper.close()
 	}
 	return s.dns.Close()
 }

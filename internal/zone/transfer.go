@@ -27,13 +27,15 @@ type primary struct {
 	name   string // as declared
 	origin string // with a final dot
 	notify *notifier
+	keeper *keeper
 
 	mu       sync.RWMutex
 	settings settings
 	others   []ServedAt // who else has the zone: listed servers and secondaries
 	current  *version   // nil until something was published or loaded
 	deltas   []delta    // to current, oldest first
-	unsaved  bool       // current is served but the journal does not hold it
+	unsaved  bool       // current is served but nothing holds it that survives a restart
+	unasked  bool       // current was loaded, and nobody was asked for a later serial
 	latest   *handle
 	stats    TransferStats
 
@@ -50,10 +52,10 @@ type settings struct {
 // handle is the Publisher of a zone. A later one for the same zone replaces it.
 type handle struct{ p *primary }
 
-// Publish implements [Publisher]. Where the journal cannot be written the
-// content is answered nevertheless, since keeping a dead address in DNS would be
-// worse than a full transfer after a restart; the error says so, and the next
-// Publish saves again.
+// Publish implements [Publisher]. Where the content can be kept neither in the
+// journal nor beside it, it is answered nevertheless, since keeping a dead
+// address in DNS would be worse than what comes of a restart; the error says so,
+// and the next Publish tries again.
 func (h *handle) Publish(ctx context.Context, c Content) (uint32, error) {
 	p := h.p
 	p.publishing.Lock()
@@ -66,22 +68,26 @@ func (h *handle) Publish(ctx context.Context, c Content) (uint32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("publishing zone %s: %w", p.name, err)
 	}
+	p.listOthers(c.Zone.Servers)
 	p.mu.RLock()
 	current, unsaved := p.current, p.unsaved
 	p.mu.RUnlock()
-	p.listOthers(c.Zone.Servers)
-	serial := p.nextSerial(ctx, current)
+	serial, forgotten := p.nextSerial(ctx, current)
 	next, err := newVersion(p.origin, serial, records)
 	if err != nil {
 		return 0, fmt.Errorf("publishing zone %s: %w", p.name, err)
 	}
-	if current != nil && current.same(next) {
-		if unsaved {
-			return current.serial, p.save(ctx, current, nil)
-		}
+	if current == nil || forgotten || !current.same(next) {
+		return serial, p.advance(ctx, current, next)
+	}
+	if !unsaved {
 		return current.serial, nil
 	}
-	return serial, p.advance(ctx, current, next)
+	err = p.save(ctx, current, nil)
+	p.mu.Lock()
+	p.unsaved = err != nil
+	p.mu.Unlock()
+	return current.serial, err
 }
 
 // advance saves and then serves the next version. That order means that no
@@ -106,31 +112,30 @@ func (p *primary) advance(ctx context.Context, current, next *version) error {
 }
 
 func (p *primary) save(ctx context.Context, v *version, step *delta) error {
-	fail := func(err error) error {
+	if err := p.keeper.keep(ctx, v, step); err != nil {
 		return fmt.Errorf("zone %s is answered with serial %d, but a restart would forget it: %w", p.name, v.serial, err)
 	}
-	content, err := encodeRecords(v.zone.Records())
-	if err != nil {
-		return fail(err)
-	}
-	var encoded []byte
-	keep := 0
-	if step != nil {
-		if encoded, err = encodeRecords(step.records); err != nil {
-			return fail(err)
-		}
-		step.size = len(encoded)
-		p.mu.RLock()
-		keep = len(bounded(append(slices.Clip(p.deltas), *step)))
-		p.mu.RUnlock()
-	}
-	if err := p.server.o.Journal.SaveZone(ctx, p.name, content, encoded, keep); err != nil {
-		return fail(err)
-	}
-	p.mu.Lock()
-	p.unsaved = false
-	p.mu.Unlock()
 	return nil
+}
+
+// encoded is a version as a journal takes it.
+type encoded struct {
+	content, step []byte
+	keep          int // deltas
+}
+
+func (p *primary) encode(v *version, step *delta) (e encoded, err error) {
+	if e.content, err = encodeRecords(v.zone.Records()); err != nil || step == nil {
+		return e, err
+	}
+	if e.step, err = encodeRecords(step.records); err != nil {
+		return e, err
+	}
+	step.size = len(e.step)
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	e.keep = len(bounded(append(slices.Clip(p.deltas), *step)))
+	return e, nil
 }
 
 // bounded drops the oldest deltas beyond the bounds of a journal.
@@ -145,24 +150,37 @@ func bounded(deltas []delta) []delta {
 	return deltas[first:]
 }
 
-// load takes up what the journal holds, so that a restarted server answers at
-// once with what it answered last.
+// load takes up what is kept, so that a restarted server answers at once with
+// what it answered last.
 func (p *primary) load(ctx context.Context) error {
-	content, encoded, err := p.server.o.Journal.LoadZone(ctx, p.name)
+	current, deltas, err := p.keeper.load(ctx)
+	if err != nil || current == nil {
+		return err
+	}
+	p.mu.Lock()
+	p.current, p.deltas, p.unasked = current, bounded(deltas), true
+	p.mu.Unlock()
+	p.server.serve(p, current)
+	return nil
+}
+
+// journaled reads the journal; a version of nil means that there is nothing in it.
+func (p *primary) journaled(ctx context.Context) (*version, []delta, error) {
+	content, steps, err := p.server.o.Journal.LoadZone(ctx, p.name)
 	if err != nil {
-		return fmt.Errorf("loading zone %s: %w", p.name, err)
+		return nil, nil, fmt.Errorf("loading zone %s: %w", p.name, err)
 	}
 	if content == nil {
-		return nil
+		return nil, nil, nil
 	}
 	current, err := decodeVersion(p.origin, content)
 	if err != nil {
 		// The next Publish writes it anew; refusing to start would help nobody.
 		p.log().Error("the journal of a zone cannot be read; secondaries will get the zone whole", "error", err)
-		return nil
+		return nil, nil, nil
 	}
 	var deltas []delta
-	for _, b := range encoded {
+	for _, b := range steps {
 		d, err := decodeDelta(b)
 		if err != nil {
 			p.log().Error("a step in the journal of a zone cannot be read; secondaries behind it will get the zone whole", "error", err)
@@ -171,11 +189,7 @@ func (p *primary) load(ctx context.Context) error {
 		}
 		deltas = append(deltas, d)
 	}
-	p.mu.Lock()
-	p.current, p.deltas = current, bounded(chain(deltas, current.serial))
-	p.mu.Unlock()
-	p.server.serve(p, current)
-	return nil
+	return current, chain(deltas, current.serial), nil
 }
 
 // Close implements [Publisher]: the zone is refused from now on, and its

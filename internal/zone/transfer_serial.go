@@ -12,25 +12,47 @@ import (
 
 // nextSerial is later than what is answered and than what the secondaries have.
 // They are asked where it matters: at the very first publish, since they may
-// have the zone from a primary of before, and where the clock is so far from the
-// serial that the zone may be in the middle of a renumbering.
-func (p *primary) nextSerial(ctx context.Context, current *version) uint32 {
+// have the zone from a primary of before; where the clock is so far from the
+// serial that the zone may be in the middle of a renumbering; and at the first
+// publish after a start. Forgotten is true when they have a later serial than is
+// answered, so that even the same content must come under a new one.
+func (p *primary) nextSerial(ctx context.Context, current *version) (serial uint32, forgotten bool) {
 	now := p.server.o.Now()
+	p.mu.Lock()
+	others, unasked := slices.Clone(p.others), p.unasked
+	p.unasked = false
+	p.mu.Unlock()
 	const near = 1 << 30
-	if current != nil && NextSerial(current.serial, true, now)-current.serial <= near {
-		return NextSerial(current.serial, true, now)
+	far := current == nil || NextSerial(current.serial, true, now)-current.serial > near
+	if !far && !unasked {
+		return NextSerial(current.serial, true, now), false
 	}
 	ctx, cancel := context.WithTimeout(ctx, othersTimeout)
 	defer cancel()
-	p.mu.RLock()
-	others := slices.Clone(p.others)
-	p.mu.RUnlock()
 	seen, quiet := servedBy(ctx, others)
+	if !far {
+		latest := current.serial
+		for _, s := range seen {
+			if SerialLess(latest, s) && ownSerial(current.serial, s, now) {
+				latest = s
+			}
+		}
+		return NextSerial(latest, true, now), latest != current.serial
+	}
 	if current != nil {
 		seen = append(seen, current.serial)
 	}
 	// A first publish that cannot ask everybody has only the clock to go by.
-	return risingSerial(now, seen, len(quiet) == 0 || current == nil)
+	return risingSerial(now, seen, len(quiet) == 0 || current == nil), false
+}
+
+// ownSerial reports whether a later serial that a secondary answers is one that
+// upkeep has given and forgotten, its database having been away or put back from
+// a copy: it is not ahead of the clock, or few steps from what upkeep remembers.
+// Any other is of a numbering that a person has to mend, see [Renumber].
+func ownSerial(remembered, seen uint32, now time.Time) bool {
+	const steps = 1 << 16
+	return !SerialLess(uint32(now.Unix()), seen) || seen-remembered <= steps
 }
 
 // listOthers records who else has the zone.

@@ -156,7 +156,7 @@ func decodeDelta(b []byte) (delta, error) {
 			serials = append(serials, soa.Serial)
 		}
 	}
-	if _, first := records[0].(*dns.SOA); len(serials) != 2 || !first {
+	if len(serials) != 2 || records[0].Header().Rrtype != dns.TypeSOA {
 		return delta{}, errors.New("a delta holds two SOA records, one at its start")
 	}
 	d.from, d.to = serials[0], serials[1]
