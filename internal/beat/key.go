@@ -10,9 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 
 	"upkeep"
 	"upkeep/internal/secret"
@@ -157,7 +155,7 @@ func AddKeys(path string, added ...Credential) error {
 	if _, err := ParseKeys(path, text); err != nil {
 		return fmt.Errorf("adding keys: %w", err)
 	}
-	return writePrivate(path, text)
+	return writeKeys(path, text)
 }
 
 // NewCredentials makes a secret for each identity.
@@ -179,52 +177,12 @@ func WriteKeys(path string, credentials ...Credential) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("writing key file %s: %w", path, fs.ErrExist)
 	}
-	return writePrivate(path, FormatKeys(credentials...))
+	return writeKeys(path, FormatKeys(credentials...))
 }
 
-// writePrivate replaces a file as a whole: after a crash there is the old one or
-// the new one.
-func writePrivate(path string, text []byte) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("writing key file %s: %w", path, err)
-		}
-	}()
-	dir := filepath.Dir(path)
-	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
+func writeKeys(path string, text []byte) error {
+	if err := secret.Write(path, text); err != nil {
+		return fmt.Errorf("writing key file: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(temp.Name()) // the first error is the one to tell
-		}
-	}()
-	// Run by root, the file stays with the service's user.
-	if info, statErr := os.Stat(path); statErr == nil {
-		if stat, is := info.Sys().(*syscall.Stat_t); is && (int(stat.Uid) != os.Geteuid()) {
-			if err := temp.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
-				return errors.Join(err, temp.Close())
-			}
-		}
-	}
-	_, err = temp.Write(text)
-	if err == nil {
-		err = temp.Sync()
-	}
-	if err = errors.Join(err, temp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }

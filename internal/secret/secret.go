@@ -1,5 +1,5 @@
-// Package secret reads files that nobody but their owner may read: keys,
-// passwords, tokens.
+// Package secret reads and writes files that nobody but their owner may read:
+// keys, passwords, tokens.
 package secret
 
 import (
