@@ -38,7 +38,7 @@ var rooms = map[string]room{
 		[]string{"internal/link", "internal/task", "internal/policy", "internal/safefs", "internal/zone", "internal/vhost", "internal/webserver"},
 		"what runs as root on servers is small: no database, no API, no decisions",
 	},
-	"internal/link":      {[]string{"internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},
+	"internal/link":      {[]string{"internal/link/authority", "internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},
 	"internal/policy":    {[]string{"internal/declare", "internal/safefs", "internal/task"}, "what a server allows is read from a file there and from nowhere else"},
 	"internal/safefs":    {nil, "what touches customers' trees as root is small and knows nothing of what it is for"},
 	"internal/vhost":     {nil, "configuration is a pure function of the declared row and of paths: no disk, no server, so that each file can be made again byte for byte"},
@@ -50,6 +50,9 @@ var rooms = map[string]room{
 		[]string{"internal/store", "internal/link", "internal/task"},
 		"it carries jobs from the database to agents; what is in them is decided elsewhere",
 	},
+	"internal/link/authority":  {[]string{"internal/secret"}, "who is who is known without a connection"},
+	"internal/link/rostertest": {nil, "the suite knows what a roster does and nothing of who keeps it"},
+
 	"internal/watch": {
 		[]string{"internal/failover", "internal/probe", "internal/beat", "internal/zone", "internal/store", "internal/declare", "internal/notify", "internal/metrics"},
 		"the loop is the only place that knows all of probing, deciding, keeping and publishing",
@@ -77,7 +80,7 @@ var rooms = map[string]room{
 
 // testOnly are packages that only tests, and tools that are run like tests, may
 // import: they start servers and fail tests.
-var testOnly = []string{"internal/testkit", "internal/testkit/...", "internal/store/storetest"}
+var testOnly = []string{"internal/testkit", "internal/testkit/...", "internal/store/storetest", "internal/link/rostertest"}
 
 // onlyHere are packages of others that are kept behind one room, with the reason.
 var onlyHere = []struct {
