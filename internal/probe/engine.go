@@ -202,7 +202,7 @@ func (e *Engine) newMember(key Key, spec Spec) *member {
 	if addr, err := netip.ParseAddr(spec.Target); err == nil {
 		m.addr = addr.Unmap()
 	} else if _, watches := m.def.asker.(watcher); !watches {
-		m.names = e.names.watch(spec.Target)
+		m.names = e.names.watch(spec.Target, spec.Known)
 	}
 	return m
 }

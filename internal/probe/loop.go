@@ -276,7 +276,8 @@ func (l *loop) start(m *member, now time.Duration) {
 			return
 		}
 		if reason != "" {
-			l.finish(m, Result{Reason: reason})
+			// Nobody was asked: name servers that fail are no sick member.
+			l.finish(m, Result{Void: true, Reason: reason})
 			return
 		}
 		m.addr = addr
@@ -366,6 +367,9 @@ func (l *loop) finish(m *member, r Result) {
 	}
 	if silent := !r.OK && !r.Refused && !r.Void; silent && m.sent < l.clock.paused {
 		r = Result{At: r.At, Void: true, Reason: "no answer, but the monitor itself stood still meanwhile"}
+	}
+	if m.names != nil {
+		r.Addr = m.addr
 	}
 	m.phase = idle
 	l.stats.Probes++

@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"upkeep"
@@ -24,6 +25,8 @@ type Result struct {
 	At time.Time
 	// OK means that the target answered as it should.
 	OK bool
+	// Addr is the address that was asked, of a target that is a name.
+	Addr netip.Addr
 	// RTT is the time from asking to the answer; zero when there was none.
 	RTT time.Duration
 	// Refused means a definite bad answer (a reset, a wrong status, a bad
@@ -35,8 +38,8 @@ type Result struct {
 	// Goodbye means that the member itself said that it is leaving.
 	Goodbye bool
 	// Void means that nothing was learned about the target, because the fault is
-	// the monitor's own (no permission, no file descriptor left, a plugin that
-	// says UNKNOWN). It must count neither as a success nor as a failure.
+	// the monitor's own (no permission, no file descriptor left, a name that it
+	// cannot look up, a plugin that says UNKNOWN). It must count neither as a success nor as a failure.
 	Void bool
 	// Late means that the answer came after the shortened timeout of
 	// [Next.Timeout], whose failure was reported already, but within the
@@ -66,6 +69,10 @@ type Next struct {
 type Spec struct {
 	// Target is an address or a host name.
 	Target string
+	// Known is where a target that is a name was found in an earlier life, zero
+	// for unknown. It is asked there if its name cannot be looked up: a monitor
+	// that is restarted while its name servers fail goes on.
+	Known netip.Addr
 	// Check is the definition; Port is the one to ask of this very member.
 	Check upkeep.Check
 	// Name is the address that the member is published under. It says who is

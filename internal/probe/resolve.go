@@ -52,8 +52,10 @@ func newNames(r Resolver) *names {
 	}
 }
 
-// watch keeps a name resolved until leave is called as often.
-func (n *names) watch(name string) *resolution {
+// watch keeps a name resolved until leave is called as often. known is the
+// address that was found in an earlier life, zero for none; it stands in if the
+// first lookup fails.
+func (n *names) watch(name string, known netip.Addr) *resolution {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if r := n.all[name]; r != nil {
@@ -61,7 +63,7 @@ func (n *names) watch(name string) *resolution {
 		return r
 	}
 	ctx, cancel := context.WithCancel(n.ctx)
-	r := &resolution{name: name, users: 1, cancel: cancel}
+	r := &resolution{name: name, users: 1, cancel: cancel, addr: known.Unmap()}
 	n.all[name] = r
 	n.running.Go(func() { n.keep(ctx, r) })
 	return r

@@ -53,8 +53,8 @@ func TestResolution(t *testing.T) {
 		defer n.close()
 		gone := &net.DNSError{Err: "no such host\x1b", Name: "x", IsNotFound: true}
 		d.say(gone)
-		r := n.watch("www.example.test")
-		if again := n.watch("www.example.test"); again != r {
+		r := n.watch("www.example.test", netip.Addr{})
+		if again := n.watch("www.example.test", netip.Addr{}); again != r {
 			t.Error("a name is looked up twice")
 		}
 		expect := func(what, addr, reason string, known bool) {
@@ -106,10 +106,11 @@ func TestNames(t *testing.T) {
 	c := tcp(port(t, listener.Addr()), time.Second)
 	d := &directory{}
 	d.say(nil, "127.0.0.1")
-	same(t, "found", onceWith(t, Options{Resolver: d}, "www.example.test", c), Result{OK: true})
+	same(t, "found", onceWith(t, Options{Resolver: d}, "www.example.test", c),
+		Result{OK: true, Addr: netip.MustParseAddr("127.0.0.1")})
 	d.say(&net.DNSError{Err: "x", IsNotFound: true})
 	same(t, "not found", onceWith(t, Options{Resolver: d}, "www.example.test", c),
-		Result{Reason: "no address for www.example.test: no such host"})
+		Result{Void: true, Reason: "no address for www.example.test: no such host"})
 }
 
 // TestNamesDelayNobody has name servers that do not answer.
@@ -127,4 +128,21 @@ func TestNamesDelayNobody(t *testing.T) {
 	if all := named.all(); len(all) != 0 {
 		t.Errorf("a name that was not looked up yet has results: %+v", all)
 	}
+}
+
+// TestNamesKnownFromAnEarlierLife starts while name servers fail.
+func TestNamesKnownFromAnEarlierLife(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	c := tcp(port(t, listener.Addr()), time.Second)
+	d := &directory{}
+	d.say(&net.DNSError{Err: "x", IsTimeout: true})
+	e, o := newEngine(t, Options{Resolver: d}), newObserver()
+	known := netip.MustParseAddr("127.0.0.1")
+	e.Set(map[Key]Spec{"named": {Target: "www.example.test", Known: known, Check: c, Observe: o.observe}})
+	o.wait(t, 1)
+	same(t, "asked where it was", o.all()[0], Result{OK: true, Addr: known})
 }

@@ -150,22 +150,25 @@ func (w *Watch) ensureTarget(old map[probe.Key]*target, states map[string][]byte
 	}
 	t := &target{key: key, spec: probe.Spec{Target: address, Check: check, Name: name}}
 	t.spec.Observe = func(r probe.Result) probe.Next { return t.observe(r, &w.pending) }
-	t.detector = w.restore(params[check.Port], states[targetKey(key)], key)
+	w.restore(t, params[check.Port], states[targetKey(key)])
 	w.guard.Observe(string(key), false, w.cfg.Now())
 	w.targets[key] = t
 	return t
 }
 
-func (w *Watch) restore(params *failover.Params, blob []byte, key probe.Key) *failover.Detector {
+// restore gives t what was stored of it, nil for nothing.
+func (w *Watch) restore(t *target, params *failover.Params, blob []byte) {
+	t.detector = failover.NewDetector(params)
 	if blob == nil {
-		return failover.NewDetector(params)
+		return
 	}
-	var state failover.State
+	var state targetState
 	if err := json.Unmarshal(blob, &state); err != nil {
-		w.log.Error("reading what was learned of a target; learning afresh", "target", key, "err", err)
-		return failover.NewDetector(params)
+		w.log.Error("reading what was learned of a target; learning afresh", "target", t.key, "err", err)
+		return
 	}
-	return failover.Restore(params, state, w.cfg.Now())
+	t.detector = failover.Restore(params, state.State, w.cfg.Now())
+	t.addr, t.spec.Known = state.Address, state.Address
 }
 
 func (w *Watch) rebuildZones() {

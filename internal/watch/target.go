@@ -3,6 +3,7 @@ package watch
 import (
 	"encoding/json"
 	"math"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -23,7 +24,8 @@ type target struct {
 	detector *failover.Detector
 	last     probe.Result
 	suspect  bool
-	void     string // why nothing could be learned lately
+	void     string     // why nothing could be learned lately
+	addr     netip.Addr // where it was asked last, if it is a name
 }
 
 // member is a place in a pool.
@@ -89,6 +91,9 @@ func (t *target) observe(r probe.Result, p *pending) probe.Next {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.void = ""
+	if r.Addr.IsValid() {
+		t.addr = r.Addr
+	}
 	if r.Void { // the monitor's own fault: no evidence either way
 		t.void = r.Reason
 	} else {
@@ -142,7 +147,14 @@ func (t *target) view(now time.Time) view {
 func (t *target) snapshot() ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return json.Marshal(t.detector.Snapshot())
+	return json.Marshal(targetState{t.detector.Snapshot(), t.addr})
+}
+
+// targetState is what of a target survives a restart.
+type targetState struct {
+	failover.State
+	// Address is where a target that is a name was found last.
+	Address netip.Addr `json:"address,omitzero"`
 }
 
 // memberCheck is the check that is run for m: the pool's, at the member's port.
