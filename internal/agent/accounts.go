@@ -271,13 +271,13 @@ func (a *accounts) register(name string, entry account) error {
 
 // users are the users and groups in the system's files.
 type users struct {
-	names    map[string]user
+	names    map[string]systemUser
 	ids      map[int]string
 	groups   map[string]int
 	groupIDs map[int]string
 }
 
-type user struct {
+type systemUser struct {
 	uid, gid int
 	comment  string
 }
@@ -285,13 +285,13 @@ type user struct {
 // users reads /etc/passwd and /etc/group (passwd(5), group(5)). Lines that are
 // none, which some systems use to include other sources, are skipped.
 func (a *accounts) users() (users, error) {
-	u := users{map[string]user{}, map[int]string{}, map[string]int{}, map[int]string{}}
+	u := users{map[string]systemUser{}, map[int]string{}, map[string]int{}, map[int]string{}}
 	err := errors.Join(
 		a.lines("passwd", 7, func(f []string) {
 			uid, err1 := strconv.Atoi(f[2])
 			gid, err2 := strconv.Atoi(f[3])
 			if err1 == nil && err2 == nil {
-				u.names[f[0]], u.ids[uid] = user{uid, gid, f[4]}, f[0]
+				u.names[f[0]], u.ids[uid] = systemUser{uid, gid, f[4]}, f[0]
 			}
 		}),
 		a.lines("group", 4, func(f []string) {
@@ -318,7 +318,7 @@ func (a *accounts) lines(file string, fields int, each func([]string)) error {
 
 // groupID finds a group of the system by its name.
 func (a *accounts) groupID(name string) (int, error) {
-	if a.policy.OneUser() {
+	if a.policy.OneUser() && os.Geteuid() != 0 {
 		return os.Getegid(), nil
 	}
 	users, err := a.users()
@@ -326,6 +326,9 @@ func (a *accounts) groupID(name string) (int, error) {
 		return 0, err
 	}
 	gid, exists := users.groups[name]
+	if !exists && a.policy.OneUser() {
+		return os.Getegid(), nil
+	}
 	if !exists {
 		return 0, upkeep.WithHint(fmt.Errorf("there is no group %q on this server", name), "set group in the agent's policy to the one that the web server runs as")
 	}

@@ -30,8 +30,11 @@ type Options struct {
 	// none, and is root's alone.
 	State   string
 	Version string // of upkeep, for facts
-	Logger  *slog.Logger
-	Now     func() time.Time
+	// Web is the web server of this server, nil for none. [OpenWeb] makes that of
+	// a policy.
+	Web    *Web
+	Logger *slog.Logger
+	Now    func() time.Time
 	// Prefix is a folder that has the system's etc/passwd, for tests.
 	Prefix string
 }
@@ -220,10 +223,24 @@ func (r *Root) guarded(ctx context.Context, h handler, j job) (result any, err e
 // errCancelled is why the context of a job ends that control takes back.
 var errCancelled = errors.New("it was cancelled")
 
+// errSuperseded is what handlers return when something newer is there already.
+var errSuperseded = errors.New("a newer generation is there already")
+
+// fieldError is an error about a field of the job's object.
+type fieldError struct {
+	error
+	field string
+}
+
+func (e fieldError) Unwrap() error { return e.error }
+
 // ended is the outcome of a job that was not done.
 func ended(ctx context.Context, id int64, err error) link.Outcome {
 	if errors.Is(context.Cause(ctx), errCancelled) && errors.Is(err, context.Canceled) {
 		return link.Outcome{ID: id, State: upkeep.JobCancelled}
+	}
+	if errors.Is(err, errSuperseded) {
+		return link.Outcome{ID: id, State: upkeep.JobSuperseded, Error: plainText(err.Error())}
 	}
 	return failed(id, err)
 }
@@ -234,6 +251,10 @@ func failed(id int64, err error) link.Outcome {
 	var invalid *upkeep.InvalidError
 	if errors.As(err, &invalid) && len(invalid.Fields) > 0 {
 		outcome.Field = plainText(invalid.Fields[0].Field)
+	}
+	var field fieldError
+	if errors.As(err, &field) {
+		outcome.Field = plainText(field.field)
 	}
 	var hint *upkeep.HintError
 	if errors.As(err, &hint) {

@@ -163,16 +163,20 @@ func (a *applied) undone(d done) bool {
 
 func removes(kind string) bool { return kind == upkeep.JobSiteRemove || kind == upkeep.JobUserRemove }
 
-// of returns what was done last for an object by any of the kinds.
-func (a *applied) of(object string, kinds ...string) (latest done, any bool) {
+// latest returns what was done last for each object by any of the kinds.
+func (a *applied) latest(kinds ...string) map[string]done {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, kind := range kinds {
-		if d, is := a.last[object][kind]; is && (!any || d.newer(latest)) {
-			latest, any = d, true
+	all := make(map[string]done, len(a.last))
+	for object, byKind := range a.last {
+		for _, kind := range kinds {
+			d, is := byKind[kind]
+			if other, any := all[object]; is && (!any || d.newer(other)) {
+				all[object] = d
+			}
 		}
 	}
-	return latest, any
+	return all
 }
 
 func (d done) newer(other done) bool {

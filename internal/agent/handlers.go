@@ -21,6 +21,9 @@ var handlers = map[string]handler{
 	upkeep.JobUserEnsure:  {userEnsure, true},
 	upkeep.JobUserRemove:  {userRemove, true},
 	upkeep.JobSiteFiles:   {siteFiles, true},
+	upkeep.JobSiteApply:   {siteApply, true},
+	upkeep.JobSiteRemove:  {siteRemove, false},
+	upkeep.JobSiteSync:    {siteSync, true},
 	upkeep.JobZonePublish: {zonePublish, true},
 	upkeep.JobServerFacts: {serverFacts, true},
 }

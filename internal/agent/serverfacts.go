@@ -27,6 +27,18 @@ func (r *Root) Facts(ctx context.Context) upkeep.Facts {
 		facts.Hostname, facts.Kernel = unix.ByteSliceToString(name.Nodename[:]), unix.ByteSliceToString(name.Release[:])
 	}
 	facts.Warnings = r.warnings()
+	if web := r.o.Web; web != nil {
+		stats := web.Applier.Stats()
+		facts.Sites, facts.Foreign, facts.Stall, facts.URL = stats.Sites, stats.Foreign, upkeep.Duration(stats.Stall), web.URL
+		version, err := web.Server.Version(ctx)
+		if err != nil {
+			facts.Warnings = append(facts.Warnings, "the web server's version: "+plainText(err.Error()))
+		}
+		facts.WebServer = plainText(version)
+		if _, err := web.Server.Process(); err != nil {
+			facts.Warnings = append(facts.Warnings, "the web server: "+plainText(err.Error()))
+		}
+	}
 	return facts
 }
 

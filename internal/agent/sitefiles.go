@@ -63,8 +63,8 @@ func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task
 			return err
 		}
 	}
-	if r.policy.Web != nil {
-		return folder.Link("log", path.Join(r.policy.Web.Logs, site.Name))
+	if r.o.Web != nil {
+		return folder.Link("log", r.o.Web.Layout.LogFolder(site.Name))
 	}
 	return nil
 }

@@ -171,16 +171,16 @@ func (p Policy) withDefaults() Policy {
 
 // ForUser is the policy of an agent that lives in upkeep up and does not run as
 // root: everything is below the data folder and belongs to the user who started
-// it. Accounts have no system users there. web may be nil.
-func ForUser(dataDir string, web *Web) *Policy {
+// it. Accounts have no system users there. With web, sites are applied to a web
+// server of upkeep's own.
+func ForUser(dataDir string, web bool) *Policy {
 	p := Policy{
 		Kinds: []string{upkeep.JobMkdir, upkeep.JobUserEnsure, upkeep.JobUserRemove, upkeep.JobSiteFiles, upkeep.JobServerFacts},
 		Roots: map[string]Root{Home: {Path: filepath.Join(dataDir, "home")}},
 		UIDs:  UIDs{upkeep.MinUID, upkeep.MaxUID},
-		Web:   web,
 		user:  true,
 	}
-	if web != nil {
+	if web {
 		p.Kinds = append(p.Kinds, upkeep.JobSiteApply, upkeep.JobSiteRemove, upkeep.JobSiteSync)
 	}
 	return new(p.withDefaults())

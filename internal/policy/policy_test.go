@@ -147,11 +147,14 @@ func TestRefusedTexts(t *testing.T) {
 		"kinds: !!binary x":                          "tags have no use",
 		"group: root":                                "must be the group",
 		"group: docker":                              "must be the group",
-		fmt.Sprintf(web, "test: [apache2ctl, -t]"):   "as an absolute path",
-		fmt.Sprintf(web, "reload: [\"/bin/a\\nb\"]"): "as an absolute path",
+		fmt.Sprintf(web, "program: apache2"):         "must be an absolute path",
+		fmt.Sprintf(web, "config: \"/a\\nb\""):       "must be an absolute path",
+		fmt.Sprintf(web, "listen: '*'"):              "an address and a port",
+		fmt.Sprintf(web, "listen: \"*:80>\""):        "an address and a port",
+		fmt.Sprintf(web, "scheme: gopher"):           "must be http or https",
 		fmt.Sprintf(web, "logs: /home/logs"):         "must not share a path with the root home",
-		fmt.Sprintf(web, "url: 'file:///etc'"):       "must begin with http",
-		fmt.Sprintf(web, "fpm: /etc/php"):            "needs both folders",
+		fmt.Sprintf(web, "url: 'file:///etc'"):       "must be http://",
+		fmt.Sprintf(web, "php: {pools: /etc/php}"):   "web.php.sockets",
 		strings.Replace(web, "apache,", "iis,", 1):   "must be apache or nginx",
 	} {
 		text = strings.ReplaceAll(text, ", %s}", "}")
@@ -217,7 +220,10 @@ func TestLoadTrustsRootAlone(t *testing.T) {
 
 func TestForUser(t *testing.T) {
 	dir := t.TempDir()
-	p := ForUser(dir, nil)
+	if err := ForUser(dir, true).Allows(upkeep.JobSiteApply); err != nil {
+		t.Error(err)
+	}
+	p := ForUser(dir, false)
 	if broken := p.Validate(); len(broken) > 0 {
 		t.Error(broken)
 	}

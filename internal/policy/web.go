@@ -1,6 +1,9 @@
 package policy
 
 import (
+	"maps"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -24,35 +27,39 @@ type Web struct {
 	Data string `json:"data,omitempty"`
 	// Logs has a folder for each site; /var/log/upkeep/sites when left out.
 	Logs string `json:"logs,omitempty"`
-	// FPM is the folder of pools of php-fpm, Sockets that of its sockets. Without
-	// them there is no PHP.
-	FPM     string `json:"fpm,omitempty"`
-	Sockets string `json:"sockets,omitempty"`
+	// PHP is the php-fpm that has the pools of sites; there is no PHP without it.
+	PHP *PHP `json:"php,omitempty"`
 	// Listen is the address and port of virtual hosts as the web server's own
 	// configuration has them; "*:80" when left out.
 	Listen string `json:"listen,omitempty"`
 	// URL is where the server is asked whether it serves a site, on this
 	// machine; http://127.0.0.1:80 when left out.
 	URL string `json:"url,omitempty"`
-	// Public is the beginning of every address as visitors see it: http:// or
-	// https://, with a port where it is not the scheme's own. It is made of
-	// Listen when left out.
-	Public string `json:"public,omitempty"`
-	// Program is the server's own program, Test the command that checks the
-	// configuration, Reload the one that has it read gracefully. They are those
-	// of Debian when left out.
-	Program []string `json:"program,omitempty"`
-	Test    []string `json:"test,omitempty"`
-	Reload  []string `json:"reload,omitempty"`
-	// PIDFile is where the web server keeps its process id.
+	// Scheme and Port are how visitors reach the sites, where that is not http on
+	// the port of Listen: redirects are made with them.
+	Scheme string `json:"scheme,omitempty"`
+	Port   int    `json:"port,omitempty"`
+	// Program is the server's own, Config its main configuration, which has the
+	// line that includes Include, and PIDFile where it writes its process id.
+	// They are those of Debian when left out.
+	Program string `json:"program,omitempty"`
+	Config  string `json:"config,omitempty"`
 	PIDFile string `json:"pid_file,omitempty"`
-	// FPMTest and FPMReload do for php-fpm what Test and Reload do.
-	FPMTest   []string `json:"fpm_test,omitempty"`
-	FPMReload []string `json:"fpm_reload,omitempty"`
 	// PipeAbove is the number of sites from which on logs go through one program
-	// that splits them, because each log file costs the server a descriptor; 500
+	// that splits them, because each log file costs the server a descriptor; 2000
 	// when left out.
 	PipeAbove int `json:"pipe_above,omitempty"`
+}
+
+// PHP is a php-fpm whose main configuration includes a folder of upkeep's own.
+type PHP struct {
+	// Pools is that folder, Sockets what the pools listen in.
+	Pools   string `json:"pools"`
+	Sockets string `json:"sockets"`
+	// Program is such as /usr/sbin/php-fpm8.2.
+	Program string `json:"program"`
+	Config  string `json:"config"`
+	PIDFile string `json:"pid_file"`
 }
 
 func (w Web) withDefaults() Web {
@@ -61,28 +68,21 @@ func (w Web) withDefaults() Web {
 			*s = value
 		}
 	}
-	argv := func(s *[]string, value ...string) {
-		if len(*s) == 0 {
-			*s = value
-		}
-	}
 	def(&w.Data, "/var/lib/upkeep/web")
 	def(&w.Logs, "/var/log/upkeep/sites")
 	def(&w.Listen, "*:80")
 	def(&w.URL, "http://127.0.0.1:80")
 	if w.Server == Nginx {
-		argv(&w.Program, "/usr/sbin/nginx")
-		argv(&w.Test, "/usr/sbin/nginx", "-t", "-q")
-		argv(&w.Reload, "/usr/sbin/nginx", "-s", "reload")
+		def(&w.Program, "/usr/sbin/nginx")
+		def(&w.Config, "/etc/nginx/nginx.conf")
 		def(&w.PIDFile, "/run/nginx.pid")
 	} else {
-		argv(&w.Program, "/usr/sbin/apache2")
-		argv(&w.Test, "/usr/sbin/apache2ctl", "-t")
-		argv(&w.Reload, "/usr/sbin/apache2ctl", "-k", "graceful")
+		def(&w.Program, "/usr/sbin/apache2")
+		def(&w.Config, "/etc/apache2/apache2.conf")
 		def(&w.PIDFile, "/run/apache2/apache2.pid")
 	}
 	if w.PipeAbove == 0 {
-		w.PipeAbove = 500
+		w.PipeAbove = 2000
 	}
 	return w
 }
@@ -95,28 +95,31 @@ func (b *broken) web(p Policy) {
 	if w.Include == "" {
 		b.add("web.include", "", "is required: a folder of upkeep's own that the web server includes")
 	}
-	for _, one := range []struct{ field, path string }{
-		{"include", w.Include}, {"data", w.Data}, {"logs", w.Logs}, {"fpm", w.FPM}, {"sockets", w.Sockets},
-	} {
-		if one.path != "" && b.folder("web."+one.field, one.path) {
-			b.outsideRoots("web."+one.field, one.path, p)
+	paths := map[string]string{"include": w.Include, "data": w.Data, "logs": w.Logs, "program": w.Program, "config": w.Config, "pid_file": w.PIDFile}
+	if w.PHP != nil {
+		paths["php.pools"], paths["php.sockets"], paths["php.program"] = w.PHP.Pools, w.PHP.Sockets, w.PHP.Program
+		paths["php.config"], paths["php.pid_file"] = w.PHP.Config, w.PHP.PIDFile
+	}
+	for _, field := range slices.Sorted(maps.Keys(paths)) {
+		if path := paths[field]; (path != "" || strings.HasPrefix(field, "php.")) && b.folder("web."+field, path) {
+			b.outsideRoots("web."+field, path, p)
 		}
 	}
-	if (w.FPM == "") != (w.Sockets == "") {
-		b.add("web.fpm", w.FPM, "goes with sockets: php-fpm needs both folders")
+	if u, err := url.Parse(w.URL); w.URL != "" && (err != nil || u.Scheme != "http" || u.Port() == "" || u.Path != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		b.add("web.url", w.URL, "must be http:// with an address and a port of this machine, and nothing else")
 	}
-	for field, argv := range map[string][]string{"program": w.Program, "test": w.Test, "reload": w.Reload, "fpm_test": w.FPMTest, "fpm_reload": w.FPMReload} {
-		b.command("web."+field, argv)
+	if host, port, err := net.SplitHostPort(w.Listen); w.Listen != "" && (err != nil || port == "" || strings.ContainsFunc(host+port, notAddress)) {
+		b.add("web.listen", w.Listen, "must be an address and a port such as *:80")
 	}
-	for field, text := range map[string]string{"url": w.URL, "public": w.Public} {
-		if text != "" && !strings.HasPrefix(text, "http://") && !strings.HasPrefix(text, "https://") {
-			b.add("web."+field, text, "must begin with http:// or https://")
-		}
+	if w.Scheme != "" && w.Scheme != "http" && w.Scheme != "https" {
+		b.add("web.scheme", w.Scheme, "must be http or https")
+	}
+	if w.Port < 0 || w.Port > 65535 {
+		b.add("web.port", "", "must be 1 to 65535")
 	}
 	if w.PipeAbove < 0 {
 		b.add("web.pipe_above", "", "must be a number of sites")
 	}
-	if w.PIDFile != "" {
-		b.folder("web.pid_file", w.PIDFile)
-	}
 }
+
+func notAddress(c rune) bool { return !strings.ContainsRune("0123456789abcdefABCDEF.:*", c) }

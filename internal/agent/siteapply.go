@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"context"
+
+	"upkeep"
+	"upkeep/internal/task"
+	"upkeep/internal/vhost"
+	"upkeep/internal/webserver"
+)
+
+// siteApply has the web server answer for a site: its user, its folders where
+// they are on this server, its files, one reload for all that come at a time, and
+// the question to the site itself.
+func siteApply(ctx context.Context, r *Root, j job) (any, error) {
+	t := j.payload.(task.SiteApply)
+	web, err := r.web()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.prepare(ctx, j, t); err != nil {
+		return nil, err
+	}
+	j.step(40, "writing the virtual host, and asking the site")
+	input := r.input(web, t)
+	result := web.Applier.Apply(ctx, webserver.Request{Input: input, Batch: t.Batch, BatchSize: t.BatchSize})
+	if err := resultError(result); err != nil {
+		return nil, err
+	}
+	return siteResult(input, result), nil
+}
+
+// prepare makes the user of a site and, unless another server has them, its
+// folders.
+func (r *Root) prepare(ctx context.Context, j job, t task.SiteApply) error {
+	if t.Site.Files != "" && t.Site.Files != r.o.Server {
+		_, err := r.accounts.ensure(ctx, t.Tenant)
+		return err
+	}
+	return r.folders(ctx, j, t.Site, t.Tenant)
+}
+
+func (r *Root) input(web *Web, t task.SiteApply) vhost.Input {
+	return vhost.Input{Site: t.Site, Generation: t.Generation, UID: t.Tenant.UID, Suspended: t.Suspended || t.Site.Suspended, Layout: web.Layout}
+}
+
+// resultError is why the web server does not answer for a site as it should.
+func resultError(result webserver.Result) error {
+	switch result.State {
+	case upkeep.JobDone:
+		return nil
+	case upkeep.JobSuperseded:
+		return errSuperseded
+	}
+	return fieldError{result.Err, result.Field}
+}
+
+func siteResult(in vhost.Input, result webserver.Result) task.SiteResult {
+	return task.SiteResult{Name: in.Site.Name, Generation: in.Generation, URL: result.URL, DocumentRoot: in.DocumentRoot(), Suspended: in.Suspended}
+}

@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"upkeep/internal/policy"
+	"upkeep/internal/safefs"
+	"upkeep/internal/task"
+)
+
+// trashFolder is where the folders of removed sites go, in the home of their
+// account. It is root's alone.
+const trashFolder = ".trash"
+
+// siteRemove takes a site out of the web server, and then moves its folder to
+// the trash of its account, where it stays until a person empties that.
+func siteRemove(ctx context.Context, r *Root, j job) (any, error) {
+	t := j.payload.(task.SiteRemove)
+	web, err := r.web()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.budget.spend(1, "the site "+t.Name); err != nil {
+		return nil, err
+	}
+	j.step(20, "taking the virtual host away")
+	if err := resultError(web.Applier.Remove(ctx, t.Name, t.Generation)); err != nil {
+		return nil, err
+	}
+	if t.KeepFiles {
+		return nil, nil
+	}
+	j.step(80, "moving its files to the trash of its account")
+	return nil, r.discard(t)
+}
+
+// discard moves the folder of a site to the trash.
+func (r *Root) discard(t task.SiteRemove) error {
+	account, err := r.roots[policy.Home].Open(t.Account)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it has no files here
+	}
+	if err != nil {
+		return err
+	}
+	defer account.Close()
+	private := ownFile()
+	private.Mode = 0o700
+	trash, _, err := account.Ensure(trashFolder, private)
+	if err != nil {
+		return err
+	}
+	defer trash.Close()
+	_, err = account.Discard(t.Name, trash, fmt.Sprintf("%s.%s", t.Name, r.o.Now().UTC().Format("20060102T150405.000000000")))
+	return err
+}
+
+// EmptyTrash removes for good what was moved to the trash of an account below the
+// homes of a policy. Nothing that the account has put there is followed.
+func EmptyTrash(ctx context.Context, p *policy.Policy, account string) error {
+	root, err := p.Root(policy.Home)
+	if err != nil {
+		return err
+	}
+	home, err := safefs.OpenRoot(root.Path, root.Mounts, nil)
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	trash, err := home.Walk(account + "/" + trashFolder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer trash.Close()
+	return safefs.Empty(ctx, trash)
+}

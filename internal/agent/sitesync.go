@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/diff"
+
+	"upkeep"
+	"upkeep/internal/link"
+	"upkeep/internal/task"
+	"upkeep/internal/vhost"
+	"upkeep/internal/webserver"
+)
+
+// siteSync makes the web server serve the sites of the job and no others, or,
+// where it is only to verify, tells how it differs from that.
+func siteSync(ctx context.Context, r *Root, j job) (any, error) {
+	t := j.payload.(task.SiteSync)
+	web, err := r.web()
+	if err != nil {
+		return nil, err
+	}
+	s := syncing{r: r, j: j, t: t, web: web}
+	if err := s.compare(); err != nil {
+		return nil, err
+	}
+	if !t.Verify {
+		if err := r.budget.spend(len(s.gone), strings.Join(s.names(), ", ")); err != nil {
+			return nil, err
+		}
+		s.prepare(ctx)
+	}
+	j.step(40, "comparing the files of %d sites", len(t.Sites))
+	report := web.Applier.Sync(ctx, s.inputs(), t.Verify)
+	if report.Err != nil {
+		return nil, report.Err
+	}
+	if !t.Verify {
+		if err := r.applied.record(s.records(report)...); err != nil {
+			return nil, err
+		}
+	}
+	return s.result(report), nil
+}
+
+// syncing is one site.sync on its way.
+type syncing struct {
+	r   *Root
+	j   job
+	t   task.SiteSync
+	web *Web
+	// gone are the sites that were applied here and are not in the job.
+	gone []done
+	// known are the sites that were applied here at this very generation, by name.
+	known map[string]bool
+	// failed are why sites could not be prepared.
+	failed map[string]error
+}
+
+// siteKinds are the kinds of jobs that say what a web server serves.
+var siteKinds = []string{upkeep.JobSiteApply, upkeep.JobSiteRemove}
+
+// compare finds out what the job would change, and refuses one that has become
+// too old since it was signed: it would take back what was done meanwhile.
+func (s *syncing) compare() error {
+	s.known, s.failed = map[string]bool{}, map[string]error{}
+	declared := make(map[string]int64, len(s.t.Sites))
+	for _, site := range s.t.Sites {
+		declared[site.Object()] = site.Generation
+	}
+	for object, last := range s.r.applied.latest(siteKinds...) {
+		generation, is := declared[object]
+		switch live := last.Kind == upkeep.JobSiteApply; {
+		case is && last.Generation > generation, is && !live && last.Generation == generation && last.Job > s.j.ID, !is && live && last.Job > s.j.ID:
+			return fmt.Errorf("%s was changed here (job %d) after this job was made: %w", object, last.Job, errSuperseded)
+		case !is && live:
+			s.gone = append(s.gone, last)
+		case is && live && last.Generation == generation:
+			s.known[object] = true
+		}
+	}
+	return nil
+}
+
+func (s *syncing) names() []string {
+	var names []string
+	for _, one := range s.gone[:min(len(s.gone), 3)] {
+		names = append(names, strings.Replace(one.Object, "/", " ", 1))
+	}
+	if more := len(s.gone) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more sites", more))
+	}
+	return names
+}
+
+// prepare makes users and folders of the sites that were not applied here at
+// this generation. One that cannot be prepared fails alone.
+func (s *syncing) prepare(ctx context.Context) {
+	for _, site := range s.t.Sites {
+		if s.known[site.Object()] {
+			continue
+		}
+		if err := s.r.prepare(ctx, s.j, site); err != nil {
+			s.failed[site.Site.Name] = err
+		}
+	}
+}
+
+// inputs are all sites: one that could not be prepared is served as before, or
+// fails where its folder is missing.
+func (s *syncing) inputs() []vhost.Input {
+	inputs := make([]vhost.Input, len(s.t.Sites))
+	for i, site := range s.t.Sites {
+		inputs[i] = s.r.input(s.web, site)
+	}
+	return inputs
+}
+
+// records are what is to be remembered of a sync.
+func (s *syncing) records(report webserver.Report) []done {
+	var all []done
+	for _, one := range s.gone {
+		all = append(all, done{Object: one.Object, Kind: upkeep.JobSiteRemove, Generation: one.Generation, Job: s.j.ID})
+	}
+	for _, site := range s.t.Sites {
+		if s.known[site.Object()] || s.failed[site.Site.Name] != nil || report.Sites[site.Site.Name].State != upkeep.JobDone {
+			continue
+		}
+		text, err := json.Marshal(site)
+		if err != nil {
+			continue // what was read from JSON can be written
+		}
+		all = append(all, doneOf(link.Job{ID: s.j.ID, Kind: site.Kind(), Object: site.Object(), Generation: site.Generation, Payload: text}))
+	}
+	return all
+}
+
+// maxDrift bounds the diffs of a report, in bytes: with all of them it would not
+// fit on the link.
+const maxDrift = 1 << 20
+
+func (s *syncing) result(report webserver.Report) task.SyncResult {
+	var told task.SyncResult
+	for _, in := range s.inputs() {
+		name := in.Site.Name
+		result, err := report.Sites[name], s.failed[name]
+		if err == nil {
+			err = resultError(result)
+		}
+		switch {
+		case err == nil:
+			told.Sites = append(told.Sites, siteResult(in, result))
+		case !s.t.Verify || !errors.Is(err, errSuperseded):
+			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: result.Field, Rule: plainText(err.Error())})
+		}
+	}
+	size, left := 0, 0
+	for _, d := range report.Drift {
+		if d.Want == nil && d.Site == "" {
+			told.Strays = append(told.Strays, d.Path)
+			continue
+		}
+		if size > maxDrift {
+			left++
+			continue
+		}
+		text := string(diff.Diff(d.Path+" (on disk)", d.Have, d.Path+" (declared)", d.Want))
+		if told.Drift == nil {
+			told.Drift = map[string]string{}
+		}
+		told.Drift[d.Path] = text
+		size += len(text)
+	}
+	if left > 0 {
+		told.Drift["..."] = fmt.Sprintf("%d more files differ\n", left)
+	}
+	slices.Sort(told.Strays)
+	if len(told.Strays) > 10_000 {
+		told.Strays = told.Strays[:10_000]
+	}
+	return told
+}

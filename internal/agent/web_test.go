@@ -1,0 +1,206 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"upkeep"
+	"upkeep/internal/link"
+	"upkeep/internal/task"
+	"upkeep/internal/testkit"
+	"upkeep/internal/webserver"
+)
+
+const webPolicy = `
+kinds: [user.ensure, user.remove, site.files, site.apply, site.remove, site.sync, server.facts]
+roots: {home: DIR/home}
+uids: {min: 20000, max: 20999}
+group: web
+web: {server: apache, include: /etc/apache2/hosted.d}
+delete_budget: 3
+`
+
+// newWebLab is a server with an Apache of its own.
+func newWebLab(t testing.TB) *lab {
+	t.Helper()
+	testkit.NeedRoot(t)
+	testkit.Need(t, "apache2")
+	l := newLab(t, webPolicy)
+	dir := filepath.Join(l.dir, "apache")
+	address := fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+	apache, err := webserver.Private(t.Context(), dir, address)
+	l.must(err)
+	t.Cleanup(func() {
+		if err := apache.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	layout := webserver.PrivateLayout(dir, address)
+	layout.Home = l.path("home")
+	options := webserver.Options{
+		Server: apache, Layout: layout, State: filepath.Join(dir, "state"), Address: address, URL: "http://" + address,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	applier, err := webserver.Open(t.Context(), options)
+	l.must(err)
+	t.Cleanup(func() { _ = applier.Close() })
+	l.o.Web = &Web{Applier: applier, Server: apache, Layout: layout, URL: options.URL}
+	l.start()
+	return l
+}
+
+func apply(name, account string, uid int, generation int64) task.SiteApply {
+	f := files(name, account, uid, generation)
+	return task.SiteApply{Site: f.Site, Generation: generation, Tenant: f.Tenant}
+}
+
+// page asks the web server for the first page of a name.
+func (l *lab) page(name string) string {
+	l.t.Helper()
+	req, err := http.NewRequestWithContext(l.t.Context(), http.MethodGet, l.o.Web.URL+"/", nil)
+	l.must(err)
+	req.Host, req.Close = name, true
+	resp, err := http.DefaultClient.Do(req)
+	l.must(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	l.must(err)
+	if resp.StatusCode != http.StatusOK {
+		return resp.Status
+	}
+	return string(text)
+}
+
+// write puts a page into the site's folder, as its account would.
+func (l *lab) write(name, account string, uid int) {
+	l.t.Helper()
+	path := l.path("home/" + account + "/" + name + "/htdocs/index.html")
+	l.must(os.WriteFile(path, []byte("page of "+name), 0o644))
+	l.must(os.Chown(path, uid, uid))
+}
+
+func TestSiteFromNothingToServed(t *testing.T) {
+	l := newWebLab(t)
+	outcome := l.wantDone(apply("example.test", "acme", 20001, 1), 1)
+	var told task.SiteResult
+	l.must(json.Unmarshal(outcome.Result, &told))
+	if told.URL != l.o.Web.URL || told.Generation != 1 || told.DocumentRoot != l.path("home/acme/example.test/htdocs") {
+		t.Errorf("told %+v", told)
+	}
+	l.write("example.test", "acme", 20001)
+	l.wantDone(apply("other.test", "beta", 20002, 1), 1)
+	l.write("other.test", "beta", 20002)
+	for _, name := range []string{"example.test", "www.example.test", "other.test"} {
+		if got, want := l.page(name), "page of "+strings.TrimPrefix(name, "www."); got != want {
+			t.Errorf("%s answers %q", name, got)
+		}
+	}
+	if got := l.like("home/acme/example.test/log"); !strings.HasPrefix(got, "L") {
+		t.Errorf("log is %s", got)
+	}
+	// A field that the web server's renderer refuses is named.
+	bad := apply("third.test", "acme", 20001, 1)
+	bad.Site.Root = "public"
+	l.wantDone(bad, 1)
+	// It is taken away, and its files are kept.
+	l.wantDone(task.SiteRemove{Name: "example.test", Account: "acme", Generation: 2}, 2)
+	if got := l.page("example.test"); strings.Contains(got, "page of") {
+		t.Errorf("it still answers %q", got)
+	}
+	if got := l.like("home/acme/example.test"); got != "none" {
+		t.Errorf("its folder is %s", got)
+	}
+	kept, err := filepath.Glob(l.path("home/acme/.trash/example.test.*/htdocs/index.html"))
+	if err != nil || len(kept) != 1 || l.like("home/acme/.trash") != "drwx------ 0:0" {
+		t.Errorf("kept %v, %v, in %s", kept, err, l.like("home/acme/.trash"))
+	}
+	if outcome := l.do(apply("example.test", "acme", 20001, 1), 1); outcome.State != upkeep.JobSuperseded {
+		t.Errorf("an old job brought it back: %+v", outcome)
+	}
+	if got := l.page("other.test"); got != "page of other.test" {
+		t.Errorf("the neighbour answers %q", got)
+	}
+	l.must(EmptyTrash(t.Context(), l.o.Policy, "acme"))
+	if left, _ := filepath.Glob(l.path("home/acme/.trash/*")); len(left) > 0 {
+		t.Errorf("left in the trash: %v", left)
+	}
+	facts := l.root.Facts(t.Context())
+	if facts.Sites != 2 || !strings.HasPrefix(facts.WebServer, "Apache/2.4") || facts.URL != l.o.Web.URL {
+		t.Errorf("facts are %+v", facts)
+	}
+}
+
+func TestSiteFilesElsewhere(t *testing.T) {
+	l := newWebLab(t)
+	site := apply("example.test", "acme", 20001, 1)
+	site.Site.Files = "files1"
+	l.wantFailed(site, 1, "is not there")
+	if l.passwd("acme") == "" || l.like("home/acme") != "none" {
+		t.Errorf("the user is %q, and the home %s", l.passwd("acme"), l.like("home/acme"))
+	}
+}
+
+func TestSiteSync(t *testing.T) {
+	l := newWebLab(t)
+	all := task.SiteSync{Sites: []task.SiteApply{apply("a.test", "acme", 20001, 1), apply("b.test", "beta", 20002, 1)}}
+	l.wantDone(all, 0)
+	l.write("a.test", "acme", 20001)
+	l.write("b.test", "beta", 20002)
+	if a, b := l.page("a.test"), l.page("b.test"); a != "page of a.test" || b != "page of b.test" {
+		t.Fatalf("got %q and %q", a, b)
+	}
+	include := l.o.Web.Layout.Include
+	result := func(outcome link.Outcome) (told task.SyncResult) {
+		t.Helper()
+		l.must(json.Unmarshal(outcome.Result, &told))
+		return told
+	}
+	verify := all
+	verify.Verify = true
+	if told := result(l.wantDone(verify, 0)); len(told.Drift) > 0 || len(told.Strays) > 0 || len(told.Sites) != 2 {
+		t.Errorf("told %+v", told)
+	}
+	// Somebody edits a file.
+	edited, err := filepath.Glob(filepath.Join(include, "*a.test*"))
+	if err != nil || len(edited) != 1 {
+		t.Fatalf("found %v, %v", edited, err)
+	}
+	l.must(os.WriteFile(edited[0], []byte("# by hand\n"), 0o644))
+	if told := result(l.wantDone(verify, 0)); !strings.Contains(told.Drift[edited[0]], "-# by hand") {
+		t.Errorf("told %+v", told)
+	}
+	if told := result(l.wantDone(all, 0)); len(told.Drift) != 1 || len(told.Sites) != 2 {
+		t.Errorf("told %+v", told)
+	}
+	if told := result(l.wantDone(verify, 0)); len(told.Drift) > 0 {
+		t.Errorf("told %+v", told)
+	}
+	// A job that was made before a site came must not take it away.
+	stale := l.sign(all.Kind(), all.Object(), 0, all)
+	l.wantDone(apply("c.test", "acme", 20001, 1), 1)
+	if outcome := l.root.Do(t.Context(), stale, nil); outcome.State != upkeep.JobSuperseded {
+		t.Errorf("got %+v", outcome)
+	}
+	// Fewer sites than there are: the rest is removed, within the budget.
+	for _, name := range []string{"d.test", "e.test"} {
+		l.wantDone(apply(name, "acme", 20001, 1), 1)
+	}
+	l.wantFailed(task.SiteSync{}, 0, "allows 3 removals an hour")
+	if got := l.page("a.test"); got != "page of a.test" {
+		t.Errorf("it answers %q", got)
+	}
+	l.wantDone(all, 0)
+	if got := l.page("c.test"); got == "page of c.test" {
+		t.Error("c.test still answers")
+	}
+	if outcome := l.do(apply("c.test", "acme", 20001, 2), 2); outcome.State != upkeep.JobDone {
+		t.Errorf("it does not come back: %+v", outcome)
+	}
+}
