@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,38 @@ type told struct{ *store.Store }
 
 func (t told) Events(ctx context.Context, q notify.Query) ([]upkeep.Event, error) {
 	return t.Store.Events(ctx, store.EventFilter{After: q.After, Object: q.Object, Kind: q.Kind, Limit: q.Limit, Latest: q.Latest})
+}
+
+// wake has the notifier look at once whenever something was recorded. What it
+// misses, such as the events of another process, it finds at its next poll.
+func wake(ctx context.Context, source interface {
+	Subscribe() (events <-chan upkeep.Event, cancel func())
+}, n *notify.Notifier) error {
+	for {
+		events, cancel := source.Subscribe()
+		follow(ctx, events, n.Wake)
+		cancel()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second): // it was cut off, which is rare, or all is stopping
+		}
+	}
+}
+
+// follow calls f after each event until the channel is closed or ctx ends.
+func follow(ctx context.Context, events <-chan upkeep.Event, f func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case _, open := <-events:
+			if !open {
+				return
+			}
+			f()
+		}
+	}
 }
 
 func newNotify(a *app) *cobra.Command {

@@ -232,7 +232,7 @@ func (p *process) run(ctx context.Context, ready func(context.Context) error) er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var parts sync.WaitGroup
-	failures := make(chan error, len(p.servers)+4)
+	failures := make(chan error, len(p.servers)+5)
 	part := func(f func() error) {
 		parts.Go(func() {
 			if err := f(); err != nil {
@@ -243,6 +243,7 @@ func (p *process) run(ctx context.Context, ready func(context.Context) error) er
 	}
 	part(func() error { return p.watch.Run(ctx) })
 	part(func() error { return p.notifier.Run(ctx) })
+	part(func() error { return wake(ctx, p.watch, p.notifier) })
 	for _, s := range p.servers {
 		part(func() error { return api.Serve(ctx, s.listener, s.handler, p.log) })
 	}

@@ -44,6 +44,9 @@ type Options struct {
 	// Notice records that a receiver cannot be reached, and that it can again.
 	Notice func(object, what, why string)
 	Logger *slog.Logger // discarded when nil
+	// Poll is how often the database is looked at without being told to by
+	// [Notifier.Wake], 1s when zero.
+	Poll time.Duration
 	// Host is what messages say they come from, the host name when empty.
 	Host string
 }
@@ -70,11 +73,11 @@ func New(o Options) *Notifier {
 		o.Host, _ = os.Hostname() // empty is no worse than an error
 	}
 	o.Host = clean(o.Host)
+	if o.Poll == 0 {
+		o.Poll = time.Second
+	}
 	return &Notifier{options: o, log: o.Logger, poke: make(chan struct{}, 1), workers: map[string]*worker{}}
 }
-
-// pollEvery is how often the database is looked at without being told to.
-const pollEvery = time.Second
 
 // Wake has the notifier look for events at once. It does not block.
 func (n *Notifier) Wake() {
@@ -88,7 +91,7 @@ func (n *Notifier) Wake() {
 func (n *Notifier) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
-	tick := time.NewTicker(pollEvery)
+	tick := time.NewTicker(n.options.Poll)
 	defer tick.Stop()
 	seen, declared, failing := int64(-1), int64(-1), false
 	for {
