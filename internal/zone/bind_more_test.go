@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -206,4 +207,46 @@ func bindOnce(t *testing.T, victim string) {
 	if _, err := pub.Publish(t.Context(), Content{Zone: z, Sets: poolSets("203.0.113.1")}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCheckThatIsKnown: a removal waits for named-checkzone only where the zone
+// may have come to break.
+func TestCheckThatIsKnown(t *testing.T) {
+	lab := newBindLab(t, bindSetup{})
+	checked := func(what string, want bool, addrs ...string) {
+		t.Helper()
+		before := lab.pub.known
+		lab.publish(t, addrs...)
+		if got := lab.pub.known != before; got != want {
+			t.Errorf("%s: checked %t, want %t", what, got, want)
+		}
+	}
+	text, err := os.ReadFile(lab.Path("db.example.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit := func(more string) {
+		t.Helper()
+		if err := os.WriteFile(lab.Path("db.example.test"), append(slices.Clone(text), more...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checked("the first", true, "192.0.2.1", "192.0.2.2", "192.0.2.3")
+	checked("a removal", false, "192.0.2.1", "192.0.2.3")
+	checked("another", false, "192.0.2.3")
+	checked("back to what was checked", false, "192.0.2.1", "192.0.2.2", "192.0.2.3")
+	checked("an address more", true, "192.0.2.1", "192.0.2.2", "192.0.2.4")
+	checked("another family", true, "192.0.2.1", "2001:db8::1")
+	checked("less a family", true, "192.0.2.1")
+	edit("; a comment\n")
+	checked("after an edit", true, "192.0.2.1", "192.0.2.2")
+	edit("broken\n")
+	if _, err := lab.pub.Publish(t.Context(), lab.content("192.0.2.1")); err == nil {
+		t.Error("a removal was published into a zone that somebody broke")
+	}
+	if lab.pub.known != nil {
+		t.Error("after a failure something is taken for known")
+	}
+	edit("")
+	checked("after a failure", true, "192.0.2.1")
 }

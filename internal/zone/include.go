@@ -177,6 +177,18 @@ func sameShape(a, b []byte) bool {
 	return maps.Equal(shape(a), shape(b))
 }
 
+// addressLines is the records of an address file, each its owner, type and
+// address; the TTL is left out.
+func addressLines(ips []byte) map[[3]string]bool {
+	at := map[[3]string]bool{}
+	for line := range bytes.Lines(ips) {
+		if f := bytes.Fields(line); len(f) == 5 && f[0][0] != ';' {
+			at[[3]string{string(f[0]), string(f[3]), string(f[4])}] = true
+		}
+	}
+	return at
+}
+
 func shape(ips []byte) map[[2]string]bool {
 	at := map[[2]string]bool{}
 	for line := range bytes.Lines(ips) {
