@@ -147,7 +147,11 @@ func (c Check) WithDefaults() Check {
 		}
 	}
 	def(&c.Interval, time.Second)
-	def(&c.Timeout, min(time.Duration(c.Interval)/2, 2*time.Second))
+	patience := time.Duration(c.Interval) / 2
+	if c.Type == CheckHeartbeat { // nobody waits it out in vain: it follows how late beats come
+		patience = time.Duration(c.Interval) * 9 / 10
+	}
+	def(&c.Timeout, min(patience, 2*time.Second))
 	if c.Adaptive() && c.MaxFalse.IsZero() {
 		c.MaxFalse = Rate{Count: 1, Per: 10 * Year}
 	}

@@ -158,7 +158,7 @@ var deaths = map[string]func(m *member) error{
 		m.listener = nil
 		return err
 	},
-	"process killed": func(m *member) error { m.beating.Kill(); return nil },
+	"process killed": func(m *member) error { return syscall.Kill(m.beating.PID(), syscall.SIGKILL) },
 	"goodbye":        func(m *member) error { return syscall.Kill(m.beating.PID(), syscall.SIGTERM) },
 }
 
