@@ -207,6 +207,11 @@ func (c contender) pause() time.Duration {
 // for an adaptive detector to see the member answer again.
 const quiet = 6 * time.Second
 
+// dead is how long a member stays dead once it is gone from the answers: one
+// that answers again within moments was removed by mistake, as far as upkeep can
+// tell, and it would learn from that.
+const dead = time.Second
+
 // rest is quiet for the contender: those without a secondary have no NOTIFY to
 // wait for, and learn nothing.
 func (c contender) rest() time.Duration {
@@ -246,6 +251,7 @@ func (r *result) kill(s *stage, p *poller, death string, m *member) error {
 	if r.contender.fresh {
 		return nil
 	}
+	<-time.After(dead)
 	if err := m.revive(); err != nil {
 		return err
 	}
