@@ -198,3 +198,33 @@ func (d *Dispatcher) Regenerate(ctx context.Context, server, who string) (upkeep
 func (d *Dispatcher) Verify(ctx context.Context, server, who string) (upkeep.Job, error) {
 	return d.Run(ctx, upkeep.JobSiteSync, encode(task.SiteSync{Verify: true}), server, who)
 }
+
+// Preview has web servers compare sites, as they would be, with what is there;
+// the results of the jobs say how that differs. Each job is about one site.
+func (d *Dispatcher) Preview(ctx context.Context, who string, sites []upkeep.Site) ([]upkeep.Job, error) {
+	var refs []store.Ref
+	for _, site := range sites {
+		refs = append(refs, ref(upkeep.KindSite, site.Name), ref(upkeep.KindAccount, site.Account))
+	}
+	found, err := d.store.Declared(ctx, refs)
+	if err != nil {
+		return nil, err
+	}
+	var jobs []store.NewJob
+	for _, site := range sites {
+		account, is := found[ref(upkeep.KindAccount, site.Account)].Object.(upkeep.Account)
+		if !is {
+			return nil, upkeep.WithHint(fmt.Errorf("account %s: %w", site.Account, upkeep.ErrNotFound), "declare the account first: files carry its number")
+		}
+		generation := found[ref(upkeep.KindSite, site.Name)].Generation + 1
+		look := task.SiteSync{Sites: []task.SiteApply{applyOf(site, account, generation)}, Verify: true, Partial: true}
+		for _, server := range site.Servers {
+			if err := d.able(ctx, look.Kind(), server); err != nil {
+				return nil, err
+			}
+			job := upkeep.Job{Account: site.Account, Server: server, Kind: look.Kind(), Object: look.Object(), Who: who}
+			jobs = append(jobs, store.NewJob{Job: job, Payload: encode(look)})
+		}
+	}
+	return d.store.Enqueue(ctx, jobs...)
+}

@@ -176,11 +176,15 @@ func (d declared) siteSync(job store.ClaimedJob) (order, error) {
 			return order{}, fmt.Errorf("reading what was asked: %w", err)
 		}
 	}
-	asked.Sites = nil
+	if asked.Partial {
+		return checked(asked, job.Generation) // of sites as they would be
+	}
+	asked.Sites, asked.Keep = nil, nil
 	for _, found := range d.sites {
 		if found.Err != nil {
-			// To leave it out would have the server take it for a stray.
-			return order{}, found.Err
+			// Left out it would be taken for a stray.
+			asked.Keep = append(asked.Keep, found.Ref.Name)
+			continue
 		}
 		site := found.Object.(upkeep.Site)
 		if !slices.Contains(site.Servers, job.Server) {

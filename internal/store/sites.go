@@ -149,6 +149,7 @@ func (t Tx) forgetSites(ctx context.Context, server string, but []SiteState) err
 
 // Found is what was found under a name.
 type Found struct {
+	Ref Ref
 	upkeep.Declared
 	// Err is set for a row that cannot be read.
 	Err error
@@ -182,7 +183,7 @@ func (r objectRow) found() Found {
 	if err != nil {
 		err = fmt.Errorf("reading %s/%s from the database: %w", r.Kind, r.Name, err)
 	}
-	return Found{upkeep.Declared{Generation: r.Generation, Object: object}, err}
+	return Found{Ref{r.Kind, r.Name}, upkeep.Declared{Generation: r.Generation, Object: object}, err}
 }
 
 // Sites returns all sites, ordered by name; those whose rows cannot be read with

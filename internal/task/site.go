@@ -62,16 +62,26 @@ func (t SiteRemove) Version() int64 { return t.Generation }
 // generated anew, what is the same is left alone, strays are removed.
 type SiteSync struct {
 	Sites []SiteApply `json:"sites"`
+	// Keep are names of sites whose rows cannot be read: what is there of them is
+	// left as it is.
+	Keep []string `json:"keep,omitempty"`
 	// Verify only compares and reports, changing nothing.
 	Verify bool `json:"verify,omitempty"`
+	// Partial says that there may be more: nothing is a stray. It goes with Verify
+	// and answers what a change would write.
+	Partial bool `json:"partial,omitempty"`
 }
 
+// Kind implements [Payload].
 func (SiteSync) Kind() string { return upkeep.JobSiteSync }
 
-// Object tells a verification from a regeneration, so that neither takes the
-// place of the other while it is pending.
+// Object tells a verification from a regeneration and from a look at one site,
+// so that none takes the place of another while it is pending.
 func (t SiteSync) Object() string {
-	if t.Verify {
+	switch {
+	case t.Partial && len(t.Sites) > 0:
+		return "preview/" + t.Sites[0].Site.Name
+	case t.Verify:
 		return "sites/verify"
 	}
 	return "sites"
