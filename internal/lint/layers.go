@@ -42,7 +42,8 @@ var rooms = map[string]room{
 	"internal/policy":    {[]string{"internal/declare", "internal/safefs", "internal/task"}, "what a server allows is read from a file there and from nowhere else"},
 	"internal/safefs":    {nil, "what touches customers' trees as root is small and knows nothing of what it is for"},
 	"internal/vhost":     {nil, "configuration is a pure function of the declared row and of paths: no disk, no server, so that each file can be made again byte for byte"},
-	"internal/webserver": {[]string{"internal/vhost"}, "it writes, tests, reloads and asks; what is to be served it is told"},
+	"internal/weblog":    {nil, "it runs as root below the web server and reads what visitors make it write: it is small and knows nothing else"},
+	"internal/webserver": {[]string{"internal/vhost", "internal/weblog"}, "it writes, tests, reloads and asks; what is to be served it is told"},
 
 	"internal/task": {nil, "payloads of jobs are shared by control and agents, and need neither's parts"},
 

@@ -55,7 +55,10 @@ func (Apache) Site(in Input) ([]File, error) {
 	}
 	files = append(files, sharedFiles(in, s.pages, s.protections)...)
 	pool, err := fpmPool(in)
-	return append(files, pool...), err
+	if err != nil {
+		return nil, err
+	}
+	return append(files, pool...), nil
 }
 
 // sharedFiles are those that any web server uses: texts of error pages and
@@ -183,6 +186,7 @@ func (s *apacheSite) body() {
 		s.from("environment." + name)
 		s.put(dSetEnv, value(name), value(s.in.Site.Environment[name]))
 	}
+	s.home()
 	s.directory("root", s.in.DocumentRoot(), false)
 	if s.in.Site.CGI {
 		s.cgi()
@@ -256,7 +260,7 @@ var substitution = strings.NewReplacer(`\`, `\\`, `$`, `\$`, `%`, `\%`)
 // exactRedirect is a rewrite rule because Redirect takes all paths below its own
 // and RedirectMatch encodes a target that is encoded already.
 func (s *apacheSite) exactRedirect(from, to string, status int) {
-	pattern := value("^" + regexp.QuoteMeta(from) + "$")
+	pattern := rewrite("^" + regexp.QuoteMeta(from) + "$")
 	if status == 410 {
 		s.put(dRewriteRule, pattern, word("-"), word("[G,L]"))
 		return
@@ -264,7 +268,7 @@ func (s *apacheSite) exactRedirect(from, to string, status int) {
 	if strings.HasPrefix(to, "/") {
 		to = s.in.Layout.public(s.names.canonical) + to
 	}
-	s.put(dRewriteRule, pattern, value(substitution.Replace(to)), value("[R="+strconv.Itoa(status)+",L,NE]"))
+	s.put(dRewriteRule, pattern, rewrite(substitution.Replace(to)), rewrite("[R="+strconv.Itoa(status)+",L,NE]"))
 }
 
 // headerFormat escapes what mod_headers replaces in a value: %t, %D, %{X}e, and
@@ -288,6 +292,19 @@ func (s *apacheSite) headerLines() {
 		}
 		s.put(dHeader, word("always"), word("set"), value(name), value(headerFormat.Replace(text)))
 	}
+}
+
+// home has links followed only to what belongs to their owner, in each part of a
+// path below the homes: a customer can make the folder of a site a link, and the
+// server's own configuration may let links be followed. It stands in the virtual
+// host, since hand-made ones may serve other things from there.
+func (s *apacheSite) home() {
+	s.from("")
+	s.begin(sDirectory, value(s.in.Layout.Home))
+	s.put(dOptions, word("SymLinksIfOwnerMatch"))
+	s.put(dAllowOverride, word("None"))
+	s.put(dRequire, word("all"), word("denied"))
+	s.end()
 }
 
 // directory writes who may see a folder. Require stands here and not in a

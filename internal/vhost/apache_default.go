@@ -20,8 +20,7 @@ const suspendedPage = `<!DOCTYPE html>
 <body><h1>This site is suspended</h1><p>Its owner or the operator can say more.</p></body></html>
 `
 
-// Default makes the file that is read before all sites: what homes allow, where
-// logs go, and a virtual host that answers 421 (RFC 9110 section 15.5.20) for
+// Default makes the file that is read before all sites: where logs go, and a virtual host that answers 421 (RFC 9110 section 15.5.20) for
 // names that no site has, instead of whichever site comes first.
 func (Apache) Default(l Layout) ([]File, error) {
 	c := &apacheConf{}
@@ -31,13 +30,6 @@ func (Apache) Default(l Layout) ([]File, error) {
 			return nil, err
 		}
 	}
-	// For each part of a path below it: a customer can make the folder of a site a
-	// link, and the server's own configuration may let links be followed.
-	c.begin(sDirectory, value(l.Home))
-	c.put(dOptions, word("SymLinksIfOwnerMatch"))
-	c.put(dAllowOverride, word("None"))
-	c.put(dRequire, word("all"), word("denied"))
-	c.end()
 	c.begin(sDirectory, value(l.Pages))
 	c.put(dOptions, word("None"))
 	c.put(dAllowOverride, word("None"))

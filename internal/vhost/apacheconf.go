@@ -2,6 +2,7 @@ package vhost
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -65,15 +66,22 @@ const (
 type arg struct {
 	text  string
 	fixed bool // written by us: expressions and variables in it are meant
+	raw   bool // read by mod_rewrite's own parser
 }
 
 // fixed is text of this package. As an untyped constant it is the only thing
 // that a string literal turns into by itself.
 type fixed string
 
-func word(text fixed) arg    { return arg{string(text), true} }
-func value(text string) arg  { return arg{text, false} }
-func number[T ~int](n T) arg { return arg{fmt.Sprint(int(n)), true} }
+func word(text fixed) arg   { return arg{text: string(text), fixed: true} }
+func value(text string) arg { return arg{text: text} }
+func number(n int) arg      { return arg{text: strconv.Itoa(n), fixed: true} }
+
+// rewrite is an argument of a rewrite rule. Those are not read as others are:
+// quotes hold them together, and there is no escape within (parseargline in
+// mod_rewrite.c), so a backslash stands for itself.
+func rewrite(text string) arg { return arg{text: text, raw: true} }
+
 func words(list []string) []arg {
 	args := make([]arg, len(list))
 	for i, text := range list {
@@ -164,15 +172,20 @@ func (c *apacheConf) args(args []arg) {
 			return
 		}
 		c.text = append(c.text, ' ')
+		if a.raw {
+			c.text = append(append(append(c.text, '"'), a.text...), '"')
+			continue
+		}
 		c.text = appendQuoted(c.text, a.text)
 	}
 }
 
 // appendQuoted writes text so that ap_getword_conf reads it back: in double
 // quotes, with a backslash before each quote and each backslash. Inside quotes
-// nothing else is special to it (server/util.c, substring_conf).
+// nothing else is special to it (server/util.c, substring_conf). Plain words go
+// without quotes, which <IfDefine> and <IfModule> would take for part of a name.
 func appendQuoted(to []byte, text string) []byte {
-	if text != "" && only(text, "/.:*-_=@+|,") {
+	if text != "" && only(text, "/.:*-_=@+|,!") {
 		return append(to, text...)
 	}
 	to = append(to, '"')
@@ -204,6 +217,8 @@ func unquotable(a arg) string {
 		return "must not contain %{, which the web server reads as an expression"
 	case strings.HasSuffix(a.text, `\`):
 		return "must not end in a backslash"
+	case a.raw && strings.Contains(a.text, `"`):
+		return "must not contain a quote"
 	case len(a.text) > maxLine:
 		return "is too long to be written on one line"
 	}

@@ -68,10 +68,11 @@ func target(field, text string) error {
 
 var redirectStatuses = []int{301, 302, 303, 307, 308}
 
-// errorCodes are those that Apache and nginx both have a page for.
+// errorCodes are those that Apache knows; it refuses its whole configuration for
+// another one.
 var errorCodes = []string{
-	"400", "401", "403", "404", "405", "406", "408", "409", "410", "411", "412", "413", "414", "415", "416", "417", "421", "422", "423", "424", "429", "451",
-	"500", "501", "502", "503", "504", "505", "507",
+	"400", "401", "402", "403", "404", "405", "406", "407", "408", "409", "410", "411", "412", "413", "414", "415", "416", "417", "421", "422", "423", "424", "426", "428",
+	"429", "431", "451", "500", "501", "502", "503", "504", "505", "506", "507", "508", "510", "511",
 }
 
 // maxPageText is the longest text of an error page, in bytes.

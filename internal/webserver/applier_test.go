@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -59,6 +60,7 @@ func newWorld(t testing.TB) *world {
 		}
 	})
 	w.options = Options{Server: w.apache, Layout: PrivateLayout(dir, address), State: filepath.Join(dir, "state"), Address: address, URL: "http://" + address}
+	w.options.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.open()
 	t.Cleanup(func() { _ = w.Applier.Close() })
 	return w

@@ -24,6 +24,7 @@ func (r *round) commit(ctx context.Context) error {
 		r.doubt()
 		return errors.Join(fmt.Errorf("moving files into their places: %w", err), r.putBack(r.live()))
 	}
+	r.step("move")
 	if !reload {
 		return nil
 	}
@@ -41,7 +42,9 @@ func (r *round) commit(ctx context.Context) error {
 	if err != nil {
 		return r.afterFailedReload(ctx, err)
 	}
+	r.step("reload")
 	r.proveAll(ctx)
+	r.step("prove")
 	return nil
 }
 
@@ -72,7 +75,7 @@ func (r *round) move() error {
 		}
 	}
 	for dir := range dirs {
-		if err := syncDir(dir); err != nil {
+		if err := syncDir(dir); err != nil && !errors.Is(err, os.ErrNotExist) { // it may have become empty
 			return err
 		}
 	}

@@ -19,7 +19,7 @@ const (
 	quiet       = 4 * time.Millisecond
 	streamQuiet = 50 * time.Millisecond
 	// share is how many times as long as a stall the time to the next one is.
-	share  = 15
+	share  = 10
 	minGap = 200 * time.Millisecond
 	maxGap = 2 * time.Minute
 	// patience is how long a request waits for others that keep arriving, and for

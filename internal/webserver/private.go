@@ -222,12 +222,16 @@ func (p *PrivateApache) end() error {
 	if err := signal(p.PIDFile, p.Program, syscall.SIGTERM); err != nil && !errors.Is(err, errNotRunning) {
 		return fmt.Errorf("ending the private Apache: %w", err)
 	}
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if isProgram(process.PID, p.Program) != nil {
 			return nil
 		}
 	}
-	return fmt.Errorf("the private Apache (process %d) does not end", process.PID)
+	// It leads a process group of its own, with all its children.
+	if err := syscall.Kill(-process.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("killing the private Apache (process %d), which does not end: %w", process.PID, err)
+	}
+	return nil
 }
 
 // serves reports whether a process was started with the configuration.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -27,6 +28,16 @@ type round struct {
 	common *change
 	whole  *whole
 	layout vhost.Layout
+	// took is how long each step took, for the log.
+	took []any
+	last time.Time
+}
+
+// step notes the end of a step.
+func (r *round) step(name string) {
+	now := time.Now()
+	r.took = append(r.took, slog.Duration(name, now.Sub(r.last)))
+	r.last = now
 }
 
 // change is what becomes of one site in a round. Once err is set, nothing more is
@@ -75,7 +86,7 @@ func (r *round) live() []*change {
 }
 
 func (a *Applier) round(ctx context.Context, requests []*request) {
-	r := &round{Applier: a, layout: a.o.Layout}
+	r := &round{Applier: a, layout: a.o.Layout, last: time.Now()}
 	r.collect(requests)
 	err := r.work(ctx)
 	if err != nil {
@@ -84,6 +95,8 @@ func (a *Applier) round(ctx context.Context, requests []*request) {
 		}
 	}
 	r.answer(err)
+	r.step("answer")
+	a.o.Logger.Debug("sites were applied", append([]any{"changes", len(r.changes)}, r.took...)...)
 }
 
 // work takes the steps of a round. An error is about the server as a whole.
@@ -93,10 +106,12 @@ func (r *round) work(ctx context.Context) error {
 	if err := r.survey(ctx); err != nil {
 		return err
 	}
+	r.step("survey")
 	r.settleLogs()
 	if err := r.render(); err != nil {
 		return err
 	}
+	r.step("render")
 	r.claimNames()
 	verify := r.whole != nil && r.whole.verify
 	if !verify {
@@ -110,6 +125,7 @@ func (r *round) work(ctx context.Context) error {
 			return err
 		}
 	}
+	r.step("compare")
 	if verify {
 		return nil
 	}
@@ -123,13 +139,17 @@ func (r *round) work(ctx context.Context) error {
 	if err := r.stage(); err != nil {
 		return err
 	}
+	r.step("stage")
 	if r.reloads() {
 		if err := r.test(ctx); err != nil {
 			return err
 		}
+		r.step("test")
 	}
 	err = r.commit(ctx)
-	return errors.Join(err, r.finish())
+	err = errors.Join(err, r.finish())
+	r.step("keep")
+	return err
 }
 
 // collect makes one change of all requests for one site: the newest counts.

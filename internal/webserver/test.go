@@ -106,15 +106,6 @@ func (r *round) test(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.try(ctx, nil, others); err != nil {
-		// What was there before does not pass any more.
-		if err := r.quarantine(ctx); err != nil {
-			return err
-		}
-		if others, err = r.inPlace(); err != nil {
-			return err
-		}
-	}
 	if err := r.testStaged(ctx, others); err != nil {
 		return err
 	}
@@ -136,7 +127,15 @@ func (r *round) testStaged(ctx context.Context, others []string) error {
 	if err == nil || !errors.As(err, &refused) {
 		return err
 	}
-	if err := try(nil); err != nil {
+	if err = try(nil); err != nil && others != nil {
+		// What was there before does not pass any more.
+		if err = r.quarantine(ctx); err == nil {
+			if others, err = r.inPlace(); err == nil {
+				err = try(nil)
+			}
+		}
+	}
+	if err != nil {
 		return upkeep.WithHint(fmt.Errorf("the web server's configuration does not pass its test, whatever is changed: %w", err),
 			"nothing was changed; mend that first")
 	}
