@@ -39,7 +39,9 @@ const (
 )
 
 // Guard answers the question "am I the one cut off?" for all pools. It is fed
-// with every distinct target and anchor. It is not safe for concurrent use.
+// with every distinct target and anchor that ever answered: the silence of one
+// that never did, being new, mistyped or long dead, says nothing of the network.
+// It is not safe for concurrent use.
 //
 // Two signs are taken for a yes. All anchors of a pool are silent; or more than
 // the policy's fraction of all hosts that lived began to fail within one
@@ -57,7 +59,7 @@ const (
 // Time to settle is what the checks need to find those members up that are: at
 // the moment at which the network returns, their verdicts are still down.
 type Guard struct {
-	targets   map[string]bool  // every target that is known: is it failing?
+	targets   map[string]bool  // every target that ever answered: is it failing?
 	hosts     map[string]*host // every host that they are on
 	starts    []beginning      // failures that began within the window, oldest first
 	recent    int              // of these, the ones that last
@@ -68,6 +70,7 @@ type Guard struct {
 	window    time.Duration
 	episodes  map[float64]*episode // by fraction
 	latest    time.Time            // latest time heard of
+	revision  int                  // of what [Guard.Snapshot] returns of episodes
 }
 
 // host is what is known of one host. It fails while all of its targets do: where
@@ -112,11 +115,13 @@ func NewGuard() *Guard {
 }
 
 // Observe tells whether a target is failing (see [Step.Suspect]). It must be
-// called when that changes, and once for each new target. Targets are named by
-// their host and, after a space, whatever tells several on one host apart.
+// called when that changes, and when a target answers for the first time; it is
+// known from then on, and its failures before that are left out of account.
+// Targets are named by their host and, after a space, whatever tells several on
+// one host apart.
 func (g *Guard) Observe(target string, failing bool, at time.Time) {
 	before, known := g.targets[target]
-	if known && before == failing {
+	if !known && failing || known && before == failing {
 		return
 	}
 	g.rebase(at)
@@ -149,9 +154,14 @@ func (g *Guard) Forget(target string) {
 	g.change(target, -1, turned, time.Time{})
 }
 
+func hostOf(target string) string {
+	name, _, _ := strings.Cut(target, " ")
+	return name
+}
+
 // change changes the number of a host's targets, and of those that fail.
 func (g *Guard) change(target string, targets, failing int, at time.Time) {
-	name, _, _ := strings.Cut(target, " ")
+	name := hostOf(target)
 	h := g.hosts[name]
 	if h == nil {
 		h = &host{}
@@ -163,18 +173,7 @@ func (g *Guard) change(target string, targets, failing int, at time.Time) {
 	case before && !now:
 		g.ended(h)
 	case !before && now:
-		h.since, h.old = at, at.IsZero()
-		if h.old {
-			g.old++
-			break
-		}
-		g.starts = append(g.starts, beginning{name, at})
-		g.recent++
-		for _, e := range g.episodes {
-			if !at.Before(e.from) {
-				e.failing++
-			}
-		}
+		g.began(name, h, at)
 	}
 	if h.targets == 0 {
 		delete(g.hosts, name)
@@ -184,6 +183,23 @@ func (g *Guard) change(target string, targets, failing int, at time.Time) {
 	}
 	if !at.IsZero() {
 		g.expire(at)
+	}
+}
+
+// began puts a host's row of failures into all counts. at is zero for one that
+// began at an unknown time, before the window.
+func (g *Guard) began(name string, h *host, at time.Time) {
+	h.since, h.old = at, at.IsZero()
+	if h.old {
+		g.old++
+		return
+	}
+	g.starts = append(g.starts, beginning{name, at})
+	g.recent++
+	for _, e := range g.episodes {
+		if !at.Before(e.from) {
+			e.failing++
+		}
 	}
 }
 
@@ -235,6 +251,7 @@ func (g *Guard) living() int { return len(g.hosts) - g.old }
 func (g *Guard) follow(share float64, e *episode, now time.Time) {
 	if e.ended.IsZero() && float64(e.failing) <= recoverShare*share*float64(e.size) {
 		e.ended = later(now, e.began)
+		g.revision++
 	}
 }
 
@@ -253,6 +270,7 @@ func (g *Guard) Anchor(addr netip.Addr, d *Detector) {
 func (g *Guard) Release(now time.Time) {
 	for _, e := range g.episodes {
 		e.released = true
+		g.revision++
 	}
 }
 
@@ -426,6 +444,7 @@ func (g *Guard) episode(share float64, now time.Time) *episode {
 			e.from = first
 		}
 		g.episodes[share] = e
+		g.revision++
 	}
 	return e
 }

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -159,7 +160,7 @@ func TestGuardForget(t *testing.T) {
 		g.Forget(name(i))
 	}
 	g.Forget("never heard of")
-	g.Observe("t9", true, g.now)
+	g.fail(9, 10)
 	g.frozen("settling")
 	if len(g.targets) != 3 || len(g.hosts) != 3 || g.recent != 1 || g.old != 0 {
 		t.Errorf("%d targets, %d hosts, %d recent, %d old after forgetting seven", len(g.targets), len(g.hosts), g.recent, g.old)
@@ -309,4 +310,88 @@ func TestGuardClockSetBack(t *testing.T) {
 	g.frozen("settling")
 	g.pass(settleTime(g.pool.Check))
 	g.frozen("")
+}
+
+// TestGuardNeverAnswered: hosts that never answered, being new, mistyped or long
+// dead, neither freeze anything nor hold it up.
+func TestGuardNeverAnswered(t *testing.T) {
+	g := newGuarded(t, 2, upkeep.Policy{})
+	g.frozen("")
+	g.fail(2, 30)
+	g.frozen("")
+	g.fail(0, 1) // one of two that live
+	g.frozen("")
+	if g.living() != 2 {
+		t.Errorf("%d living hosts, want the two that answered", g.living())
+	}
+	g.mend(0, 10) // eight of the new ones answer after all
+	g.fail(0, 10)
+	g.frozen("more than 60 %")
+}
+
+// restart goes on with what the guard wrote down, and what detectors did.
+func (g *guarded) restart(targets map[int]State) {
+	blob, err := json.Marshal(g.Snapshot())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	var state GuardState
+	if err := json.Unmarshal(blob, &state); err != nil {
+		g.t.Fatal(err)
+	}
+	g.Guard = RestoreGuard(state, g.now)
+	for i, s := range targets {
+		g.Introduce(name(i), s, g.now)
+	}
+}
+
+func states(from, to int, s State) map[int]State {
+	all := map[int]State{}
+	for i := from; i < to; i++ {
+		all[i] = s
+	}
+	return all
+}
+
+// TestGuardRestart: long-dead hosts do not begin to fail anew, and a monitor that
+// is restarted while it is cut off knows so.
+func TestGuardRestart(t *testing.T) {
+	up, down := State{Verdict: upkeep.Up, LastOK: epoch}, State{Verdict: upkeep.Down, LastOK: epoch}
+	g := newGuarded(t, 2, upkeep.Policy{})
+	g.restart(nil) // of an upkeep that kept no state of its guard
+	dead := states(2, 30, down)
+	dead[0], dead[1] = up, up
+	g.restart(dead)
+	g.fail(2, 30) // the first probes after the start
+	g.frozen("")
+
+	g = newGuarded(t, 10, upkeep.Policy{})
+	g.fail(0, 7)
+	from := g.frozen("more than 60 %").From
+	g.pass(time.Minute)
+	g.restart(states(0, 10, down))
+	if f := g.frozen("more than 60 %"); !f.From.Equal(from) {
+		t.Errorf("frozen from %s after a restart, from %s before", f.From, from)
+	}
+	g.mend(0, 4)
+	g.frozen("settling")
+
+	g = newGuarded(t, 10, upkeep.Policy{})
+	g.fail(0, 10)
+	g.frozen("more than 60 %")
+	g.Release(g.now)
+	g.pass(time.Hour)
+	g.restart(states(0, 10, down))
+	g.fail(0, 10)
+	g.frozen("") // a person's word outlives a restart
+
+	g = newGuarded(t, 10, upkeep.Policy{})
+	g.restart(states(0, 10, up)) // cut off while it was away
+	g.fail(0, 10)
+	g.frozen("more than 60 %")
+	g.pass(-time.Hour)
+	g.restart(states(0, 10, down))
+	if f := g.frozen("more than 60 %"); f.From.After(g.now) {
+		t.Errorf("frozen from %s, which is to come", f.From)
+	}
 }

@@ -49,6 +49,7 @@ type machine struct {
 	extra    time.Time
 	wait     time.Duration
 	suspect  bool
+	heard    bool
 }
 
 type worldPool struct {
@@ -82,7 +83,6 @@ func (w *world) newHost(name string, c upkeep.Check) *machine {
 	if !h.anchor {
 		w.hosts = append(w.hosts, h)
 	}
-	w.guard.Observe(h.key(), false, w.now)
 	return h
 }
 
@@ -219,9 +219,10 @@ func (w *world) probe(h *machine) {
 	if step.Again > 0 {
 		h.extra = w.now.Add(took + step.Again)
 	}
-	turned := step.Suspect != h.suspect
+	first := s.OK && !h.heard && !step.Suspect
+	turned := step.Suspect != h.suspect || first
 	if turned {
-		h.suspect = step.Suspect
+		h.suspect, h.heard = step.Suspect, h.heard || first
 		w.guard.Observe(h.key(), step.Suspect, s.At)
 	}
 	if step.Changed {
@@ -369,15 +370,17 @@ func (w *world) restart(after time.Duration) {
 	w.note("restart, away for %s", after)
 	w.now = w.now.Add(after)
 	w.calm = w.now
-	w.guard = NewGuard()
+	var known GuardState
+	w.throughJSON(w.guard.Snapshot(), &known)
+	w.guard = RestoreGuard(known, w.clock())
 	for _, h := range w.all {
 		var state State
 		w.throughJSON(h.detector.Snapshot(), &state)
 		h.params = NewParams(h.check)
 		h.detector = Restore(h.params, state, w.clock())
-		h.suspect, h.wait, h.extra = false, 0, time.Time{}
+		h.suspect, h.heard, h.wait, h.extra = false, false, 0, time.Time{}
 		h.slot = w.now.Add(time.Duration(w.rand.Int64N(int64(h.check.Interval))))
-		w.guard.Observe(h.key(), false, w.clock())
+		w.guard.Introduce(h.key(), state, w.clock())
 	}
 	for _, p := range w.pools {
 		var state PoolState

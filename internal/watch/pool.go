@@ -124,6 +124,7 @@ func (w *Watch) decideAll() decided {
 		}
 		r.wakeAt = earlier(earlier(r.wakeAt, p.decision.Wake), p.freeze.Wake)
 	}
+	w.saveGuard(now, r.states)
 	return r
 }
 

@@ -33,6 +33,7 @@ func (w *Watch) rebuild(objects []upkeep.Declared, states map[string][]byte) (st
 	w.objects = objects
 	w.rebuildPools(states)
 	w.rebuildTargets(states)
+	w.forgetRemembered()
 	w.rebuildZones()
 	stale = slices.DeleteFunc(stale, func(key string) bool { return w.owned(key) })
 	specs := make(map[probe.Key]probe.Spec, len(w.targets))
@@ -151,7 +152,6 @@ func (w *Watch) ensureTarget(old map[probe.Key]*target, states map[string][]byte
 	t := &target{key: key, spec: probe.Spec{Target: address, Check: check, Name: name}}
 	t.spec.Observe = func(r probe.Result) probe.Next { return t.observe(r, &w.pending) }
 	w.restore(t, params[check.Port], states[targetKey(key)])
-	w.guard.Observe(string(key), false, w.cfg.Now())
 	w.targets[key] = t
 	return t
 }
@@ -168,6 +168,7 @@ func (w *Watch) restore(t *target, params *failover.Params, blob []byte) {
 		return
 	}
 	t.detector = failover.Restore(params, state.State, w.cfg.Now())
+	w.guard.Introduce(string(t.key), state.State, w.cfg.Now())
 	t.addr, t.spec.Known = state.Address, state.Address
 }
 

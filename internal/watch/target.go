@@ -24,6 +24,7 @@ type target struct {
 	detector *failover.Detector
 	last     probe.Result
 	suspect  bool
+	heard    bool       // the guard was told that it answers
 	void     string     // why nothing could be learned lately
 	addr     netip.Addr // where it was asked last, if it is a name
 }
@@ -107,8 +108,9 @@ func (t *target) observe(r probe.Result, p *pending) probe.Next {
 			At: r.At, OK: r.OK, RTT: r.RTT, Refused: r.Refused, Slow: r.Slow, Late: r.Late, Void: r.Void, Reason: r.Reason,
 		})
 	}
-	if step.Suspect != t.suspect {
-		t.suspect = step.Suspect
+	first := r.OK && !t.heard && !step.Suspect
+	if step.Suspect != t.suspect || first {
+		t.suspect, t.heard = step.Suspect, t.heard || first
 		p.turned(turn{t.key, step.Suspect, r.At})
 	}
 	if step.Changed {

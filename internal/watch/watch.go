@@ -90,6 +90,12 @@ type Watch struct {
 	guard     *failover.Guard
 	dirty     map[string]bool // pools to decide on
 
+	remembered map[string]time.Time // targets that the guard knew in its earlier life
+	guardSaved struct {
+		at       time.Time
+		revision int
+	}
+
 	pending pending // verdict changes that the loop has not seen yet
 	runners sync.WaitGroup
 	base    context.Context // ends when the watch is closed
@@ -139,6 +145,7 @@ func (w *Watch) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.restoreGuard(states[guardKey])
 	if stale := w.rebuild(objects, states); len(stale) > 0 {
 		return w.cfg.Store.DeleteStates(ctx, stale...)
 	}
@@ -253,6 +260,8 @@ func (w *Watch) savePools(ctx context.Context) error {
 		}
 		states[poolKey(name)] = blob
 	}
+	w.guardSaved.at = time.Time{}
+	w.saveGuard(w.cfg.Now(), states)
 	return w.cfg.Store.SaveStates(ctx, states)
 }
 
