@@ -8,7 +8,7 @@ import (
 // Conn is one side of a link.
 //
 // Send may be called by several goroutines. It waits while the other side takes
-// nothing; a context that ends before the message is on its way sends nothing and
+// nothing, which on the network ends the link after half a minute; a context that ends before the message is on its way sends nothing and
 // leaves the link as it is. That it returned nil does not say that the other side
 // has received the message. A message that cannot be sent (too long, or not valid)
 // is an error that leaves the link as it is.

@@ -181,7 +181,7 @@ func (d *Dialer) renew(conn *wire, answers <-chan renewed) {
 	for {
 		wait := d.Identity.renewAt().Sub(d.Now())
 		// Spread, so that servers that joined in one hour do not renew in one second.
-		timer := time.NewTimer(max(wait, 0) + mathrand.N(d.spread()))
+		timer := time.NewTimer(max(wait, 0) + mathrand.N(conn.pace.renew))
 		select {
 		case <-timer.C:
 		case <-conn.done:
@@ -201,12 +201,6 @@ func (d *Dialer) renew(conn *wire, answers <-chan renewed) {
 			return
 		}
 	}
-}
-
-// spread is a thousandth of the life of a certificate, hours for the usual one.
-func (d *Dialer) spread() time.Duration {
-	c := d.Identity.Certificate
-	return max(c.NotAfter.Sub(c.NotBefore)/1000, time.Millisecond)
 }
 
 func (d *Dialer) renewOnce(conn *wire, answers <-chan renewed) error {

@@ -38,7 +38,7 @@ type HubOptions struct {
 type Hub struct {
 	HubOptions
 	pace    pace
-	patient time.Duration // with an agent that should say hello, or prove that it is alive
+	patient time.Duration // with who should send a request, say hello, or prove to be alive
 	joins   *attempts
 	said    *attempts // what was reported lately
 

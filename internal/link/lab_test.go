@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"upkeep"
 	"upkeep/internal/link/authority"
 	"upkeep/internal/link/rostertest"
 	"upkeep/internal/testkit"
@@ -31,6 +33,37 @@ type lab struct {
 	mu      sync.Mutex
 	offset  time.Duration // of the clock
 	reports []string
+
+	away atomic.Bool // the list of certificates
+}
+
+// listed is the roster as the hub has it: away at times, as when the database is.
+type listed struct {
+	*rostertest.Memory
+	away *atomic.Bool
+}
+
+var errAway = errors.New("the database is away")
+
+func (r listed) UseCertificate(ctx context.Context, server, serial string) error {
+	if r.away.Load() {
+		return errAway
+	}
+	return r.Memory.UseCertificate(ctx, server, serial)
+}
+
+func (r listed) Certificates(ctx context.Context) ([]upkeep.Certificate, error) {
+	if r.away.Load() {
+		return nil, errAway
+	}
+	return r.Memory.Certificates(ctx)
+}
+
+func (r listed) Invitation(ctx context.Context, hash string) (upkeep.Invitation, error) {
+	if r.away.Load() {
+		return upkeep.Invitation{}, errAway
+	}
+	return r.Memory.Invitation(ctx, hash)
 }
 
 // connection is a call of Connected, which lasts until end is closed or the link
@@ -40,10 +73,12 @@ type connection struct {
 	hello  Hello
 	conn   Conn
 	end    chan struct{}
+	// returned is closed when the call is over.
+	returned chan struct{}
 }
 
 // testPace finds a dead side within a second.
-var testPace = pace{beat: 50 * time.Millisecond, silent: time.Second, write: time.Second}
+var testPace = pace{beat: 50 * time.Millisecond, silent: time.Second, write: 10 * time.Second, renew: time.Millisecond}
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
@@ -66,7 +101,7 @@ func newLab(t *testing.T) *lab {
 // serve starts a control with the keys and the list of the one before.
 func (l *lab) serve(listener net.Listener) {
 	l.hub = NewHub(HubOptions{
-		Authority: l.authority, Roster: l.roster, Connected: l.connect, Report: l.report, Now: l.now, Log: slog.New(slog.DiscardHandler),
+		Authority: l.authority, Roster: listed{l.roster, &l.away}, Connected: l.connect, Report: l.report, Now: l.now, Log: slog.New(slog.DiscardHandler),
 	})
 	l.hub.pace, l.hub.patient = testPace, time.Second
 	ctx, cancel := context.WithCancel(context.Background())
@@ -93,7 +128,8 @@ func (l *lab) setClock(offset time.Duration) {
 }
 
 func (l *lab) connect(server string, hello Hello, conn Conn) {
-	c := connection{server, hello, conn, make(chan struct{})}
+	c := connection{server, hello, conn, make(chan struct{}), make(chan struct{})}
+	defer close(c.returned)
 	l.connected <- c
 	ended := make(chan struct{})
 	if w, is := conn.(*wire); is {

@@ -85,22 +85,24 @@ func encode(m Message, limit int) ([]byte, error) {
 	return text, nil
 }
 
-// decode reads a message that the other side sent. Members and fields that are
-// not known are ignored, so that the two sides need not be of one version; a
-// message of which nothing is known is an error. What is signed is read strictly,
-// see [Open].
-func decode(text []byte, limit int) (Message, error) {
+// decode reads what the other side sent. Members and fields that are not known are
+// ignored, so that the two sides need not be of one version; a message of which
+// nothing is known is an error. What is signed is read strictly, see [Open].
+func decode(text []byte, limit int) (envelope, error) {
 	if len(text) > limit {
-		return Message{}, fmt.Errorf("receiving a message: it has %d bytes, and at most %d are possible", len(text), limit)
+		return envelope{}, fmt.Errorf("receiving a message: it has %d bytes, and at most %d are possible", len(text), limit)
 	}
-	var m Message
-	if err := json.Unmarshal(text, &m); err != nil {
-		return Message{}, fmt.Errorf("receiving a message: %w", err)
+	var e envelope
+	if err := json.Unmarshal(text, &e); err != nil {
+		return envelope{}, fmt.Errorf("receiving a message: %w", err)
 	}
-	if err := m.validate(); err != nil {
-		return Message{}, fmt.Errorf("receiving %s: %w", m.name(), err)
+	if e.aside() {
+		return e, nil
 	}
-	return m, nil
+	if err := e.Message.validate(); err != nil {
+		return envelope{}, fmt.Errorf("receiving %s: %w", e.Message.name(), err)
+	}
+	return e, nil
 }
 
 func (m Message) name() string {

@@ -29,7 +29,7 @@ func TestMessagesComeBackAsTheyWere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(m, got); diff != "" {
+		if diff := cmp.Diff(m, got.Message); diff != "" {
 			t.Error(diff)
 		}
 	}
@@ -92,6 +92,7 @@ func FuzzDecode(f *testing.F) {
 	for _, text := range []string{
 		`{"hello":{"version":"1","kinds":["mkdir"],"facts":{"at":"2026-11-20T12:00:00Z","stall":"1s"}}}`, `{"cancel":{"id":1}}`,
 		`{"progress":{"id":1,"step":"x","percent":5}}`, `{"outcome":{"id":1,"state":"failed","error":"\ud800","result":[1]}}`, `{"job":{"body":"e30=","signature":""}}`,
+		`{"beat":{}}`, `{"renew":{"request":"AAAA"}}`, `{"renewed":{"certificate":"AAAA","error":"x"}}`,
 	} {
 		f.Add([]byte(text))
 	}
@@ -100,7 +101,10 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := encode(m, 2*maxReport) // escapes can make it longer
+		if m.aside() {
+			return
+		}
+		again, err := encode(m.Message, 2*maxReport) // escapes can make it longer
 		if err != nil {
 			t.Fatalf("%q is received, but cannot be sent: %v", text, err)
 		}

@@ -65,7 +65,7 @@ func (p *pipe) Receive(ctx context.Context) (Message, error) {
 	}
 	select {
 	case text := <-p.in:
-		return decode(text, p.inLimit)
+		return p.open(text)
 	case <-ctx.Done():
 		return Message{}, ctx.Err()
 	case <-p.closed.done:
@@ -80,10 +80,15 @@ func (p *pipe) rest() (Message, error) {
 	}
 	select {
 	case text := <-p.in:
-		return decode(text, p.inLimit)
+		return p.open(text)
 	default:
 		return Message{}, p.end()
 	}
+}
+
+func (p *pipe) open(text []byte) (Message, error) {
+	e, err := decode(text, p.inLimit)
+	return e.Message, err
 }
 
 func (p *pipe) Close() error {

@@ -17,8 +17,7 @@ import (
 // How strangers are bounded. A request of an agent has a few hundred bytes and
 // takes milliseconds.
 const (
-	strangerTime   = 10 * time.Second // for the handshake and the head of the request
-	maxStrangers   = 2048             // connections that are not links yet
+	maxStrangers   = 2048 // connections that are not links yet
 	maxHeaderBytes = 8 << 10
 	sweepEvery     = 10 * time.Second
 	grace          = 5 * time.Second
@@ -32,13 +31,13 @@ const (
 // links are still on the roster, for those that are taken off by another process
 // than the one that calls [Hub.Drop]; and it renews control's certificate.
 func (h *Hub) Serve(ctx context.Context, listener net.Listener) error {
-	strangers := &strangers{known: map[net.Conn]*list.Element{}}
+	strangers := newStrangers(maxStrangers)
 	server := &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: strangerTime,
-		ReadTimeout:       strangerTime,
-		WriteTimeout:      strangerTime,
-		IdleTimeout:       strangerTime,
+		ReadHeaderTimeout: h.patient, // and for the handshake
+		ReadTimeout:       h.patient,
+		WriteTimeout:      h.patient,
+		IdleTimeout:       h.patient,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ConnState:         strangers.note,
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // a WebSocket begins in HTTP/1.1
@@ -135,9 +134,14 @@ func (h *Hub) standing() []*held {
 // oldest is closed: an agent is through within milliseconds, and who holds on
 // without saying anything is the oldest soon.
 type strangers struct {
+	most  int
 	mu    sync.Mutex
 	order list.List // of net.Conn, oldest first
 	known map[net.Conn]*list.Element
+}
+
+func newStrangers(most int) *strangers {
+	return &strangers{most: most, known: map[net.Conn]*list.Element{}}
 }
 
 // note is called by the HTTP server.
@@ -147,7 +151,7 @@ func (s *strangers) note(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		s.known[conn] = s.order.PushBack(conn)
-		if s.order.Len() > maxStrangers {
+		if s.order.Len() > s.most {
 			oldest := s.order.Front().Value.(net.Conn)
 			s.forget(oldest)
 			// Closing a TLS connection says goodbye, which can wait for the other side.

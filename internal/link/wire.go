@@ -5,33 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/coder/websocket"
 )
-
-// envelope is what travels: a message, or something between the two ends of the
-// link that nobody else sees.
-type envelope struct {
-	Message
-	// Beat says that the sender is there. It is a message and not a ping of the
-	// WebSocket, because each side wants to know, and the library's ping waits.
-	Beat *struct{} `json:"beat,omitempty"`
-	// Renew asks for a new certificate, Renewed answers.
-	Renew   *renew   `json:"renew,omitempty"`
-	Renewed *renewed `json:"renewed,omitempty"`
-}
-
-type renew struct {
-	Request []byte `json:"request"` // PKCS #10, DER
-}
-
-type renewed struct {
-	Certificate []byte `json:"certificate,omitempty"` // DER
-	Error       string `json:"error,omitempty"`
-}
 
 // Codes with which control ends a link, from the range of RFC 6455 section 7.4.2
 // for private use. Which one it is tells the agent how long to wait.
@@ -45,11 +25,12 @@ type pace struct {
 	beat   time.Duration
 	silent time.Duration // without a sign, until the link is given up
 	write  time.Duration // for a short message
+	renew  time.Duration // over which certificates that are due at one time are renewed
 }
 
 // usualPace finds a dead machine within 45 seconds (a dead process is found at
 // once, by its closed connection) at the price of four messages a minute.
-var usualPace = pace{beat: 15 * time.Second, silent: 45 * time.Second, write: 15 * time.Second}
+var usualPace = pace{beat: 15 * time.Second, silent: 45 * time.Second, write: 30 * time.Second, renew: 4 * time.Hour}
 
 // slowest is how fast a link must be at least to carry a long message, in bytes
 // per second.
@@ -215,33 +196,26 @@ func (w *wire) alive(ctx context.Context) bool { return w.ws.Ping(ctx) == nil }
 func (w *wire) read(ctx context.Context) {
 	defer close(w.in)
 	for {
-		kind, text, err := w.ws.Read(ctx)
+		kind, text, err := w.next(ctx)
 		if err != nil {
 			w.fail(w.explain(err), false, websocket.CloseStatus(err), "")
 			return
 		}
-		w.hear(false)
 		var e envelope
 		if kind != websocket.MessageText {
 			err = errors.New("receiving a message: it is not text")
-		} else if err = json.Unmarshal(text, &e); err != nil {
-			err = fmt.Errorf("receiving a message: %w", err)
-		}
-		switch {
-		case err != nil:
-		case e.Beat != nil:
-			continue
-		case e.Renew != nil || e.Renewed != nil:
-			w.aside(e)
-			continue
-		default:
-			if err = e.Message.validate(); err != nil {
-				err = fmt.Errorf("receiving %s: %w", e.Message.name(), err)
-			}
+		} else {
+			e, err = decode(text, w.inLimit)
 		}
 		if err != nil {
 			w.fail(fmt.Errorf("%w: %s sent what cannot be read: %w", ErrClosed, w.other, err), true, websocket.StatusPolicyViolation, err.Error())
 			return
+		}
+		if e.aside() {
+			if e.Beat == nil {
+				w.aside(e)
+			}
+			continue
 		}
 		w.hear(true)
 		select {
@@ -251,6 +225,29 @@ func (w *wire) read(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// next reads what comes next. Each part of it is a sign of the other side: a long
+// message on a slow line takes longer than silence may.
+func (w *wire) next(ctx context.Context) (websocket.MessageType, []byte, error) {
+	kind, message, err := w.ws.Reader(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	w.hear(false)
+	text, err := io.ReadAll(hearing{message, w})
+	return kind, text, err
+}
+
+type hearing struct {
+	io.Reader
+	w *wire
+}
+
+func (h hearing) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	h.w.hear(false)
+	return n, err
 }
 
 func (w *wire) hear(full bool) {
