@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) func() *store.Store) {
 		{"Overrides", overrideTests},
 		{"States", stateTests},
 		{"Zones", zoneTests},
+		{"Jobs", jobTests},
 		{"Open", openTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
