@@ -96,9 +96,10 @@ type agent struct {
 	conn   link.Conn
 	do     func(link.Job) link.Outcome
 
-	mu   sync.Mutex
-	jobs []link.Job
-	over chan error // of the control's side
+	mu        sync.Mutex
+	jobs      []link.Job
+	cancelled []int64
+	over      chan error // of the control's side
 }
 
 // connect links an agent to control. With no do, everything is done at once.
@@ -128,6 +129,11 @@ func (a *agent) run(t testing.TB) {
 		message, err := a.conn.Receive(ctx)
 		if err != nil {
 			return
+		}
+		if message.Cancel != nil {
+			a.mu.Lock()
+			a.cancelled = append(a.cancelled, message.Cancel.ID)
+			a.mu.Unlock()
 		}
 		if message.Job == nil {
 			continue

@@ -46,12 +46,12 @@ func needsSites(changes []store.Altered) bool {
 // ordered puts sites whose folders others live in before those.
 func ordered(changes []store.Altered) []store.Altered {
 	changes = slices.Clone(changes)
-	slices.SortStableFunc(changes, func(a, b store.Altered) int { return depth(a) - depth(b) })
+	slices.SortStableFunc(changes, func(a, b store.Altered) int { return depth(a.New) - depth(b.New) })
 	return changes
 }
 
-func depth(c store.Altered) int {
-	if site, is := c.New.(upkeep.Site); is && site.SubOf != "" {
+func depth(o upkeep.Object) int {
+	if site, is := o.(upkeep.Site); is && site.SubOf != "" {
 		return 1
 	}
 	return 0
@@ -116,6 +116,8 @@ func (p *plan) account(c store.Altered, sites []upkeep.Declared) {
 		return
 	}
 	is := c.New.(upkeep.Account)
+	sites = slices.Clone(sites)
+	slices.SortStableFunc(sites, func(a, b upkeep.Declared) int { return depth(a.Object) - depth(b.Object) })
 	for _, declared := range sites {
 		site := declared.Object.(upkeep.Site)
 		if site.Account != is.Name {

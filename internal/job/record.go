@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	// gather is how long outcomes are collected after the first one: a commit
-	// takes about as long, so that many cost little more than one.
-	gather = 2 * time.Millisecond
+	// gather is how long outcomes are collected after the first one, at the least.
+	// While many come it is as long as a commit takes, up to gatherMost: a busy disk
+	// has fewer and larger ones.
+	gather     = 2 * time.Millisecond
+	gatherMost = 25 * time.Millisecond
 	// stepEvery is how often progress is written down.
 	stepEvery = 250 * time.Millisecond
 	// again is how long is waited after the database failed.
@@ -72,18 +74,28 @@ func (r *record) signal() {
 // run writes until ctx ends, and then what is left.
 func (r *record) run(ctx context.Context) {
 	var lastStep time.Time
+	window := gather
 	for {
 		select {
 		case <-ctx.Done():
-			r.writeEnds(context.WithoutCancel(ctx))
+			if n, err := r.writeEnds(context.WithoutCancel(ctx)); err != nil {
+				r.log.Warn("jobs will be sent again: writing down how they ended", "jobs", n, "err", err)
+			}
 			return
 		case <-r.some:
 		}
-		wait(ctx, gather)
-		if !r.writeEnds(ctx) {
+		wait(ctx, window)
+		begin := time.Now()
+		n, err := r.writeEnds(ctx)
+		if err != nil {
+			r.log.Error("writing down how jobs ended", "jobs", n, "err", err)
 			wait(ctx, again)
 			r.signal()
 			continue
+		}
+		window = gather
+		if n > 1 {
+			window = min(max(time.Since(begin), gather), gatherMost)
 		}
 		if r.waitingSteps() && time.Since(lastStep) >= stepEvery {
 			r.writeSteps(ctx)
@@ -94,30 +106,29 @@ func (r *record) run(ctx context.Context) {
 	}
 }
 
-// writeEnds reports whether everything there was is written.
-func (r *record) writeEnds(ctx context.Context) bool {
+// writeEnds writes what there is, and returns how many that were.
+func (r *record) writeEnds(ctx context.Context) (int, error) {
 	r.mu.Lock()
 	some := r.ends
 	r.ends = nil
 	r.mu.Unlock()
 	if len(some) == 0 {
-		return true
+		return 0, nil
 	}
 	ends := make([]store.JobEnd, len(some))
 	for i, e := range some {
 		ends[i] = e.JobEnd
 	}
 	if err := r.keep(ctx, ends); err != nil {
-		r.log.Error("writing down how jobs ended", "jobs", len(ends), "err", err)
 		r.mu.Lock()
 		r.ends = append(some, r.ends...)
 		r.mu.Unlock()
-		return false
+		return len(some), err
 	}
 	for _, e := range some {
 		e.then()
 	}
-	return true
+	return len(some), nil
 }
 
 func (r *record) waitingSteps() bool {

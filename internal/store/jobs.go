@@ -144,8 +144,8 @@ type jobKey struct{ server, kind, object string }
 func (r jobRow) key() jobKey { return jobKey{r.Server, r.Kind, r.Object} }
 
 // Enqueue makes jobs. Where one of the same server, kind and object is pending
-// already, that one stands for both: it keeps its id and its place, gets the
-// higher generation and the newer payload, and waits for what either waits for.
+// already, that one stands for both: it keeps its id and its place, is that of
+// the higher generation, and waits for what either waits for.
 // What is returned corresponds to what was given.
 func (t Tx) Enqueue(ctx context.Context, jobs []NewJob) ([]upkeep.Job, error) {
 	rows, at, err := t.newRows(ctx, jobs)
@@ -156,8 +156,7 @@ func (t Tx) Enqueue(ctx context.Context, jobs []NewJob) ([]upkeep.Job, error) {
 		// What the statement returns is in no particular order.
 		var stored []jobRow
 		_, err := t.tx.NewInsert().Model(&part).On("CONFLICT (server, kind, object) WHERE state = 'pending' DO UPDATE").
-			Set("generation = CASE WHEN EXCLUDED.generation > job_row.generation THEN EXCLUDED.generation ELSE job_row.generation END").
-			Set("account = EXCLUDED.account").Set("payload = EXCLUDED.payload").Set("who = EXCLUDED.who").
+			Set(newer("generation")).Set(newer("account")).Set(newer("payload")).Set(newer("who")).
 			Returning("*").Exec(ctx, &stored)
 		if err != nil {
 			return nil, err
@@ -174,6 +173,11 @@ func (t Tx) Enqueue(ctx context.Context, jobs []NewJob) ([]upkeep.Job, error) {
 		return nil, err
 	}
 	return t.enqueued(ctx, jobs, rows, at)
+}
+
+// newer takes a column from the job of the higher generation.
+func newer(column string) string {
+	return fmt.Sprintf("%[1]s = CASE WHEN EXCLUDED.generation >= job_row.generation THEN EXCLUDED.%[1]s ELSE job_row.%[1]s END", column)
 }
 
 // newRows are the rows for jobs, one for each key, and which row a key has.

@@ -161,7 +161,7 @@ func jobsUnique(t *testing.T, open func() *store.Store) {
 	}
 	job, err := s.Job(ctx, 1)
 	must(t, err)
-	if job.Generation != 5 || job.Who != "tester" {
+	if job.Generation != 5 || job.Who != "another" {
 		t.Errorf("the pending one is %+v", job)
 	}
 	wantReady(t, c) // it was called for before

@@ -1,0 +1,162 @@
+package job
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"upkeep"
+	"upkeep/internal/store"
+)
+
+func planned(site upkeep.Site) upkeep.Site {
+	if site.Account == "" {
+		site.Account = "acme"
+	}
+	return site
+}
+
+func put(generation int64, was, is upkeep.Object) store.Altered {
+	return store.Altered{Ref: store.RefOf(is), Old: was, New: is, Generation: generation}
+}
+
+func deleted(generation int64, was upkeep.Object) store.Altered {
+	return store.Altered{Ref: store.RefOf(was), Old: was, Generation: generation}
+}
+
+// told are jobs as texts, such as "2: site.apply site/a.test@3 on web1 after 0,1".
+func told(jobs []store.NewJob) (texts []string) {
+	for i, job := range jobs {
+		text := fmt.Sprintf("%d: %s %s", i, job.Job.Kind, job.Job.Object)
+		if job.Job.Generation > 0 {
+			text += fmt.Sprintf("@%d", job.Job.Generation)
+		}
+		if job.Job.Server != "" {
+			text += " on " + job.Job.Server
+		}
+		for j, behind := range job.Behind {
+			text += map[bool]string{true: " after ", false: ","}[j == 0] + fmt.Sprint(behind)
+		}
+		if job.Payload != nil {
+			text += " " + string(job.Payload)
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+func TestFollow(t *testing.T) {
+	acme, suspended, numbered := upkeep.Account{Name: "acme", UID: 20001}, upkeep.Account{Name: "acme", UID: 20001, Suspended: true}, upkeep.Account{Name: "acme", UID: 20002}
+	a := planned(upkeep.Site{Name: "a.test", Servers: []string{"web1"}})
+	two := planned(upkeep.Site{Name: "a.test", Servers: []string{"web1", "web2"}, Files: "files1"})
+	moved := planned(upkeep.Site{Name: "a.test", Servers: []string{"web2"}})
+	sub := planned(upkeep.Site{Name: "sub.a.test", Servers: []string{"web1"}, SubOf: "a.test"})
+	off := a
+	off.Suspended = true
+	others := planned(upkeep.Site{Name: "z.test", Account: "other", Servers: []string{"web1"}})
+	note := func(i int, object, text string) string {
+		return fmt.Sprintf(`%d: notification %s {"account":"acme","text":"%s"}`, i, object, text)
+	}
+	for name, test := range map[string]struct {
+		changes []store.Altered
+		sites   []upkeep.Site
+		who     string
+		want    []string
+	}{
+		"nothing of ours": {changes: []store.Altered{put(1, nil, upkeep.Zone{Name: "a.test"}), put(2, nil, upkeep.Server{Name: "web1"})}},
+		"a new site": {
+			changes: []store.Altered{put(1, nil, a)},
+			want:    []string{"0: site.apply site/a.test@1 on web1", note(1, "site/a.test", "a.test was added.")},
+		},
+		"a new site that its owner made": {
+			changes: []store.Altered{put(1, nil, a)}, who: "acme",
+			want: []string{"0: site.apply site/a.test@1 on web1"},
+		},
+		"files first, then each web server": {
+			changes: []store.Altered{put(4, nil, two)}, who: "acme",
+			want: []string{"0: site.files site/a.test@4 on files1", "1: site.apply site/a.test@4 on web1 after 0", "2: site.apply site/a.test@4 on web2 after 0"},
+		},
+		"a site leaves a server once the new ones answer": {
+			changes: []store.Altered{put(5, a, moved)},
+			want: []string{"0: site.apply site/a.test@5 on web2",
+				`1: site.remove site/a.test@5 on web1 after 0 {"name":"a.test","account":"acme","generation":5}`,
+				note(2, "site/a.test", "a.test moved: it is served by web2.")},
+		},
+		"a site that leaves one of several": {
+			changes: []store.Altered{put(5, two, a)}, who: "acme",
+			want: []string{"0: site.apply site/a.test@5 on web1",
+				`1: site.remove site/a.test@5 on web2 after 0 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`},
+		},
+		"a deleted site": {
+			changes: []store.Altered{deleted(5, two)},
+			want: []string{`0: site.remove site/a.test@5 on web1 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
+				`1: site.remove site/a.test@5 on web2 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
+				note(2, "site/a.test", "a.test was removed. Its files are kept.")},
+		},
+		"a deleted site whose row could not be read": {changes: []store.Altered{{Ref: store.RefOf(a), Generation: 3}}},
+		"a suspended site": {
+			changes: []store.Altered{put(2, a, off)},
+			want:    []string{"0: site.apply site/a.test@2 on web1", note(1, "site/a.test", "a.test was suspended: it answers 503 and keeps everything.")},
+		},
+		"a site in another's folder comes after it, wherever it stands": {
+			changes: []store.Altered{put(1, nil, sub), put(1, nil, a)}, who: "acme",
+			want: []string{"0: site.apply site/a.test@1 on web1", "1: site.apply site/sub.a.test@1 on web1 after 0"},
+		},
+		"a suspended account": {
+			changes: []store.Altered{put(2, acme, suspended)}, sites: []upkeep.Site{a, others, sub},
+			want: []string{"0: site.apply site/a.test@7 on web1", "1: site.apply site/sub.a.test@7 on web1 after 0",
+				note(2, "account/acme", "Your account was suspended: its sites answer 503 and keep everything.")},
+		},
+		"an account that works again": {
+			changes: []store.Altered{put(3, suspended, acme)}, sites: []upkeep.Site{others},
+			want: []string{note(0, "account/acme", "Your account works again.")},
+		},
+		"an account with another number": {
+			changes: []store.Altered{put(3, acme, numbered)}, sites: []upkeep.Site{a}, who: "acme",
+			want: []string{"0: site.apply site/a.test@7 on web1"},
+		},
+		"an account that says the same": {changes: []store.Altered{put(3, acme, upkeep.Account{Name: "acme", UID: 20001, Email: "a@b.test"})}, sites: []upkeep.Site{a}},
+		"a new account":                 {changes: []store.Altered{put(1, nil, suspended)}},
+		"a deleted account":             {changes: []store.Altered{deleted(1, suspended)}},
+		"a site and its account together": {
+			changes: []store.Altered{put(8, nil, a), put(2, acme, suspended)}, sites: []upkeep.Site{a, sub}, who: "acme",
+			want: []string{"0: site.apply site/a.test@8 on web1", "1: site.apply site/sub.a.test@7 on web1 after 0"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var sites []upkeep.Declared
+			for _, site := range test.sites {
+				sites = append(sites, upkeep.Declared{Generation: 7, Object: site})
+			}
+			who := test.who
+			if who == "" {
+				who = "uid 0"
+			}
+			jobs := follow(test.changes, sites, who)
+			if diff := cmp.Diff(test.want, told(jobs)); diff != "" {
+				t.Error(diff)
+			}
+			for _, job := range jobs {
+				if job.Job.Who != who || job.Job.Account == "" {
+					t.Errorf("%+v is nobody's", job.Job)
+				}
+			}
+		})
+	}
+}
+
+func TestQueueNames(t *testing.T) {
+	seen := map[string]string{}
+	for _, server := range []string{"web1", "web-1", "web--1", "web---1", "digest", "digest-0", strings.Repeat("a", 63), strings.Repeat("a", 62), "0", strings.Repeat("a-", 31) + "b"} {
+		name := queueName(server)
+		if len(name) > 64 || !plainQueue.MatchString(strings.ReplaceAll(name, "_", "-")) {
+			t.Errorf("River would not take %q of %q", name, server)
+		}
+		if seen[name] != "" {
+			t.Errorf("%q and %q share the queue %q", server, seen[name], name)
+		}
+		seen[name] = server
+	}
+}

@@ -1,0 +1,185 @@
+package job
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"upkeep"
+	"upkeep/internal/store"
+)
+
+// SiteStatus says what is being done about a site, or [upkeep.ErrNotFound].
+func (d *Dispatcher) SiteStatus(ctx context.Context, name string) (upkeep.SiteStatus, error) {
+	all, err := d.sites(ctx, []string{name})
+	if err != nil {
+		return upkeep.SiteStatus{}, err
+	}
+	if len(all) == 0 {
+		return upkeep.SiteStatus{}, upkeep.WithHint(fmt.Errorf("site %s: %w", name, upkeep.ErrNotFound), "list those that there are with: upkeep site list")
+	}
+	return all[0], nil
+}
+
+// SiteStatuses says what is being done about every site, in the order of their
+// names.
+func (d *Dispatcher) SiteStatuses(ctx context.Context) ([]upkeep.SiteStatus, error) {
+	return d.sites(ctx, nil)
+}
+
+// sites are the states of some sites, or of all with no names.
+func (d *Dispatcher) sites(ctx context.Context, names []string) ([]upkeep.SiteStatus, error) {
+	found, err := d.foundSites(ctx, names)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	one := ""
+	if len(names) == 1 {
+		one = names[0]
+	}
+	states, err := d.store.SiteStates(ctx, "", one)
+	if err != nil {
+		return nil, err
+	}
+	jobs, err := d.siteJobs(ctx, one)
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := d.store.All(ctx, upkeep.KindAccount)
+	if err != nil {
+		return nil, err
+	}
+	suspended := map[string]bool{}
+	for _, found := range accounts {
+		if account, is := found.Object.(upkeep.Account); is {
+			suspended[account.Name] = account.Suspended
+		}
+	}
+	know := knowledge{links: d.Links(), states: map[[2]string]store.SiteState{}, jobs: map[[2]string]upkeep.Job{}, failed: map[[2]string]upkeep.Job{}}
+	for _, state := range states {
+		know.states[[2]string{state.Site, state.Server}] = state
+	}
+	for _, job := range jobs { // of those that are open the oldest is what is waited for, of others the newest counts
+		key := [2]string{object(job).Name, job.Server}
+		if _, newer := know.failed[key]; job.State != upkeep.JobFailed {
+			know.jobs[key] = job
+		} else if !newer {
+			know.failed[key] = job
+		}
+	}
+	all := make([]upkeep.SiteStatus, 0, len(found))
+	for _, one := range found {
+		if site, is := one.Object.(upkeep.Site); is {
+			all = append(all, know.site(site, one.Generation, site.Suspended || suspended[site.Account]))
+		}
+	}
+	return all, nil
+}
+
+func (d *Dispatcher) foundSites(ctx context.Context, names []string) ([]store.Found, error) {
+	if len(names) == 0 {
+		return d.store.All(ctx, upkeep.KindSite)
+	}
+	refs := make([]store.Ref, len(names))
+	for i, name := range names {
+		refs[i] = ref(upkeep.KindSite, name)
+	}
+	by, err := d.store.Declared(ctx, refs)
+	var found []store.Found
+	for _, ref := range refs {
+		if one, exists := by[ref]; exists {
+			found = append(found, one)
+		}
+	}
+	return found, err
+}
+
+// siteJobs are the jobs about one site or all that have not ended or that
+// failed, the newest first.
+func (d *Dispatcher) siteJobs(ctx context.Context, name string) ([]upkeep.Job, error) {
+	filter := store.JobFilter{States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning, upkeep.JobFailed}}
+	if name != "" {
+		filter.Object = upkeep.KindSite + "/" + name
+	}
+	jobs, err := d.store.Jobs(ctx, filter)
+	return slices.DeleteFunc(jobs, func(j upkeep.Job) bool { return j.Server == "" || object(j).Kind != upkeep.KindSite }), err
+}
+
+// knowledge is what the state of sites is made from. Keys are a site and a server.
+type knowledge struct {
+	links  map[string]Presence
+	states map[[2]string]store.SiteState
+	jobs   map[[2]string]upkeep.Job // that have not ended
+	failed map[[2]string]upkeep.Job
+}
+
+// site puts the state of one site together. The whole is as bad as its worst
+// server.
+func (k knowledge) site(site upkeep.Site, generation int64, suspended bool) upkeep.SiteStatus {
+	status := upkeep.SiteStatus{Name: site.Name, Account: site.Account, Generation: generation, Names: site.Names()}
+	worst := upkeep.SiteLive
+	if suspended {
+		worst = upkeep.SiteSuspended
+	}
+	status.Reason = "answers on " + strings.Join(site.Servers, ", ")
+	if suspended {
+		status.Reason = "suspended: it answers 503 and keeps everything"
+	}
+	for _, server := range site.Servers {
+		served := k.served(site, server, generation, suspended)
+		status.Servers = append(status.Servers, served)
+		if state, known := k.states[[2]string{site.Name, server}]; known && status.DocumentRoot == "" {
+			status.DocumentRoot = state.DocumentRoot
+		}
+		if rank(served.State) > rank(worst) {
+			worst, status.Reason = served.State, server+": "+served.Reason
+		}
+	}
+	status.State = worst
+	return status
+}
+
+func rank(state string) int {
+	return slices.Index([]string{upkeep.SiteSuspended, upkeep.SiteLive, upkeep.SitePending, upkeep.SiteFailed}, state)
+}
+
+// served is the state of a site on one server.
+func (k knowledge) served(site upkeep.Site, server string, generation int64, suspended bool) upkeep.ServedStatus {
+	key := [2]string{site.Name, server}
+	state := k.states[key]
+	served := upkeep.ServedStatus{Server: server, Generation: state.Generation, URL: state.URL, State: state.State, Reason: state.Reason}
+	job, busy := k.jobs[key]
+	files, waits := k.jobs[[2]string{site.Name, site.Files}]
+	switch {
+	case busy && waits && site.Files != "" && site.Files != server && job.State == upkeep.JobPending:
+		served.State, served.Reason = upkeep.SitePending, "its files come first: "+k.waiting(files)
+	case busy:
+		served.State, served.Reason = upkeep.SitePending, k.waiting(job)
+	case state.State == upkeep.SiteFailed:
+	case state.Generation < generation:
+		served.State = upkeep.SiteFailed
+		if job, known := k.failed[key]; known && job.Generation >= generation {
+			served.Reason = job.Error // as when what it waited for has failed
+			break
+		}
+		// It was cancelled, or is forgotten.
+		served.Reason = fmt.Sprintf("generation %d is not applied there; have it done with: upkeep regenerate %s", generation, server)
+	case suspended != (state.State == upkeep.SiteSuspended):
+		served.State, served.Reason = upkeep.SiteFailed, "what the server answers is not what is declared; have it put right with: upkeep regenerate "+server
+	}
+	return served
+}
+
+// waiting says what a job waits for.
+func (k knowledge) waiting(job upkeep.Job) string {
+	switch {
+	case job.State == upkeep.JobRunning && job.Progress != "":
+		return job.Progress
+	case job.State == upkeep.JobRunning:
+		return fmt.Sprintf("job %d is being done on %s", job.ID, job.Server)
+	case !k.links[job.Server].Connected:
+		return fmt.Sprintf("job %d waits for %s, whose agent is not connected", job.ID, job.Server)
+	}
+	return fmt.Sprintf("job %d waits for its turn on %s", job.ID, job.Server)
+}
