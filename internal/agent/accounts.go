@@ -203,13 +203,16 @@ func (a *accounts) remove(ctx context.Context, t task.Tenant, spend func() error
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	entry, known := a.known[t.Account]
-	if !known || entry.UID != t.UID {
-		return fmt.Errorf("removing the user %s: upkeep did not make a user of that name and number on this server: %w", t.Account, upkeep.ErrRefused)
-	}
 	users, err := a.users()
 	if err != nil {
 		return err
+	}
+	entry, known := a.known[t.Account]
+	if _, exists := users.names[t.Account]; !known && !exists {
+		return nil // there is nothing to remove
+	}
+	if !known || entry.UID != t.UID {
+		return fmt.Errorf("removing the user %s: upkeep did not make a user of that name and number on this server: %w", t.Account, upkeep.ErrRefused)
 	}
 	user, exists := users.names[t.Account]
 	if exists && (user.uid != t.UID || user.comment != accountMark || entry.Removed) {

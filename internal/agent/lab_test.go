@@ -73,7 +73,11 @@ func newLab(t testing.TB, text string) *lab {
 		Now: func() time.Time { return l.now }, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	l.start()
-	t.Cleanup(func() { _ = l.root.Close() })
+	t.Cleanup(func() {
+		if l.root != nil {
+			_ = l.root.Close() // a test may have closed it
+		}
+	})
 	return l
 }
 

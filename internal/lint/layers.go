@@ -35,7 +35,7 @@ var rooms = map[string]room{
 	"internal/metrics":      {[]string{"internal/probe", "internal/beat", "internal/notify"}, "numbers are counted where they arise and read at a scrape"},
 
 	"internal/agent": {
-		[]string{"internal/link", "internal/task", "internal/policy", "internal/safefs", "internal/zone", "internal/vhost", "internal/webserver"},
+		[]string{"internal/link", "internal/link/...", "internal/task", "internal/policy", "internal/safefs", "internal/zone", "internal/vhost", "internal/webserver"},
 		"what runs as root on servers is small: no database, no API, no decisions",
 	},
 	"internal/link":      {[]string{"internal/link/authority", "internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},

@@ -1,0 +1,230 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/link"
+)
+
+// worker is a privileged half that does what a test says.
+type worker struct {
+	do func(context.Context, link.Signed, func(link.Progress)) link.Outcome
+}
+
+func (w worker) Do(ctx context.Context, signed link.Signed, tell func(link.Progress)) link.Outcome {
+	return w.do(ctx, signed, tell)
+}
+
+func (w worker) Facts(context.Context) upkeep.Facts {
+	return upkeep.Facts{Hostname: "web1", Kinds: []string{upkeep.JobMkdir}}
+}
+
+// patient does jobs that end when they are cancelled, and all others at once.
+var patient = worker{func(ctx context.Context, signed link.Signed, tell func(link.Progress)) link.Outcome {
+	id := claimed(signed)
+	if bytes.Contains(signed.Body, []byte("wait")) {
+		tell(link.Progress{ID: id, Step: "waiting", Percent: 50})
+		<-ctx.Done()
+		return ended(ctx, id, ctx.Err())
+	}
+	return link.Outcome{ID: id, State: upkeep.JobDone}
+}}
+
+func fakeJob(text string) link.Signed {
+	return link.Signed{Body: []byte(text), Signature: bytes.Repeat([]byte("x"), 64)}
+}
+
+// conversation has a front with a worker serve a link, and tests what it says.
+func conversation(t *testing.T, w Worker) {
+	control, agent := link.Pipe()
+	front := NewFront(w, "1.0", slog.New(slog.DiscardHandler))
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		front.Serve(agent)
+	}()
+	receive := func() link.Message {
+		t.Helper()
+		m, err := control.Receive(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	say := func(m link.Message) {
+		t.Helper()
+		if err := control.Send(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if hello := receive().Hello; hello == nil || hello.Version != "1.0" || hello.Facts.Hostname != "web1" || len(hello.Kinds) != 1 {
+		t.Fatalf("said %+v", hello)
+	}
+	waiting, quick := fakeJob(`{"id":1,"do":"wait"}`), fakeJob(`{"id":2}`)
+	say(link.Message{Job: &waiting})
+	if p := receive().Progress; p == nil || p.ID != 1 || p.Percent != 50 {
+		t.Errorf("said %+v", p)
+	}
+	say(link.Message{Job: &quick})
+	if o := receive().Outcome; o == nil || o.ID != 2 || o.State != upkeep.JobDone {
+		t.Errorf("said %+v", o)
+	}
+	say(link.Message{Cancel: &link.Cancel{ID: 9}})
+	say(link.Message{Cancel: &link.Cancel{ID: 1}})
+	if o := receive().Outcome; o == nil || o.ID != 1 || o.State != upkeep.JobCancelled {
+		t.Errorf("said %+v", o)
+	}
+	// A job under way survives the end of the link, and is told on the next one.
+	say(link.Message{Job: &waiting})
+	if p := receive().Progress; p == nil {
+		t.Error("it did not begin")
+	}
+	if err := control.Close(); err != nil {
+		t.Error(err)
+	}
+	<-served
+	control, agent = link.Pipe()
+	served = make(chan struct{})
+	go func() {
+		defer close(served)
+		front.Serve(agent)
+	}()
+	receive()
+	say(link.Message{Cancel: &link.Cancel{ID: 1}})
+	if o := receive().Outcome; o == nil || o.ID != 1 || o.State != upkeep.JobCancelled {
+		t.Errorf("said %+v", o)
+	}
+	if err := front.Close(); err != nil {
+		t.Error(err)
+	}
+	<-served
+}
+
+func TestFrontInThisProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { conversation(t, patient) })
+}
+
+func TestFrontOverASocket(t *testing.T) {
+	far, near := net.Pipe()
+	attended := make(chan error, 1)
+	go func() { attended <- attend(t.Context(), far, patient, func([]byte) error { return errors.New("no") }) }()
+	r := newRemote(near)
+	read := make(chan error, 1)
+	go func() { read <- r.read() }()
+	conversation(t, r)
+	if err := r.renew([]byte("identity")); err == nil || err.Error() != "no" {
+		t.Errorf("got %v", err)
+	}
+	if err := near.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-attended; err != nil {
+		t.Error(err)
+	}
+	if err := <-read; err == nil {
+		t.Error("the reader did not end")
+	}
+	if o := r.Do(t.Context(), fakeJob(`{"id":1}`), nil); o.State != upkeep.JobFailed || !strings.Contains(o.Error, "has ended") {
+		t.Errorf("got %+v", o)
+	}
+}
+
+// TestHostileFront sends root what no front sends: each is the end of that front,
+// and no more.
+func TestHostileFront(t *testing.T) {
+	job := appendFrame(nil, frame{frameJob, 1, []byte(strings.Repeat("x", 64) + `{"id":1,"do":"wait"}`)})
+	for name, one := range map[string]struct {
+		text []byte
+		want string
+	}{
+		"nothing":        {nil, ""},
+		"unknown":        {appendFrame(nil, frame{'X', 1, nil}), "there is no kind 'X'"},
+		"an answer":      {appendFrame(nil, frame{frameOutcome, 1, nil}), "there is no kind 'O'"},
+		"fat cancel":     {appendFrame(nil, frame{frameCancel, 1, []byte("x")}), "at most 0 are taken"},
+		"fat identity":   {appendFrame(nil, frame{frameIdentity, 1, make([]byte, 70_000)}), "at most 65536 are taken"},
+		"a lying length": {[]byte("J\x00\x00\x00\x00\x00\x00\x00\x01\xff\xff\xff\xff"), "at most"},
+		"cut off":        {job[:len(job)-1], "unexpected EOF"},
+		"cut off early":  {job[:5], "unexpected EOF"},
+		"a number twice": {append(job[:len(job):len(job)], job...), "twice"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			far, near := net.Pipe()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			attended := make(chan error, 1)
+			go func() { attended <- attend(ctx, far, patient, nil) }()
+			var drained sync.WaitGroup
+			drained.Go(func() { _, _ = io.Copy(io.Discard, near) })
+			_, _ = near.Write(one.text) // root may have closed it half-way
+			_ = near.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			drained.Wait()
+			_ = near.Close()
+			err := <-attended
+			if one.want == "" && err != nil || one.want != "" && (err == nil || !strings.Contains(err.Error(), one.want)) {
+				t.Errorf("got %v, want %q", err, one.want)
+			}
+		})
+	}
+}
+
+// FuzzFrames holds that what is read is within its bounds and is written the same
+// again.
+func FuzzFrames(f *testing.F) {
+	f.Add(appendFrame(nil, frame{frameJob, 7, []byte(strings.Repeat("s", 64) + `{"id":1}`)}))
+	f.Add(appendFrame(appendFrame(nil, frame{frameCancel, 1, nil}), frame{frameFacts, 2, nil}))
+	f.Add([]byte("J\x00\x00\x00\x00\x00\x00\x00\x01\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		reader := bufio.NewReader(bytes.NewReader(text))
+		var again []byte
+		for {
+			one, err := readFrame(reader, toRoot)
+			if err != nil {
+				break
+			}
+			if len(one.body) > toRoot[one.kind] {
+				t.Fatalf("%d bytes of %q", len(one.body), one.kind)
+			}
+			if signed := signedOf(one.body); len(signed.Signature)+len(signed.Body) != len(one.body) {
+				t.Fatal("bytes were lost")
+			}
+			again = appendFrame(again, one)
+		}
+		if !bytes.HasPrefix(text, again) {
+			t.Fatalf("%q became %q", text, again)
+		}
+	})
+}
+
+// FuzzHostileFront gives root whatever there is, signed by nobody: it does
+// nothing of it, and ends.
+func FuzzHostileFront(f *testing.F) {
+	f.Add(appendFrame(nil, frame{frameJob, 7, []byte(strings.Repeat("s", 64) + `{"id":1}`)}))
+	f.Add(appendFrame(appendFrame(nil, frame{frameCancel, 1, nil}), frame{frameFacts, 2, nil}))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		far, near := net.Pipe()
+		refusing := worker{func(_ context.Context, signed link.Signed, _ func(link.Progress)) link.Outcome {
+			if _, err := link.Open(make([]byte, 32), "web1", time.Now(), signed); err == nil {
+				t.Error("a job that nobody signed was taken")
+			}
+			return link.Outcome{State: upkeep.JobFailed, Error: "no"}
+		}}
+		attended := make(chan error, 1)
+		go func() { attended <- attend(t.Context(), far, refusing, func([]byte) error { return errors.New("no") }) }()
+		go func() { _, _ = io.Copy(io.Discard, near) }()
+		_, _ = near.Write(text) // root may have closed it half-way
+		_ = near.Close()
+		<-attended
+	})
+}
