@@ -170,6 +170,19 @@ func TestExpiredCertificate(t *testing.T) {
 	says(t, explainDial(err), nil, "expired")
 }
 
+func TestExpiredWhileConnected(t *testing.T) {
+	l := newLab(t)
+	identity := l.join("web1")
+	a := l.agent(identity)
+	take(t, l.connected, "the link")
+	conn := take(t, a.links, "the link at the agent")
+	l.hub.check(t.Context())
+	send(t, conn, cancel(1)) // it stands
+	l.setClock(time.Until(identity.Certificate.NotAfter) + time.Minute)
+	l.hub.check(t.Context())
+	says(t, receiveErr(t, conn), ErrClosed, "does not take this certificate any more")
+}
+
 func TestRevokedWhileConnected(t *testing.T) {
 	for name, tell := range map[string]func(*lab){
 		"here":      func(l *lab) { l.hub.Drop("web1", "the server was removed") },
