@@ -135,6 +135,14 @@ func (w *Watch) stillAnswered(p *pool, addr netip.Addr, now time.Time) string {
 	if !w.outEverywhere(p, addr) {
 		return fmt.Sprintf("not every name server answers without %s yet", addr)
 	}
+	for _, l := range p.state.Longer {
+		if l.Proven.IsZero() {
+			return fmt.Sprintf("waiting for proof that the earlier TTL of %s is answered nowhere", upkeep.Duration(l.TTL))
+		}
+		if left := l.Proven.Add(l.TTL).Sub(now); left > 0 {
+			return fmt.Sprintf("caches may hold %s for another %s, by the earlier TTL of %s", addr, left.Round(time.Second), upkeep.Duration(l.TTL))
+		}
+	}
 	gone, known := p.state.Gone[addr]
 	if !known {
 		return "" // was not published within memory

@@ -35,8 +35,17 @@ type poolState struct {
 	ChangedAt time.Time          `json:"changed_at"`
 	// Gone holds the addresses taken out of DNS and not yet put back.
 	Gone map[netip.Addr]departure `json:"gone,omitempty"`
+	// Longer holds the TTLs, longer than the present one, that the pool's names
+	// were answered with and that caches may still go by.
+	Longer []lasting `json:"longer,omitempty"`
 	// Took is the failover time of the latest removal that was proven.
 	Took upkeep.Duration `json:"took,omitempty"`
+}
+
+// lasting is a TTL that was replaced by a shorter one.
+type lasting struct {
+	TTL    time.Duration `json:"ttl"`
+	Proven time.Time     `json:"proven,omitzero"` // when the last server answered without it
 }
 
 // departure follows one address out of DNS and out of caches.
@@ -150,9 +159,10 @@ func earlier(a, b time.Time) time.Time {
 
 // settle decides on p; the state that must be stored is put into states.
 func (w *Watch) settle(p *pool, now time.Time, states map[string][]byte) []upkeep.Event {
-	old := p.state.Failover.Published
+	old, oldTTL := p.state.Failover.Published, time.Duration(p.state.Failover.TTL)
 	d, freeze := w.decide(p, now)
 	p.decision, p.freeze, p.state.Failover = d, freeze, d.State
+	p.outlive(oldTTL, now)
 	var events []upkeep.Event
 	say := func(what, why string) {
 		events = append(events, upkeep.Event{
@@ -220,6 +230,18 @@ func (w *Watch) depart(p *pool, old []netip.Addr, now time.Time) {
 		gone[addr] = d
 	}
 	p.state.Gone = gone
+}
+
+// outlive keeps oldTTL in mind if it was longer than the present TTL, and forgets
+// those that no cache goes by any more.
+func (p *pool) outlive(oldTTL time.Duration, now time.Time) {
+	present := time.Duration(p.decision.TTL)
+	p.state.Longer = slices.DeleteFunc(slices.Clone(p.state.Longer), func(l lasting) bool {
+		return l.TTL <= present || l.TTL == oldTTL || !l.Proven.IsZero() && !now.Before(l.Proven.Add(l.TTL))
+	})
+	if oldTTL > present {
+		p.state.Longer = append(p.state.Longer, lasting{TTL: oldTTL})
+	}
 }
 
 // content is all that upkeep publishes in a zone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -159,7 +160,7 @@ func (w *Watch) provenEverywhere(z *zoneRun, at time.Time, serial uint32, lag ti
 }
 
 // proveDepartures marks the addresses of p that no server of any of its zones
-// answers any more. It returns whether there were any, and the longest time that
+// answers any more, and such TTLs. It returns whether there were any, and the longest time that
 // took from the last good probe, zero where that is not known. w.mu is held.
 func (w *Watch) proveDepartures(p *pool, at time.Time) (took time.Duration, news bool) {
 	for addr, d := range p.state.Gone {
@@ -172,6 +173,11 @@ func (w *Watch) proveDepartures(p *pool, at time.Time) (took time.Duration, news
 			took = max(took, at.Sub(d.LastOK))
 		}
 	}
+	for i, l := range p.state.Longer {
+		if l.Proven.IsZero() && w.shorterEverywhere(p, l.TTL) {
+			p.state.Longer[i].Proven, news = at, true
+		}
+	}
 	return took, news
 }
 
@@ -180,30 +186,31 @@ func (w *Watch) proveDepartures(p *pool, at time.Time) (took time.Duration, news
 func (w *Watch) outEverywhere(p *pool, addr netip.Addr) bool {
 	for _, name := range p.spec.Zones {
 		z := w.zones[name]
-		if z == nil || !z.provenWithout(p.spec.Records, addr) {
+		if z == nil || !z.provenThat(p.spec.Records, func(s zone.AddressSet) bool { return !slices.Contains(s.Addresses, addr) }) {
 			return false
 		}
 	}
 	return true
 }
 
-func (z *zoneRun) provenWithout(owners []string, addr netip.Addr) bool {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	if z.proven.IsZero() {
-		return false
-	}
-	for _, set := range z.content.Sets {
-		for _, owner := range owners {
-			if set.Owner != owner {
-				continue
-			}
-			for _, published := range set.Addresses {
-				if published == addr {
-					return false
-				}
-			}
+// shorterEverywhere reports whether all zones of p were proven with a shorter TTL
+// at the pool's names.
+func (w *Watch) shorterEverywhere(p *pool, ttl time.Duration) bool {
+	for _, name := range p.spec.Zones {
+		z := w.zones[name]
+		if z == nil || !z.provenThat(p.spec.Records, func(s zone.AddressSet) bool { return s.TTL < ttl }) {
+			return false
 		}
 	}
 	return true
+}
+
+// provenThat reports whether the zone was proven with a content of which the sets
+// of the given owners have a property.
+func (z *zoneRun) provenThat(owners []string, has func(zone.AddressSet) bool) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return !z.proven.IsZero() && !slices.ContainsFunc(z.content.Sets, func(set zone.AddressSet) bool {
+		return slices.Contains(owners, set.Owner) && !has(set)
+	})
 }

@@ -378,3 +378,47 @@ func TestProofBelongsToItsContent(t *testing.T) {
 		t.Error("newer content counts as proven by the proof of older content")
 	}
 }
+
+// TestDrainWaitsForTheTTLThatWasServed lowers the TTL before a drain: what caches
+// hold goes by the one that the address was answered with, also after a restart.
+func TestDrainWaitsForTheTTLThatWasServed(t *testing.T) {
+	r := newRig(t)
+	pool := testPool("192.0.2.1", "192.0.2.2")
+	pool.TTL = upkeep.Duration(time.Hour)
+	r.declare(testZone(), pool)
+	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
+		r.prober.find(m, 5, good)
+	}
+	r.published("192.0.2.1 192.0.2.2")
+	ttl := func(want time.Duration) {
+		t.Helper()
+		testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+			r.publisher.mu.Lock()
+			defer r.publisher.mu.Unlock()
+			got := r.publisher.last.Sets[0].TTL
+			return got == want, "the TTL is " + got.String()
+		})
+	}
+	ttl(time.Hour)
+	pool.TTL = upkeep.Duration(time.Second)
+	r.declare(pool)
+	ttl(time.Second)
+	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "192.0.2.1", State: upkeep.AdminDrain}); err != nil {
+		t.Fatal(err)
+	}
+	r.published("192.0.2.2")
+	held := func() {
+		t.Helper()
+		testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+			done, waiting, err := r.Drained(t.Context(), "web", "192.0.2.1")
+			if err != nil || done {
+				t.Fatalf("drained while caches hold the address for an hour: %v", err)
+			}
+			return strings.Contains(waiting, "by the earlier TTL of 1h"), waiting
+		})
+	}
+	held()
+	r.stop()
+	r.start()
+	held()
+}
