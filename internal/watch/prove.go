@@ -25,8 +25,9 @@ const (
 
 // prove asks every name server until it answers what was published, and reports
 // whether all did within the time given. It ends early when fresh says that there
-// is newer content.
-func (z *zoneRun) prove(ctx context.Context, content zone.Content, fresh <-chan struct{}, within time.Duration) bool {
+// is newer content. Where there is no name server to ask, the publishers' word is
+// taken: published says whether all of them succeeded.
+func (z *zoneRun) prove(ctx context.Context, content zone.Content, fresh <-chan struct{}, published bool, within time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	go func() {
@@ -39,8 +40,8 @@ func (z *zoneRun) prove(ctx context.Context, content zone.Content, fresh <-chan 
 	z.mu.Lock()
 	minimum, was := z.oldestSerial(), z.proven
 	began := z.status.PublishedAt
-	if !was.IsZero() {
-		began = z.w.cfg.Now() // asking again after what was proven before
+	if !was.IsZero() || began.IsZero() {
+		began = z.w.cfg.Now() // asking again after what was proven before, or before any publish
 	}
 	z.mu.Unlock()
 	var wait sync.WaitGroup
@@ -49,7 +50,7 @@ func (z *zoneRun) prove(ctx context.Context, content zone.Content, fresh <-chan 
 	}
 	wait.Wait()
 	z.mu.Lock()
-	all := true
+	all := published || len(z.spec.Servers) > 0
 	last := time.Time{}
 	for _, s := range z.status.Servers {
 		all = all && s.InSync
@@ -64,12 +65,24 @@ func (z *zoneRun) prove(ctx context.Context, content zone.Content, fresh <-chan 
 	if first {
 		z.proven = last
 	}
-	serial, published := z.status.Serial, z.status.PublishedAt
+	serial, since := z.status.Serial, z.status.PublishedAt
 	z.mu.Unlock()
 	if first {
-		z.w.provenEverywhere(z, last, serial, last.Sub(published))
+		z.w.provenEverywhere(z, last, said(len(z.spec.Servers), serial, last, since))
 	}
 	return all
+}
+
+// said puts a proof into words. since is when what was proven was published, zero
+// when it stood there before any publisher succeeded.
+func said(servers int, serial uint32, at, since time.Time) string {
+	switch {
+	case servers == 0:
+		return fmt.Sprintf("serial %d published; there is no name server to ask for it", serial)
+	case since.IsZero():
+		return "every server answers already what is to be published"
+	}
+	return fmt.Sprintf("every server answers serial %d, %s after it was published", serial, at.Sub(since).Round(time.Millisecond))
 }
 
 // oldestSerial is the least that a server may answer: publishers of one zone
@@ -133,7 +146,7 @@ func (z *zoneRun) noteServer(ctx context.Context, i int, status upkeep.ServerSta
 }
 
 // provenEverywhere is called once per content that all servers of a zone answer.
-func (w *Watch) provenEverywhere(z *zoneRun, at time.Time, serial uint32, lag time.Duration) {
+func (w *Watch) provenEverywhere(z *zoneRun, at time.Time, what string) {
 	w.mu.Lock()
 	if w.zones[z.spec.Name] != z {
 		w.mu.Unlock()
@@ -155,7 +168,7 @@ func (w *Watch) provenEverywhere(z *zoneRun, at time.Time, serial uint32, lag ti
 	w.pending.signal()
 	w.record(w.base, upkeep.Event{
 		At: at, Kind: upkeep.EventProof, Who: "upkeep", Object: "zone/" + z.spec.Name,
-		What: fmt.Sprintf("every server answers serial %d, %s after it was published", serial, lag.Round(time.Millisecond)), Why: why,
+		What: what, Why: why,
 	})
 }
 

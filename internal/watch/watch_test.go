@@ -61,11 +61,13 @@ type publisher struct {
 	serial uint32
 	last   zone.Content
 	fail   error
+	tries  int
 }
 
 func (p *publisher) Publish(_ context.Context, c zone.Content) (uint32, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.tries++
 	if p.fail != nil {
 		return 0, p.fail
 	}
@@ -75,6 +77,12 @@ func (p *publisher) Publish(_ context.Context, c zone.Content) (uint32, error) {
 }
 
 func (p *publisher) Close() error { return nil }
+
+func (p *publisher) calls() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.tries
+}
 
 func (p *publisher) addresses() string {
 	p.mu.Lock()
@@ -373,7 +381,7 @@ func TestProofBelongsToItsContent(t *testing.T) {
 	z.offer(older)
 	fresh := z.fresh
 	z.offer(zone.Content{Zone: testZone(), Sets: []zone.AddressSet{{Owner: "www"}}})
-	z.prove(t.Context(), older, fresh, time.Second)
+	z.prove(t.Context(), older, fresh, true, time.Second)
 	if !z.proven.IsZero() {
 		t.Error("newer content counts as proven by the proof of older content")
 	}
@@ -421,4 +429,43 @@ func TestDrainWaitsForTheTTLThatWasServed(t *testing.T) {
 	r.stop()
 	r.start()
 	held()
+}
+
+// TestNothingPublishedIsNotProven has a zone that nobody answers for and whose
+// publisher fails: there is no proof, and nobody is drained by it.
+func TestNothingPublishedIsNotProven(t *testing.T) {
+	r := newRig(t)
+	r.publisher.fail = errors.New("upkeep answers no DNS here")
+	r.declare(testZone(), testPool("192.0.2.1", "192.0.2.2"))
+	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
+		r.prober.find(m, 5, good)
+	}
+	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "192.0.2.1", State: upkeep.AdminDown}); err != nil {
+		t.Fatal(err)
+	}
+	proofs := func() (n int) {
+		events, err := r.Events(t.Context(), store.EventFilter{Kind: upkeep.EventProof})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			t.Log(e.What)
+		}
+		return len(events)
+	}
+	testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+		zones, err := r.Zones(t.Context())
+		return err == nil && zones[0].Publishers[0].Error != "", "the publisher did not fail yet"
+	})
+	// The failure is noted before the round of proof, so a second one has proved.
+	first := r.publisher.calls()
+	testkit.Eventually(t, 10*time.Second, func() (bool, string) { return r.publisher.calls() > first, "not tried again yet" })
+	if done, _, err := r.Drained(t.Context(), "web", "192.0.2.1"); err != nil || done || proofs() > 0 {
+		t.Errorf("drained %v and %d proofs although nothing was published (%v)", done, proofs(), err)
+	}
+	r.publisher.mu.Lock()
+	r.publisher.fail = nil
+	r.publisher.mu.Unlock()
+	r.published("192.0.2.2")
+	testkit.Eventually(t, 10*time.Second, func() (bool, string) { return proofs() == 1, "no word of the publish" })
 }

@@ -115,9 +115,9 @@ func (z *zoneRun) run(ctx context.Context) {
 		case !z.publish(ctx, content):
 			// What the other publishers carried is proven all the same.
 			began := time.Now()
-			z.prove(ctx, content, fresh, retry)
+			z.prove(ctx, content, fresh, false, retry)
 			wait, retry = retry-time.Since(began), min(2*retry, retryMax)
-		case !z.prove(ctx, content, fresh, proveFor):
+		case !z.prove(ctx, content, fresh, true, proveFor):
 			wait, retry = proveSlow, retryFirst
 		default:
 			retry = retryFirst
