@@ -28,7 +28,9 @@ type Zone struct {
 	Name       string      `json:"name"`
 	Publishers []Publisher `json:"publishers"`
 	// Servers are asked after each publish, as host:port or address:port. A
-	// publish is done when every one of them answers the new record set.
+	// publish is done when every one of them answers the new record set. Where none
+	// is listed, those are asked that publishers write to, upkeep itself and the
+	// secondaries of a transfer publisher among them.
 	Servers []string `json:"servers,omitempty"`
 	// Records are served by the transfer publisher beside the pools.
 	Records []Record `json:"records,omitempty"`

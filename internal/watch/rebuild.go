@@ -201,22 +201,25 @@ func (w *Watch) rebuildZones() {
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
 
 // servers are the name servers that prove a zone: those listed, else the ones
-// that its publishers write to.
+// that its publishers write to, and upkeep's own secondaries.
 func (w *Watch) servers(z upkeep.Zone) []string {
 	if len(z.Servers) > 0 {
 		return z.Servers
 	}
 	var servers []string
-	for _, p := range z.Publishers {
-		server := p.Server
-		switch {
-		case p.Type == upkeep.PublishTransfer:
-			server = w.cfg.DNS
-		case server == "":
-			server = "127.0.0.1:53"
-		}
+	add := func(server string) {
 		if server != "" && !slices.Contains(servers, server) {
 			servers = append(servers, server)
+		}
+	}
+	for _, p := range z.Publishers {
+		if p.Type != upkeep.PublishTransfer {
+			add(cmp.Or(p.Server, "127.0.0.1:53"))
+			continue
+		}
+		add(w.cfg.DNS)
+		for _, secondary := range p.Secondaries {
+			add(secondary)
 		}
 	}
 	return servers

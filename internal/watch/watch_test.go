@@ -469,3 +469,18 @@ func TestNothingPublishedIsNotProven(t *testing.T) {
 	r.published("192.0.2.2")
 	testkit.Eventually(t, 10*time.Second, func() (bool, string) { return proofs() == 1, "no word of the publish" })
 }
+
+// TestSecondariesAreProven: where no servers are listed, those that upkeep sends
+// the zone to must answer it as well.
+func TestSecondariesAreProven(t *testing.T) {
+	w := &Watch{cfg: Config{DNS: "192.0.2.53:53"}}
+	z := testZone()
+	z.Publishers[0].Secondaries = []string{"192.0.2.54:53", "192.0.2.53:53"}
+	if got := w.servers(z); !slices.Equal(got, []string{"192.0.2.53:53", "192.0.2.54:53"}) {
+		t.Errorf("asked for the proof: %v", got)
+	}
+	z.Servers = []string{"192.0.2.55:53"}
+	if got := w.servers(z); !slices.Equal(got, z.Servers) {
+		t.Errorf("asked for the proof: %v, where one server is listed", got)
+	}
+}
