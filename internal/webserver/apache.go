@@ -3,6 +3,7 @@ package webserver
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,10 +45,10 @@ func (a Apache) env() []string {
 }
 
 // Test implements [Server]. The main configuration is read from a copy in which
-// the line of the include folder names the other folder: nothing that is tested
-// is yet where the server, or a server that is started meanwhile, reads.
-func (a Apache) Test(ctx context.Context, folder string) error {
-	copied, err := a.copyConfig(folder)
+// the line of the include folder names a list of files: nothing that is tested is
+// yet where the server, or a server that is started meanwhile, reads.
+func (a Apache) Test(ctx context.Context, files []string) error {
+	copied, err := a.copyConfig(files)
 	if err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func (a Apache) Test(ctx context.Context, folder string) error {
 	return testError(output)
 }
 
-func (a Apache) copyConfig(folder string) (string, error) {
+func (a Apache) copyConfig(files []string) (string, error) {
 	text, err := os.ReadFile(a.Config)
 	if err != nil {
 		return "", fmt.Errorf("reading the web server's configuration: %w", err)
@@ -74,9 +75,15 @@ func (a Apache) copyConfig(folder string) (string, error) {
 	default:
 		return "", fmt.Errorf("%s includes %s %d times, so each site would be there as often", a.Config, a.Include, len(lines))
 	}
-	text = slices.Concat(text[:lines[0][0]], []byte(IncludeLine(folder)), text[lines[0][1]:])
+	list := filepath.Join(a.Scratch, "files.conf")
+	var includes []byte
+	for _, file := range files {
+		includes = fmt.Appendf(includes, "Include \"%s\"\n", file)
+	}
+	// One line for one: the numbers in messages stay right.
+	text = slices.Concat(text[:lines[0][0]], fmt.Appendf(nil, `Include "%s"`, list), text[lines[0][1]:])
 	copied := filepath.Join(a.Scratch, "main.conf")
-	return copied, replaceFile(copied, text, 0o600)
+	return copied, errors.Join(replaceFile(list, includes, 0o600), replaceFile(copied, text, 0o600))
 }
 
 // IncludeLine is the one line that a server's main configuration needs.
@@ -111,34 +118,59 @@ func (a Apache) Version(ctx context.Context) (string, error) {
 var (
 	apacheVersion = regexp.MustCompile(`Apache/[0-9.]+`)
 	// "         port 80 namevhost a.test (/x.conf:1)", "*:80    a.test (/x.conf:1)", "  alias www.a.test"
+	dumpAlone = regexp.MustCompile(`(?m)^(\S+)\s+\S+ \(.+:\d+\)$`)
 	dumpHost  = regexp.MustCompile(`(?m)^.*\s(\S+) \((.+):(\d+)\)$`)
 	dumpAlias = regexp.MustCompile(`(?m)^\s+(?:wild )?alias (\S+)$`)
 	dumpFile  = regexp.MustCompile(`(?m)^\s+\([*0-9]+\) (.+)$`)
 )
 
-// Foreign implements [Server]: what is left when our folder is empty.
-func (a Apache) Foreign(ctx context.Context, empty string) (names, files []string, err error) {
-	copied, err := a.copyConfig(empty)
+// Foreign implements [Server]: what is left when our folder is empty. Aliases are
+// listed for addresses with several virtual hosts only, so those with one get a
+// second for the occasion.
+func (a Apache) Foreign(ctx context.Context) (names, files []string, err error) {
+	out, err := a.dump(ctx, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	out, output, err := run(ctx, a.env(), a.Program, "-t", "-D", "DUMP_VHOSTS", "-D", "DUMP_INCLUDES", "-f", copied)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the web server's own configuration: %w", testError(output))
+	if alone := dumpAlone.FindAllStringSubmatch(out, -1); len(alone) > 0 {
+		second := filepath.Join(a.Scratch, "second.conf")
+		var text []byte
+		for _, m := range alone {
+			text = fmt.Appendf(text, "<VirtualHost %s>\nServerName %s\n</VirtualHost>\n", m[1], vhost.UnknownHost)
+		}
+		if err := replaceFile(second, text, 0o600); err != nil {
+			return nil, nil, err
+		}
+		if out, err = a.dump(ctx, []string{second}); err != nil {
+			return nil, nil, err
+		}
 	}
-	for _, m := range dumpHost.FindAllStringSubmatch(out, -1) {
-		names = append(names, strings.ToLower(m[1]))
-	}
-	for _, m := range dumpAlias.FindAllStringSubmatch(out, -1) {
-		names = append(names, strings.ToLower(m[1]))
+	for _, found := range [][][]string{dumpHost.FindAllStringSubmatch(out, -1), dumpAlias.FindAllStringSubmatch(out, -1)} {
+		for _, m := range found {
+			if m[1] != vhost.UnknownHost {
+				names = append(names, strings.ToLower(m[1]))
+			}
+		}
 	}
 	slices.Sort(names)
 	for _, m := range dumpFile.FindAllStringSubmatch(out, -1) {
-		if m[1] != copied {
+		if filepath.Dir(m[1]) != a.Scratch {
 			files = append(files, m[1])
 		}
 	}
 	return slices.Compact(names), append(files, a.Config, a.Program), nil
+}
+
+func (a Apache) dump(ctx context.Context, files []string) (string, error) {
+	copied, err := a.copyConfig(files)
+	if err != nil {
+		return "", err
+	}
+	out, output, err := run(ctx, a.env(), a.Program, "-t", "-D", "DUMP_VHOSTS", "-D", "DUMP_INCLUDES", "-f", copied)
+	if err != nil {
+		return "", fmt.Errorf("reading the web server's own configuration: %w", testError(output))
+	}
+	return out, nil
 }
 
 // AddInclude adds the line that includes the folder to the end of a main

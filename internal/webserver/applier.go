@@ -139,7 +139,7 @@ func Open(ctx context.Context, o Options) (*Applier, error) {
 // folders are all that files are written into.
 func (a *Applier) folders() []string {
 	l := a.o.Layout
-	dirs := []string{a.o.State, a.goodDir(), a.testDir(), a.emptyDir(), l.Include, l.Pages, l.Auth, l.Logs}
+	dirs := []string{a.o.State, a.goodDir(), l.Include, l.Pages, l.Auth, l.Logs}
 	if l.FPM != "" {
 		dirs = append(dirs, l.FPM)
 	}
@@ -149,8 +149,6 @@ func (a *Applier) folders() []string {
 // Folders below Options.State.
 func (a *Applier) goodDir() string       { return filepath.Join(a.o.State, "good") }
 func (a *Applier) quarantineDir() string { return filepath.Join(a.o.State, "quarantine") }
-func (a *Applier) testDir() string       { return filepath.Join(a.o.State, "test") }
-func (a *Applier) emptyDir() string      { return filepath.Join(a.o.State, "empty") }
 
 // Close ends the applier after the round that it is in. Requests that wait fail.
 func (a *Applier) Close() error {

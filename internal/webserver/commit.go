@@ -20,6 +20,7 @@ func (r *round) commit(ctx context.Context) error {
 		return err
 	}
 	reload := r.reloads()
+	probe, want := r.settles()
 	if err := r.move(); err != nil {
 		r.doubt()
 		return errors.Join(fmt.Errorf("moving files into their places: %w", err), r.putBack(r.live()))
@@ -28,14 +29,13 @@ func (r *round) commit(ctx context.Context) error {
 	if !reload {
 		return nil
 	}
-	gone := r.goneProbe()
 	start := time.Now()
 	if err := r.o.Server.Reload(ctx); err != nil {
 		r.doubt()
 		return fmt.Errorf("reloading the web server: %w", err)
 	}
 	r.count(func(s *Stats) { s.Reloads++ })
-	err := r.settled(ctx, gone)
+	err := r.client.until(ctx, r.deadline(), probe, want)
 	stall := time.Since(start)
 	r.pace.reload(time.Now(), stall)
 	r.count(func(s *Stats) { s.Stall = stall })
@@ -163,25 +163,26 @@ func (r *Applier) restore(f vhost.File, text []byte) error {
 	return os.Rename(temp, place)
 }
 
-// goneProbe is a path that the server answers now and must not answer after the
-// reload; nil when nothing but sites are taken away.
-func (r *round) goneProbe() *vhost.Probe {
+// settles is what the server answers, or does not answer any more, once it has
+// taken its configuration anew.
+func (r *round) settles() (probe vhost.Probe, want bool) {
 	for _, c := range r.live() {
-		for _, p := range c.probes {
-			if c.input != nil {
-				return &p
+		if c.input != nil && c.unproven && len(c.probes) > 0 {
+			return c.probes[0], true
+		}
+	}
+	for _, c := range r.live() {
+		for _, path := range c.removes {
+			text, err := os.ReadFile(r.layout.Place(path))
+			if err != nil || !isSite(path) {
+				continue
+			}
+			if probes := r.o.Server.Renderer().Probes([]vhost.File{{Path: path, Text: text}}); len(probes) > 0 {
+				return probes[0], false
 			}
 		}
 	}
-	return nil
-}
-
-// settled waits until the server answers from the new configuration.
-func (r *round) settled(ctx context.Context, probe *vhost.Probe) error {
-	if probe == nil {
-		probe = &r.common.probes[0]
-	}
-	return r.client.until(ctx, r.deadline(), *probe, true)
+	return r.common.probes[0], true
 }
 
 // afterFailedReload finds out whether the server survived. A server that ended

@@ -135,7 +135,9 @@ func TestFields(t *testing.T) {
 	}
 }
 
-func port(w *world) string { return w.options.Address[strings.LastIndexByte(w.options.Address, ':')+1:] }
+func port(w *world) string {
+	return w.options.Address[strings.LastIndexByte(w.options.Address, ':')+1:]
+}
 
 // Links lead only to what belongs to their owner, also where the folder of the
 // pages is one.

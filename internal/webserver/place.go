@@ -23,33 +23,100 @@ func tempName(path string) string {
 	return dir + "." + name + tempMark
 }
 
-// stage writes a file beside its place, whole and on disk, and returns where.
-// What a kill left there is replaced. group is -1 for the caller's own.
-func stage(path string, text []byte, mode fs.FileMode, group int) (string, error) {
-	temp := tempName(path)
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, mode)
-	if errors.Is(err, os.ErrExist) {
-		if err = os.Remove(temp); err == nil {
-			f, err = os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, mode)
-		}
+// stager writes files beside their places. Few are brought to disk one by one,
+// many by one call for their file system.
+type stager struct {
+	many bool
+	dirs map[string]int // descriptors of folders
+}
+
+// manyFiles is from how many on one call for all costs less.
+const manyFiles = 32
+
+func newStager(files int) *stager {
+	return &stager{many: files >= manyFiles, dirs: map[string]int{}}
+}
+
+func (s *stager) dir(path string) (int, error) {
+	if fd, open := s.dirs[path]; open {
+		return fd, nil
 	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening %s: %w", path, err)
+	}
+	s.dirs[path] = fd
+	return fd, nil
+}
+
+// write writes a file whole and returns where. What a kill left there is replaced.
+// group is -1 for the caller's own.
+func (s *stager) write(path string, text []byte, mode fs.FileMode, group int) (string, error) {
+	temp := tempName(path)
+	dir, err := s.dir(filepath.Dir(path))
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Chmod(mode) // whatever the umask
+	name := filepath.Base(temp)
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(dir, name, flags, uint32(mode.Perm()))
+	if errors.Is(err, unix.EEXIST) {
+		if err = unix.Unlinkat(dir, name, 0); err == nil {
+			fd, err = unix.Openat(dir, name, flags, uint32(mode.Perm()))
+		}
 	}
-	if err == nil && group >= 0 && os.Geteuid() == 0 {
-		err = f.Chown(-1, group)
+	if err != nil {
+		return "", fmt.Errorf("making %s: %w", temp, err)
 	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", errors.Join(err, os.Remove(temp))
+	if err := errors.Join(s.fill(fd, text, mode, group), unix.Close(fd)); err != nil {
+		return "", fmt.Errorf("writing %s: %w", temp, errors.Join(err, unix.Unlinkat(dir, name, 0)))
 	}
 	return temp, nil
+}
+
+func (s *stager) fill(fd int, text []byte, mode fs.FileMode, group int) error {
+	for len(text) > 0 {
+		n, err := unix.Write(fd, text)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		text = text[max(n, 0):]
+	}
+	if mode.Perm()&0o077 != 0 { // which the umask may have taken away
+		if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
+			return err
+		}
+	}
+	if group >= 0 && os.Geteuid() == 0 {
+		if err := unix.Fchown(fd, -1, group); err != nil {
+			return err
+		}
+	}
+	if s.many {
+		return nil
+	}
+	return unix.Fsync(fd)
+}
+
+// close brings what was written to disk, if that was not done before, and closes
+// the folders.
+func (s *stager) close() error {
+	var all error
+	for _, fd := range s.dirs {
+		if s.many {
+			all = errors.Join(all, unix.Syncfs(fd))
+		}
+		all = errors.Join(all, unix.Close(fd))
+	}
+	clear(s.dirs)
+	return all
+}
+
+// stage writes one file beside its place, whole and on disk, and returns where.
+func stage(path string, text []byte, mode fs.FileMode, group int) (string, error) {
+	s := newStager(1)
+	temp, err := s.write(path, text, mode, group)
+	return temp, errors.Join(err, s.close())
 }
 
 // replaceFile puts a file in its place, whole, but without waiting for the disk:

@@ -32,12 +32,12 @@ func (a *Applier) quarantine(ctx context.Context) error {
 		all[i] = confFile(name)
 	}
 	try := func(set []confFile) error {
-		links := map[string]string{}
+		paths := map[string]string{}
 		for _, f := range set {
-			links[string(f)] = filepath.Join(a.o.Layout.Include, string(f))
+			paths[string(f)] = filepath.Join(a.o.Layout.Include, string(f))
 		}
 		a.count(func(s *Stats) { s.Tests++; s.FullTests++ })
-		return a.testLinks(ctx, links)
+		return a.testFiles(ctx, paths)
 	}
 	var bad []confFile
 	if err := culprits(all, try, func(f confFile, e *TestError) {
@@ -71,7 +71,7 @@ func (a *Applier) takeAside(ctx context.Context, name string) error {
 	text, err := os.ReadFile(good)
 	if err == nil {
 		var refused *TestError
-		err = a.testLinks(ctx, map[string]string{name: good})
+		err = a.testFiles(ctx, map[string]string{name: good})
 		if err == nil {
 			return a.restore(vhost.File{Path: path, Mode: 0o600}, text)
 		}

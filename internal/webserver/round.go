@@ -129,7 +129,7 @@ func (r *round) work(ctx context.Context) error {
 	if verify {
 		return nil
 	}
-	if !r.reloads() {
+	if !r.rewrites() {
 		r.alreadyLive(ctx)
 	}
 	if !r.touches() {
@@ -296,7 +296,7 @@ func (r *round) compareOne(c *change) error {
 		}
 		same = same && c.before.Files[f.Path] == sumOf(f.Text)
 	}
-	c.unproven = c.site != "" && !same
+	c.unproven = c.input != nil && !same || c.input == nil && c.before != nil
 	for _, path := range c.before.paths() {
 		if !wanted[path] {
 			c.removes = append(c.removes, path)
@@ -309,14 +309,19 @@ func (r *round) compareOne(c *change) error {
 // when it is asked for.
 func isSite(path string) bool { return strings.HasPrefix(path, vhost.FolderSites+"/") }
 
-// reloads reports whether the server has to read its configuration anew.
-func (r *round) reloads() bool {
+// rewrites reports whether files change that the server reads at a reload.
+func (r *round) rewrites() bool {
 	for _, c := range append(r.live(), r.common) {
-		if c.unproven || slices.ContainsFunc(c.writes, func(w write) bool { return isSite(w.file.Path) }) || slices.ContainsFunc(c.removes, isSite) {
+		if slices.ContainsFunc(c.writes, func(w write) bool { return isSite(w.file.Path) }) || slices.ContainsFunc(c.removes, isSite) {
 			return true
 		}
 	}
 	return r.whole != nil && slices.ContainsFunc(r.whole.strays, isSite)
+}
+
+// reloads reports whether the server has to read its configuration anew.
+func (r *round) reloads() bool {
+	return r.rewrites() || slices.ContainsFunc(r.live(), func(c *change) bool { return c.unproven })
 }
 
 func (r *round) touches() bool {
@@ -355,24 +360,23 @@ func (r *round) prove(ctx context.Context, c *change) error {
 
 // stage writes every file that differs beside its place.
 func (r *round) stage() error {
-	var all []*change
-	for _, c := range append(r.live(), r.common) {
-		if len(c.writes) > 0 {
-			all = append(all, c)
-		}
+	all, files := append(r.live(), r.common), 0
+	for _, c := range all {
+		files += len(c.writes)
 	}
-	each(all, func(c *change) {
+	s := newStager(files)
+	for _, c := range all {
 		for i := range c.writes {
-			if err := r.stageOne(&c.writes[i]); err != nil {
-				c.fail(fmt.Errorf("writing a file: %w", err))
-				return
+			if err := r.stageOne(s, &c.writes[i]); err != nil {
+				c.fail(err)
+				break
 			}
 		}
-	})
-	return r.common.err
+	}
+	return errors.Join(r.common.err, s.close())
 }
 
-func (r *round) stageOne(w *write) error {
+func (r *round) stageOne(s *stager, w *write) error {
 	if strings.Count(w.file.Path, "/") > 1 { // FOLDER/SITE/NAME
 		if err := ownFolder(filepath.Dir(w.place), 0o755); err != nil {
 			return err
@@ -383,7 +387,7 @@ func (r *round) stageOne(w *write) error {
 		group = r.layout.Group
 	}
 	var err error
-	w.temp, err = stage(w.place, w.file.Text, w.file.Mode, group)
+	w.temp, err = s.write(w.place, w.file.Text, w.file.Mode, group)
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,8 +15,8 @@ import (
 	"upkeep/internal/vhost"
 )
 
-// A test reads a folder of links: to what is staged, and, when nothing is known
-// of the rest, to all files that are in place. What the server's own configuration
+// A test reads what is staged and, when nothing is known of the rest, all files
+// that are in place. What the server's own configuration
 // was made of when all files last passed is remembered; as long as that is the
 // same, the files that did not change need not be read again.
 
@@ -80,7 +81,7 @@ func (a *Applier) testedPaths() []string {
 }
 
 func (a *Applier) surveyAnew(ctx context.Context) error {
-	names, files, err := a.o.Server.Foreign(ctx, a.emptyDir())
+	names, files, err := a.o.Server.Foreign(ctx)
 	if err != nil {
 		return upkeep.WithHint(err, "nothing was changed; mend the web server's own configuration first")
 	}
@@ -261,24 +262,24 @@ func included(dir string) ([]string, error) {
 
 // try tests the shared files, the staged ones of a set, and others.
 func (r *round) try(ctx context.Context, set []*change, others []string) error {
-	links := map[string]string{}
+	paths := map[string]string{}
 	for _, path := range others {
-		links[base(path)] = path
+		paths[base(path)] = path
 	}
 	for _, c := range append(slices.Clone(set), r.common) {
 		for _, f := range c.files {
 			if isSite(f.Path) {
-				links[base(f.Path)] = r.layout.Place(f.Path)
+				paths[base(f.Path)] = r.layout.Place(f.Path)
 			}
 		}
 		for _, w := range c.writes {
 			if isSite(w.file.Path) {
-				links[base(w.file.Path)] = w.temp
+				paths[base(w.file.Path)] = w.temp
 			}
 		}
 	}
 	if others != nil {
-		r.linkOld(set, links)
+		r.addOld(set, paths)
 	}
 	r.count(func(s *Stats) {
 		s.Tests++
@@ -286,23 +287,23 @@ func (r *round) try(ctx context.Context, set []*change, others []string) error {
 			s.FullTests++
 		}
 	})
-	return r.testLinks(ctx, links)
+	return r.testFiles(ctx, paths)
 }
 
-// linkOld adds, for changes that are not in the set, what they would leave as it is.
-func (r *round) linkOld(set []*change, links map[string]string) {
+// addOld adds, for changes that are not in the set, what they would leave as it is.
+func (r *round) addOld(set []*change, paths map[string]string) {
 	for _, c := range r.changes {
 		if slices.Contains(set, c) {
 			continue
 		}
 		for _, w := range c.writes {
 			if isSite(w.file.Path) && w.before != nil {
-				links[base(w.file.Path)] = w.place
+				paths[base(w.file.Path)] = w.place
 			}
 		}
 		for _, path := range c.removes {
 			if place := r.layout.Place(path); isSite(path) && c.input != nil && exists(place) {
-				links[base(path)] = place
+				paths[base(path)] = place
 			}
 		}
 	}
@@ -313,19 +314,12 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// testLinks has the server's program test files by the names that they will have.
-func (a *Applier) testLinks(ctx context.Context, links map[string]string) error {
-	dir := filepath.Join(a.testDir(), "conf")
-	if err := os.RemoveAll(dir); err != nil {
-		return err
+// testFiles has the server's program test files by the names that they will have:
+// the order is that of those.
+func (a *Applier) testFiles(ctx context.Context, paths map[string]string) error {
+	files := make([]string, 0, len(paths))
+	for _, name := range slices.Sorted(maps.Keys(paths)) {
+		files = append(files, paths[name])
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	for name, path := range links {
-		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
-			return err
-		}
-	}
-	return a.o.Server.Test(ctx, dir)
+	return a.o.Server.Test(ctx, files)
 }

@@ -20,16 +20,16 @@ import (
 
 // Server is a web server on this machine that reads the include folder.
 type Server interface {
-	// Test has the server's program read its whole configuration, with the files
-	// of folder in place of those of the include folder. It touches nothing that
-	// runs. What the program objects to is a [*TestError].
-	Test(ctx context.Context, folder string) error
+	// Test has the server's program read its whole configuration, with these files
+	// in this order in place of those of the include folder. It touches nothing
+	// that runs. What the program objects to is a [*TestError].
+	Test(ctx context.Context, files []string) error
 	// Reload has the running server take its configuration anew, without a test
 	// and without dropping a request.
 	Reload(ctx context.Context) error
 	// Foreign lists the names that are answered by configuration that is not
 	// ours, and the files that this configuration is in.
-	Foreign(ctx context.Context, empty string) (names, files []string, err error)
+	Foreign(ctx context.Context) (names, files []string, err error)
 	// Version is the program's own, such as "Apache/2.4.66".
 	Version(ctx context.Context) (string, error)
 	// Process is the running server.
@@ -88,7 +88,14 @@ func testError(output string) *TestError {
 	return e
 }
 
-func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+// base is the base name of a file; one that is staged has the name of its place.
+func base(path string) string {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	if staged, is := strings.CutSuffix(name, tempMark); is {
+		return strings.TrimPrefix(staged, ".")
+	}
+	return name
+}
 
 func firstLine(text string) string {
 	line, _, _ := strings.Cut(strings.TrimLeft(text, "\n"), "\n")
