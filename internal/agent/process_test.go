@@ -133,12 +133,12 @@ func (c *controlled) ask(conn link.Conn, payload task.Payload, generation int64)
 
 // fronts lists the processes of fronts below a root process.
 func fronts(root int) []int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", root, root))
 	var found []int
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", root))
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", root)) // the pattern is well-formed
 	for _, path := range tasks {
-		if text, err = os.ReadFile(path); err != nil {
-			continue
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // a thread that has ended
 		}
 		for field := range strings.FieldsSeq(string(text)) {
 			var pid int
