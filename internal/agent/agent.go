@@ -50,7 +50,14 @@ type Root struct {
 	zones    zones
 	turns    turns
 	state    *safefs.Dir
+	// disk holds a token for each job that works on folders. Each waits in the
+	// kernel for the disk, on a thread of its own; more of them make more threads
+	// and no more speed.
+	disk chan struct{}
 }
+
+// atDisk is how many jobs work on folders at a time.
+const atDisk = 16
 
 // New opens the state and every root of the policy. It refuses to start where a
 // root is not what the policy must be able to rely on.
@@ -64,7 +71,7 @@ func New(o Options) (_ *Root, err error) {
 	if len(o.Key) != ed25519.PublicKeySize {
 		return nil, errors.New("starting the agent: control's signing key is not known")
 	}
-	r := &Root{o: o, policy: o.Policy, roots: map[string]*safefs.Dir{}}
+	r := &Root{o: o, policy: o.Policy, roots: map[string]*safefs.Dir{}, disk: make(chan struct{}, atDisk)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("starting the agent: %w", err), r.Close())

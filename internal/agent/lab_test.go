@@ -99,6 +99,15 @@ func (l *lab) start() {
 	l.root = root
 }
 
+// reload starts the agent with another policy.
+func (l *lab) reload(text string) {
+	l.t.Helper()
+	p, err := policy.Read("policy.yaml", []byte(strings.ReplaceAll(text, "DIR", l.dir)))
+	l.must(err)
+	l.o.Policy = p
+	l.start()
+}
+
 // sign makes a job with an id of its own.
 func (l *lab) sign(kind, object string, generation int64, payload any) link.Signed {
 	l.t.Helper()

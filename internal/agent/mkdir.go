@@ -30,6 +30,8 @@ func mkdir(_ context.Context, r *Root, j job) (any, error) {
 	if t.Root == policy.Home && !strings.Contains(t.Path, "/") {
 		return nil, fmt.Errorf("%s would be a home: those are made with the first site of their account: %w", t.Path, upkeep.ErrRefused)
 	}
+	r.disk <- struct{}{}
+	defer func() { <-r.disk }()
 	parent := r.roots[t.Root]
 	if dir := path.Dir(t.Path); dir != "." {
 		if parent, err = parent.Walk(dir); err != nil {

@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 			Identity: filepath.Join(dir, "identity"), State: filepath.Join(dir, "state"), Policy: filepath.Join(dir, "etc/policy.yaml"),
 			Front: []string{"upkeep", "agent-front"}, Version: "1.0", Logger: log, Prefix: dir,
 		}))
+	case "agent-user":
+		fail(asUser(os.Args[2]))
 	case "agent-victim":
 		victim(os.Args[2])
 	default:

@@ -41,6 +41,8 @@ func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task
 	if err != nil {
 		return err
 	}
+	r.disk <- struct{}{}
+	defer func() { <-r.disk }()
 	account, _, err := home.Ensure(tenant.Account, r.roots0751())
 	if err != nil {
 		return err
