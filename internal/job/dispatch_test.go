@@ -139,7 +139,7 @@ func TestOffline(t *testing.T) {
 		got := a.sent()
 		slices.Sort(got)
 		want := []string{"site.apply site/a.test 5", "site.apply site/s0.test 1", "site.apply site/s1.test 1", "site.apply site/s2.test 1",
-			"site.apply site/s3.test 1", "site.remove site/gone.test 1"}
+			"site.apply site/s3.test 1", "site.remove site/gone.test 2"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}

@@ -29,6 +29,9 @@ type Rules struct {
 func (r Rules) Check(site upkeep.Site) []upkeep.FieldError {
 	var broken []upkeep.FieldError
 	for _, name := range site.Names() {
+		if len(broken) > 0 && broken[0].Field == "name" && !slices.Contains(site.Aliases, name) {
+			continue // www and wildcard share the fate of the name
+		}
 		if rule := r.rule(site, name); rule != "" {
 			field, value := fieldOf(site, name)
 			broken = append(broken, upkeep.FieldError{Field: field, Value: value, Rule: rule})

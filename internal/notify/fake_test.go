@@ -80,7 +80,7 @@ func (s *fakeStore) happen(events ...upkeep.Event) (last int64) {
 
 var errBroken = errors.New("the database is gone")
 
-func (s *fakeStore) Objects(context.Context) ([]upkeep.Declared, error) {
+func (s *fakeStore) Objects(context.Context, ...string) ([]upkeep.Declared, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken {

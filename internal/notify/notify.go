@@ -21,7 +21,7 @@ import (
 
 // Store keeps what is declared, what happened, and how far each receiver was told.
 type Store interface {
-	Objects(ctx context.Context) ([]upkeep.Declared, error)
+	Objects(ctx context.Context, kinds ...string) ([]upkeep.Declared, error)
 	Events(ctx context.Context, q Query) ([]upkeep.Event, error)
 	Cursor(ctx context.Context, name string) (int64, error)
 	SetCursor(ctx context.Context, name string, event int64) error
@@ -155,7 +155,7 @@ func (n *Notifier) wakeAll() {
 // reconcile starts and stops workers so that there is one for each receiver as
 // it is declared now.
 func (n *Notifier) reconcile(ctx context.Context, work *sync.WaitGroup) error {
-	declared, err := n.options.Store.Objects(ctx)
+	declared, err := n.options.Store.Objects(ctx, upkeep.PoolKinds...)
 	if err != nil {
 		return fmt.Errorf("reading receivers: %w", err)
 	}
@@ -200,7 +200,7 @@ func (n *Notifier) reconcile(ctx context.Context, work *sync.WaitGroup) error {
 // Test sends a test message to a declared receiver at once and returns what
 // came of it. Neither its cursor nor its rate limit is touched.
 func (n *Notifier) Test(ctx context.Context, name string) error {
-	declared, err := n.options.Store.Objects(ctx)
+	declared, err := n.options.Store.Objects(ctx, upkeep.KindReceiver)
 	if err != nil {
 		return err
 	}

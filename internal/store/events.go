@@ -164,8 +164,13 @@ func (s *Store) PruneEvents(ctx context.Context, before time.Time) (int64, error
 			if n, err = result.RowsAffected(); err != nil || n > 0 {
 				return err
 			}
-			_, err = tx.NewDelete().Model((*objectRow)(nil)).Where("deleted").Where("changed_at < ?", nanos(before)).Exec(ctx)
-			return err
+			// A generation of a site is never given twice: agents remember them.
+			_, err = tx.NewDelete().Model((*objectRow)(nil)).Where("deleted").Where("kind IN (?)", bun.List(upkeep.PoolKinds)).
+				Where("changed_at < ?", nanos(before)).Exec(ctx)
+			if err != nil {
+				return err
+			}
+			return pruneHistory(ctx, tx, nanos(before))
 		})
 		total += n
 		if err != nil || n == 0 {

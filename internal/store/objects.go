@@ -2,10 +2,9 @@ package store
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/uptrace/bun"
 
@@ -23,40 +22,168 @@ type objectRow struct {
 	Deleted       bool
 }
 
+func (r objectRow) ref() Ref { return Ref{r.Kind, r.Name} }
+
+// declared is what the row declares. One that somebody wrote past every check is
+// found out where it cannot be read, or declares a thing of another name.
+func (r objectRow) declared() (upkeep.Declared, error) {
+	object, err := upkeep.DecodeObject(r.Kind, []byte(r.Document))
+	if err == nil && hosting(r.Kind) && RefOf(object) != r.ref() {
+		err = fmt.Errorf("it is about %s", upkeep.Printable(RefOf(object).String()))
+	}
+	if err != nil {
+		return upkeep.Declared{Generation: r.Generation}, fmt.Errorf("reading %s from the database: %w", r.ref(), err)
+	}
+	return upkeep.Declared{Generation: r.Generation, Object: object}, nil
+}
+
 // object is what the row declares; nil when it cannot be read, so that a damaged
 // row can be replaced and deleted.
 func (r objectRow) object() upkeep.Object {
-	object, err := upkeep.DecodeObject(r.Kind, []byte(r.Document))
+	declared, err := r.declared()
 	if err != nil {
 		return nil
 	}
-	return object
+	return declared.Object
 }
 
-// Objects returns every declared thing, ordered by kind and name.
-func (s *Store) Objects(ctx context.Context) ([]upkeep.Declared, error) {
-	rows, err := selectObjects(ctx, s.read)
+// hosting reports kinds of which there may be many thousands. What one row of
+// them says is its own matter: where it cannot be read, the others still can.
+func hosting(kind string) bool { return slices.Contains(upkeep.HostingKinds, kind) }
+
+// Objects returns what is declared of the given kinds, of all when none is given,
+// ordered by kind and name. Things of [upkeep.HostingKinds] whose rows cannot be
+// read are left out, see [Store.Faults]; of other kinds such a row fails the
+// whole, for a decision without one of the pools would be about another world.
+func (s *Store) Objects(ctx context.Context, kinds ...string) ([]upkeep.Declared, error) {
+	if len(kinds) == 0 {
+		kinds = upkeep.Kinds
+	}
+	var rows []objectRow
+	err := s.read.NewSelect().Model(&rows).Where("kind IN (?)", bun.List(kinds)).Where("NOT deleted").Order("kind", "name").Scan(ctx)
 	if err != nil {
 		return nil, s.explain("reading declared things", err)
 	}
 	declared := make([]upkeep.Declared, 0, len(rows))
 	for _, row := range rows {
-		if row.Deleted {
-			continue
+		one, err := row.declared()
+		switch {
+		case err == nil:
+			declared = append(declared, one)
+		case !hosting(row.Kind):
+			return nil, err
 		}
-		object, err := upkeep.DecodeObject(row.Kind, []byte(row.Document))
-		if err != nil {
-			return nil, fmt.Errorf("reading %s/%s from the database: %w", row.Kind, row.Name, err)
-		}
-		declared = append(declared, upkeep.Declared{Generation: row.Generation, Object: object})
 	}
 	return declared, nil
 }
 
-func selectObjects(ctx context.Context, db bun.IDB) ([]objectRow, error) {
+// Object returns one declared thing, or [upkeep.ErrNotFound].
+func (s *Store) Object(ctx context.Context, ref Ref) (upkeep.Declared, error) {
+	var row objectRow
+	err := s.read.NewSelect().Model(&row).Where("kind = ?", ref.Kind).Where("name = ?", clean(ref.Name)).Where("NOT deleted").Scan(ctx)
+	found, err := notFound(err)
+	switch {
+	case err != nil:
+		return upkeep.Declared{}, s.explain("reading a declared thing", err)
+	case !found:
+		return upkeep.Declared{}, fmt.Errorf("%s %s: %w", ref.Kind, ref.Name, upkeep.ErrNotFound)
+	}
+	return row.declared()
+}
+
+// Fault is a row that cannot be read, or that breaks a rule.
+type Fault struct {
+	Ref Ref
+	Err error
+}
+
+// Faults returns what is wrong with rows of [upkeep.HostingKinds], ordered by
+// kind and name: rows that cannot be read, that break a rule by themselves, and
+// sites with names that are registered to another site or to none. A rule may be
+// broken by an older version's leave; the rest was written past upkeep.
+func (s *Store) Faults(ctx context.Context) ([]Fault, error) {
+	var faults []Fault
+	err := s.snapshot(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var rows []objectRow
+		err := tx.NewSelect().Model(&rows).Where("kind IN (?)", bun.List(upkeep.HostingKinds)).Where("NOT deleted").Order("kind", "name").Scan(ctx)
+		if err != nil {
+			return err
+		}
+		var names []nameRow
+		if err := tx.NewSelect().Model(&names).Scan(ctx); err != nil {
+			return err
+		}
+		claimed := make(map[string]string, len(names))
+		for _, name := range names {
+			claimed[name.Name] = name.Site
+		}
+		for _, row := range rows {
+			if err := row.fault(claimed); err != nil {
+				faults = append(faults, Fault{row.ref(), err})
+			}
+		}
+		return nil
+	})
+	return faults, s.explain("looking for damaged rows", err)
+}
+
+// fault is what is wrong with a row; claimed has the site of each name.
+func (r objectRow) fault(claimed map[string]string) error {
+	one, err := r.declared()
+	if err != nil {
+		return err
+	}
+	if broken := one.Object.Validate(); len(broken) > 0 {
+		for i := range broken {
+			broken[i].Object = r.ref().String()
+		}
+		return &upkeep.InvalidError{Fields: broken}
+	}
+	site, is := one.Object.(upkeep.Site)
+	if !is {
+		return nil
+	}
+	return unregistered(site, claimed)
+}
+
+// unregistered is the error about a site with names that are not registered as
+// its own: nobody asked whose they are before its row was written.
+func unregistered(site upkeep.Site, claimed map[string]string) error {
+	lacking := ""
+	for _, name := range site.Names() {
+		switch owner := claimed[name]; owner {
+		case site.Name:
+		case "":
+			lacking = name
+		default:
+			return fmt.Errorf("site/%s was written past upkeep: its name %s is registered to site %s", site.Name, name, owner)
+		}
+	}
+	if lacking == "" {
+		return nil
+	}
+	return upkeep.WithHint(fmt.Errorf("site/%s was written past upkeep: its name %s is not registered", site.Name, lacking),
+		"delete it, then declare it: upkeep delete site "+site.Name)
+}
+
+// selectRefs reads the rows of names, also of deleted things.
+func selectRefs(ctx context.Context, db bun.IDB, refs []Ref) ([]objectRow, error) {
+	names := map[string][]string{}
+	for _, ref := range refs {
+		names[ref.Kind] = append(names[ref.Kind], clean(ref.Name))
+	}
 	var rows []objectRow
-	err := db.NewSelect().Model(&rows).Order("kind", "name").Scan(ctx)
-	return rows, err
+	for kind, all := range names {
+		slices.Sort(all)
+		for part := range slices.Chunk(slices.Compact(all), chunk) {
+			var some []objectRow
+			if err := db.NewSelect().Model(&some).Where("kind = ?", kind).Where("name IN (?)", bun.List(part)).Scan(ctx); err != nil {
+				return nil, err
+			}
+			rows = append(rows, some...)
+		}
+	}
+	return rows, nil
 }
 
 // Change is a set of declared things to put and to delete, all or nothing.
@@ -69,6 +196,8 @@ type Change struct {
 	IfGeneration map[Ref]int64
 	// Why is kept with the events, such as the name of a file.
 	Why string
+	// DryRun has everything checked and nothing changed; followers are not told.
+	DryRun bool
 }
 
 // Actions that a change takes.
@@ -87,45 +216,59 @@ type Result struct {
 }
 
 // Applied is what a change did: one result for each thing put or deleted, in
-// that order, and one event for each that is not [Unchanged].
+// that order; of each that is not [Unchanged] what it was and is, and an event.
 type Applied struct {
 	Results []Result
+	Altered []Altered
 	Events  []upkeep.Event
+	// Warnings are about what is allowed and should be looked at, such as a name
+	// that can be taken for one of another account.
+	Warnings []string
 }
 
 // Apply makes a change on behalf of who. It is refused as a whole, with an
 // [upkeep.InvalidError], when a thing breaks a rule by itself or when the change
 // breaks a rule between things; with [upkeep.ErrNotFound] when a thing to delete
 // does not exist; with [upkeep.ErrConflict] when a generation is another than
-// expected. A thing that is put as it already is keeps its generation and has no
-// event.
+// expected, or when something that would stay still uses what is deleted. A
+// thing that is put as it already is keeps its generation and has no event.
+//
+// An account that is put without a number keeps the one that it has, or gets one
+// that no account ever had.
+//
+// The cost is that of what is changed, and of what it names and what names it,
+// whatever else is declared; with things of [upkeep.PoolKinds] that of all of
+// these.
 func (s *Store) Apply(ctx context.Context, who string, c Change) (Applied, error) {
 	if err := c.validate(); err != nil {
 		return Applied{}, err
 	}
 	var applied Applied
 	var jobs JobNews
-	err := s.change(ctx, "applying a change", func(ctx context.Context, tx bun.Tx) error {
-		rows, err := selectObjects(ctx, tx)
+	work := func(ctx context.Context, tx bun.Tx) error {
+		p := newPlan(tx, who, c, instant(nanos(s.now())), s.reserved)
+		if err := p.make(ctx); err != nil {
+			return err
+		}
+		applied = Applied{Results: p.results, Altered: p.altered, Warnings: p.warnings}
+		if c.DryRun {
+			return nil
+		}
+		err := p.write(ctx)
 		if err != nil {
 			return err
 		}
-		p := plan{who: who, change: c, now: nanos(s.now()), rows: make(map[Ref]objectRow, len(rows))}
-		for _, row := range rows {
-			p.rows[Ref{row.Kind, row.Name}] = row
-		}
-		if err := p.make(); err != nil {
-			return err
-		}
-		if err := p.write(ctx, tx); err != nil {
-			return err
-		}
-		applied.Results = p.results
 		if applied.Events, err = addEvents(ctx, tx, p.events); err != nil {
 			return err
 		}
-		return s.follow(ctx, Tx{tx: tx, Who: who, Why: c.Why, At: instant(p.now), jobs: &jobs, queue: s.queue}, p.changed)
-	})
+		return s.follow(ctx, Tx{tx: tx, Who: who, Why: c.Why, At: p.now, jobs: &jobs, queue: s.queue}, p.altered)
+	}
+	var err error
+	if c.DryRun {
+		err = s.explain("trying out a change", s.snapshot(ctx, work))
+	} else {
+		err = s.change(ctx, "applying a change", work)
+	}
 	if err != nil {
 		return Applied{}, err
 	}
@@ -160,194 +303,5 @@ func (c Change) validate() error {
 	return nil
 }
 
-// plan works out what a change does to the rows that are there.
-type plan struct {
-	who    string
-	change Change
-	now    int64
-	rows   map[Ref]objectRow
-
-	upserts []objectRow
-	results []Result
-	events  []upkeep.Event
-	changed []Altered
-}
-
-func (p *plan) make() error {
-	for ref, expected := range p.change.IfGeneration {
-		if current := p.generation(ref); current != expected {
-			return upkeep.WithHint(fmt.Errorf("%s has generation %d, not %d: %w", ref, current, expected, upkeep.ErrConflict),
-				"somebody else changed it; look at it again with: upkeep get "+ref.Kind+" "+ref.Name)
-		}
-	}
-	if err := p.checkAll(); err != nil {
-		return err
-	}
-	for _, object := range p.change.Put {
-		if err := p.put(object); err != nil {
-			return err
-		}
-	}
-	for _, ref := range p.change.Delete {
-		if err := p.delete(ref); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// generation is that of a thing that exists, 0 otherwise.
-func (p *plan) generation(ref Ref) int64 {
-	if row := p.rows[ref]; !row.Deleted {
-		return row.Generation
-	}
-	return 0
-}
-
-func (p *plan) put(object upkeep.Object) error {
-	ref := RefOf(object)
-	text, err := json.Marshal(object) // canonical: fields in order of the type, map keys sorted
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", ref, err)
-	}
-	row, result := p.rows[ref], Result{Ref: ref, Action: Created}
-	what, was := Created, upkeep.Object(nil)
-	if p.generation(ref) != 0 {
-		fields, err := changedFields(ref.Kind, row.Document, text)
-		if err != nil {
-			return err
-		}
-		if len(fields) == 0 {
-			p.results = append(p.results, Result{ref, Unchanged, row.Generation})
-			return nil
-		}
-		result.Action, what, was = Changed, "changed "+strings.Join(fields, ", "), row.object()
-	}
-	result.Generation = row.Generation + 1
-	p.upserts = append(p.upserts, objectRow{
-		Kind: ref.Kind, Name: ref.Name, Generation: result.Generation, Document: string(text), ChangedAt: p.now, ChangedBy: p.who,
-	})
-	p.record(result, what, was, object)
-	return nil
-}
-
-func (p *plan) delete(ref Ref) error {
-	row := p.rows[ref]
-	if p.generation(ref) == 0 {
-		return fmt.Errorf("%s: %w", ref, upkeep.ErrNotFound)
-	}
-	was := row.object()
-	row.Deleted, row.Document, row.ChangedAt, row.ChangedBy = true, "", p.now, p.who
-	p.upserts = append(p.upserts, row)
-	p.record(Result{ref, Deleted, row.Generation}, Deleted, was, nil)
-	return nil
-}
-
-func (p *plan) record(result Result, what string, was, is upkeep.Object) {
-	p.results = append(p.results, result)
-	p.changed = append(p.changed, Altered{result.Ref, was, is, result.Generation})
-	p.events = append(p.events, upkeep.Event{
-		At: instant(p.now), Kind: upkeep.EventDeclared, Who: p.who, Object: result.Ref.String(), What: what, Why: p.change.Why,
-	})
-}
-
-// checkAll refuses a change that breaks a rule between things. One that was
-// broken before, by an older version's leave, does not stand in the way of
-// changes that have nothing to do with it.
-func (p *plan) checkAll() error {
-	var before, after []upkeep.Object
-	touched := map[Ref]bool{}
-	for _, object := range p.change.Put {
-		touched[RefOf(object)] = true
-	}
-	for _, ref := range p.change.Delete {
-		touched[ref] = true
-	}
-	refs := make([]Ref, 0, len(p.rows))
-	for ref, row := range p.rows {
-		if !row.Deleted {
-			refs = append(refs, ref)
-		}
-	}
-	slices.SortFunc(refs, func(a, b Ref) int { return strings.Compare(a.String(), b.String()) })
-	for _, ref := range refs {
-		object, err := upkeep.DecodeObject(ref.Kind, []byte(p.rows[ref].Document))
-		if err != nil {
-			return fmt.Errorf("reading %s from the database: %w", ref, err)
-		}
-		before = append(before, object)
-		if !touched[ref] {
-			after = append(after, object)
-		}
-	}
-	// Of two things that claim one name, the later in the list is to blame.
-	after = append(after, p.change.Put...)
-	type rule struct {
-		ref   Ref
-		field upkeep.FieldError
-	}
-	known := map[rule]bool{}
-	for _, conflict := range upkeep.CheckAll(before) {
-		known[rule{RefOf(conflict.Object), conflict.FieldError}] = true
-	}
-	var broken []upkeep.FieldError
-	for _, conflict := range upkeep.CheckAll(after) {
-		ref := RefOf(conflict.Object)
-		if !known[rule{ref, conflict.FieldError}] {
-			conflict.FieldError.Object = ref.String()
-			broken = append(broken, conflict.FieldError)
-		}
-	}
-	if len(broken) > 0 {
-		return &upkeep.InvalidError{Fields: broken}
-	}
-	return nil
-}
-
-// changedFields names the fields in which a stored document differs from a new
-// one. The stored one is read and written anew first: a version of upkeep that
-// writes the same thing in another way has not changed it.
-func changedFields(kind, stored string, text []byte) ([]string, error) {
-	object, err := upkeep.DecodeObject(kind, []byte(stored))
-	if err != nil {
-		return nil, err
-	}
-	canonical, err := json.Marshal(object)
-	if err != nil {
-		return nil, err
-	}
-	var old, new map[string]json.RawMessage
-	if err := json.Unmarshal(canonical, &old); err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(text, &new); err != nil {
-		return nil, err
-	}
-	var fields []string
-	for name, value := range new {
-		if string(old[name]) != string(value) {
-			fields = append(fields, name)
-		}
-	}
-	for name := range old {
-		if _, still := new[name]; !still {
-			fields = append(fields, name)
-		}
-	}
-	slices.Sort(fields)
-	return fields, nil
-}
-
-// write saves the planned rows.
-func (p *plan) write(ctx context.Context, tx bun.Tx) error {
-	for _, row := range p.upserts {
-		_, err := tx.NewInsert().Model(&row).On("CONFLICT (kind, name) DO UPDATE").
-			Set("generation = EXCLUDED.generation").Set("document = EXCLUDED.document").
-			Set("changed_at = EXCLUDED.changed_at").Set("changed_by = EXCLUDED.changed_by").
-			Set("deleted = EXCLUDED.deleted").Exec(ctx)
-		if err != nil {
-			return fmt.Errorf("writing %s/%s: %w", row.Kind, row.Name, err)
-		}
-	}
-	return nil
-}
+// errDamaged stands for a stored document that cannot be compared with a new one.
+var errDamaged = errors.New("the stored document cannot be read")

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
-
-	"upkeep"
 )
 
 // SiteState is what a server was last known to serve of a site.
@@ -145,66 +143,4 @@ func (t Tx) forgetSites(ctx context.Context, server string, but []SiteState) err
 		}
 	}
 	return nil
-}
-
-// Found is what was found under a name.
-type Found struct {
-	Ref Ref
-	upkeep.Declared
-	// Err is set for a row that cannot be read.
-	Err error
-}
-
-// Declared returns the things of the given names that are declared. A row that
-// cannot be read spoils no other.
-func (s *Store) Declared(ctx context.Context, refs []Ref) (map[Ref]Found, error) {
-	names := map[string][]string{}
-	for _, ref := range refs {
-		names[ref.Kind] = append(names[ref.Kind], ref.Name)
-	}
-	found := make(map[Ref]Found, len(refs))
-	for kind, names := range names {
-		for part := range slices.Chunk(names, chunk) {
-			var rows []objectRow
-			err := s.read.NewSelect().Model(&rows).Where("kind = ?", kind).Where("name IN (?)", bun.List(part)).Where("NOT deleted").Scan(ctx)
-			if err != nil {
-				return nil, s.explain("reading declared things", err)
-			}
-			for _, row := range rows {
-				found[Ref{row.Kind, row.Name}] = row.found()
-			}
-		}
-	}
-	return found, nil
-}
-
-func (r objectRow) found() Found {
-	object, err := upkeep.DecodeObject(r.Kind, []byte(r.Document))
-	if err != nil {
-		err = fmt.Errorf("reading %s/%s from the database: %w", r.Kind, r.Name, err)
-	}
-	return Found{Ref{r.Kind, r.Name}, upkeep.Declared{Generation: r.Generation, Object: object}, err}
-}
-
-// Sites returns all sites, ordered by name; those whose rows cannot be read with
-// their error. Within a change they are as after it.
-func (t Tx) Sites(ctx context.Context) ([]Found, error) { return foundKind(ctx, t.tx, upkeep.KindSite) }
-
-// All returns all things of a kind, ordered by name; those whose rows cannot be
-// read with their error.
-func (s *Store) All(ctx context.Context, kind string) ([]Found, error) {
-	found, err := foundKind(ctx, s.read, kind)
-	return found, s.explain("reading declared things", err)
-}
-
-func foundKind(ctx context.Context, db bun.IDB, kind string) ([]Found, error) {
-	var rows []objectRow
-	if err := db.NewSelect().Model(&rows).Where("kind = ?", kind).Where("NOT deleted").Order("name").Scan(ctx); err != nil {
-		return nil, err
-	}
-	found := make([]Found, len(rows))
-	for i, row := range rows {
-		found[i] = row.found()
-	}
-	return found, nil
 }

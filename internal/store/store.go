@@ -14,6 +14,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +32,8 @@ type Store struct {
 	now     func() time.Time
 	// followers are told of changes in their transaction.
 	followers []Follower
-	queue     Queue // nil when nobody has jobs done
+	queue     Queue    // nil when nobody has jobs done
+	reserved  []string // names that no site may have
 }
 
 // dialect is what differs between the databases.
@@ -129,6 +132,8 @@ func present(value []byte) []byte {
 	}
 	return value
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // notFound turns the absence of a row into false.
 func notFound(err error) (found bool, other error) {

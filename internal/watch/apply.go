@@ -1,9 +1,7 @@
 package watch
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,51 +31,63 @@ type AppliedChange struct {
 // Apply declares objects, all or none. It returns an [upkeep.InvalidError] when
 // the whole of what would then be declared breaks a rule. With dryRun nothing
 // is changed.
+//
+// Rules between things of [upkeep.HostingKinds] are the store's, which looks at
+// what is around a change only: pools are neither read nor rebuilt for a site.
 func (w *Watch) Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (Applied, error) {
 	w.declare.Lock()
 	defer w.declare.Unlock()
-	before, err := w.cfg.Store.Objects(ctx)
-	if err != nil {
+	if err := w.validate(objects); err != nil {
 		return Applied{}, err
 	}
-	applied, after := compare(before, objects)
-	if err := w.validate(objects, after); err != nil {
-		return Applied{}, err
+	if slices.ContainsFunc(objects, watched) {
+		before, err := w.cfg.Store.Objects(ctx, upkeep.PoolKinds...)
+		if err != nil {
+			return Applied{}, err
+		}
+		if err := checkAll(merge(plain(before), objects)); err != nil {
+			return Applied{}, err
+		}
 	}
-	if dryRun {
-		return applied, nil
-	}
-	results, err := w.commit(ctx, who, store.Change{Put: objects})
-	for i, result := range results {
-		applied.Changes[i].Generation = result.Generation // one that was deleted once goes on counting
-	}
-	return applied, err
+	stored, err := w.commit(ctx, who, store.Change{Put: objects, DryRun: dryRun})
+	return outcome(objects, stored), err
 }
 
-// compare says what putting objects over before would change, and returns all
-// that would then be declared.
-func compare(before []upkeep.Declared, objects []upkeep.Object) (Applied, []upkeep.Object) {
-	applied, after := Applied{Warnings: warnings(objects)}, plain(before)
+// watched reports things that the loop works with.
+func watched(o upkeep.Object) bool { return slices.Contains(upkeep.PoolKinds, o.ObjectKind()) }
+
+// merge returns what would be declared of [upkeep.PoolKinds] once objects are put
+// over what was before.
+func merge(before, objects []upkeep.Object) []upkeep.Object {
+	after := before
 	for _, object := range objects {
-		change := AppliedChange{Action: store.Created, Generation: 1, New: object}
-		at := slices.IndexFunc(after, func(o upkeep.Object) bool { return same(o, object) })
-		if at < 0 {
-			after = append(after, object)
-			applied.Changes = append(applied.Changes, change)
+		if !watched(object) {
 			continue
 		}
-		change.Old, change.Action = after[at], store.Changed
-		if at < len(before) { // else it is given twice, which validate refuses
-			change.Generation = before[at].Generation + 1
+		if at := slices.IndexFunc(after, func(o upkeep.Object) bool { return same(o, object) }); at >= 0 {
+			after[at] = object
+		} else {
+			after = append(after, object)
 		}
-		if equal(change.Old, object) {
-			change.Action = store.Unchanged
-			change.Generation--
+	}
+	return after
+}
+
+// outcome tells what the store did with each of the objects.
+func outcome(objects []upkeep.Object, stored store.Applied) Applied {
+	applied := Applied{Warnings: append(warnings(objects), stored.Warnings...)}
+	altered := make(map[store.Ref]store.Altered, len(stored.Altered))
+	for _, a := range stored.Altered {
+		altered[a.Ref] = a
+	}
+	for i, result := range stored.Results {
+		change := AppliedChange{Action: result.Action, Generation: result.Generation, Old: objects[i], New: objects[i]}
+		if a, is := altered[result.Ref]; is {
+			change.Old, change.New = a.Old, a.New
 		}
-		after[at] = object
 		applied.Changes = append(applied.Changes, change)
 	}
-	return applied, after
+	return applied
 }
 
 // Delete removes declared things, all or none; what they published is withdrawn.
@@ -86,14 +96,17 @@ func compare(before []upkeep.Declared, objects []upkeep.Object) (Applied, []upke
 func (w *Watch) Delete(ctx context.Context, who string, refs ...store.Ref) error {
 	w.declare.Lock()
 	defer w.declare.Unlock()
-	declared, err := w.cfg.Store.Objects(ctx)
-	if err != nil {
-		return err
+	pools := slices.DeleteFunc(slices.Clone(refs), func(r store.Ref) bool { return !slices.Contains(upkeep.PoolKinds, r.Kind) })
+	if len(pools) > 0 {
+		declared, err := w.cfg.Store.Objects(ctx, upkeep.PoolKinds...)
+		if err != nil {
+			return err
+		}
+		if err := deletable(plain(declared), pools); err != nil {
+			return err
+		}
 	}
-	if err := deletable(plain(declared), refs); err != nil {
-		return err
-	}
-	_, err = w.commit(ctx, who, store.Change{Delete: refs})
+	_, err := w.commit(ctx, who, store.Change{Delete: refs})
 	return err
 }
 
@@ -132,35 +145,43 @@ func deletable(before []upkeep.Object, refs []store.Ref) error {
 // maxReasons is how many things that stand in the way are named.
 const maxReasons = 10
 
-func (w *Watch) commit(ctx context.Context, who string, change store.Change) ([]store.Result, error) {
+// commit changes what is declared and, where that is of [upkeep.PoolKinds], what
+// runs.
+func (w *Watch) commit(ctx context.Context, who string, change store.Change) (store.Applied, error) {
 	stored, err := w.cfg.Store.Apply(ctx, who, change)
-	if err != nil {
-		return nil, err
+	if err != nil || change.DryRun {
+		return stored, err
 	}
 	w.announce(stored.Events)
-	objects, err := w.cfg.Store.Objects(ctx)
+	if !slices.ContainsFunc(stored.Results, func(r store.Result) bool { return slices.Contains(upkeep.PoolKinds, r.Ref.Kind) }) {
+		return stored, nil
+	}
+	objects, err := w.cfg.Store.Objects(ctx, upkeep.PoolKinds...)
 	if err != nil {
-		return stored.Results, fmt.Errorf("reading back what was stored: %w", err)
+		return stored, fmt.Errorf("reading back what was stored: %w", err)
 	}
 	if stale := w.rebuild(objects, nil); len(stale) > 0 {
 		if err := w.cfg.Store.DeleteStates(ctx, stale...); err != nil {
 			w.log.Error("forgetting what is not declared any more", "err", err)
 		}
 	}
-	return stored.Results, nil
+	return stored, nil
 }
 
-// validate holds the rules that need more than one document or more than the
-// root's knowledge; objects are the ones given, all is what would be declared.
-func (w *Watch) validate(objects, all []upkeep.Object) error {
+// validate holds each object to the rules that it can break by itself, those
+// that need more than the root's knowledge among them.
+func (w *Watch) validate(objects []upkeep.Object) error {
 	invalid := &upkeep.InvalidError{}
 	add := func(object upkeep.Object, f upkeep.FieldError) {
-		f.Object = object.ObjectKind() + "/" + object.ObjectName()
+		f.Object = store.RefOf(object).String()
 		invalid.Fields = append(invalid.Fields, f)
 	}
-	for i, object := range objects {
-		if slices.ContainsFunc(objects[:i], func(o upkeep.Object) bool { return same(o, object) }) {
+	seen := make(map[store.Ref]bool, len(objects))
+	for _, object := range objects {
+		if ref := store.RefOf(object); seen[ref] {
 			add(object, upkeep.FieldError{Field: "name", Value: object.ObjectName(), Rule: "is given twice"})
+		} else {
+			seen[ref] = true
 		}
 		for _, f := range object.Validate() {
 			add(object, f)
@@ -183,8 +204,16 @@ func (w *Watch) validate(objects, all []upkeep.Object) error {
 	if len(invalid.Fields) > 0 {
 		return invalid
 	}
+	return nil
+}
+
+// checkAll is the error for rules that are broken between things of
+// [upkeep.PoolKinds], of which all are given.
+func checkAll(all []upkeep.Object) error {
+	invalid := &upkeep.InvalidError{}
 	for _, conflict := range upkeep.CheckAll(all) {
-		add(conflict.Object, conflict.FieldError)
+		conflict.FieldError.Object = store.RefOf(conflict.Object).String()
+		invalid.Fields = append(invalid.Fields, conflict.FieldError)
 	}
 	if len(invalid.Fields) > 0 {
 		return invalid
@@ -242,14 +271,27 @@ func keyless(p upkeep.Pool) []upkeep.FieldError {
 // Objects returns what is declared, of one kind and of one name where these are
 // not empty. It returns [upkeep.ErrNotFound] when a name was given and is not declared.
 func (w *Watch) Objects(ctx context.Context, kind, name string) ([]upkeep.Declared, error) {
-	objects, err := w.cfg.Store.Objects(ctx)
-	if err != nil {
-		return nil, err
+	var kinds []string // all
+	if kind != "" {
+		kinds = []string{kind}
 	}
-	objects = slices.DeleteFunc(objects, func(d upkeep.Declared) bool {
-		return kind != "" && d.Object.ObjectKind() != kind || name != "" && d.Object.ObjectName() != name
-	})
-	if name != "" && len(objects) == 0 {
+	if name == "" {
+		return w.cfg.Store.Objects(ctx, kinds...)
+	}
+	if kind == "" {
+		kinds = upkeep.Kinds
+	}
+	var objects []upkeep.Declared
+	for _, kind := range kinds {
+		object, err := w.cfg.Store.Object(ctx, store.Ref{Kind: kind, Name: name})
+		switch {
+		case err == nil:
+			objects = append(objects, object)
+		case !errors.Is(err, upkeep.ErrNotFound):
+			return nil, err
+		}
+	}
+	if len(objects) == 0 {
 		return nil, fmt.Errorf("%s %s: %w", kind, name, upkeep.ErrNotFound)
 	}
 	return objects, nil
@@ -275,11 +317,4 @@ func plain(declared []upkeep.Declared) []upkeep.Object {
 
 func same(a, b upkeep.Object) bool {
 	return a.ObjectKind() == b.ObjectKind() && a.ObjectName() == b.ObjectName()
-}
-
-// equal compares what would be stored: an empty list and one left out are the same.
-func equal(a, b upkeep.Object) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
 }

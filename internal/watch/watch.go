@@ -134,7 +134,7 @@ func New(ctx context.Context, cfg Config) (*Watch, error) {
 }
 
 func (w *Watch) load(ctx context.Context) error {
-	objects, err := w.cfg.Store.Objects(ctx)
+	objects, err := w.cfg.Store.Objects(ctx, upkeep.PoolKinds...)
 	if err != nil {
 		return err
 	}

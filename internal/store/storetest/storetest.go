@@ -21,6 +21,7 @@ func Run(t *testing.T, open func(t *testing.T) func() *store.Store) {
 		tests []test
 	}{
 		{"Objects", objectTests},
+		{"Hosting", hostingTests},
 		{"Followers", followTests},
 		{"Events", eventTests},
 		{"Overrides", overrideTests},
