@@ -15,7 +15,7 @@ import (
 
 func newPoolDrain(a *app) *cobra.Command {
 	var why, limit string
-	var wait bool
+	var wait, all bool
 	c := &cobra.Command{
 		Use:   "drain POOL MEMBER",
 		Short: "Take a member out of DNS in good order, for work on it",
@@ -23,7 +23,8 @@ func newPoolDrain(a *app) *cobra.Command {
 only when it is safe to stop it: no listed name server answers with it any more,
 and the TTL of the last answer that held it has run out in every cache.
 
-Quote a glob such as '192.0.2.*' to drain several.`,
+Quote a glob such as '192.0.2.*' to drain several. To take the last members of a
+pool out is refused without --all: nothing would be published then.`,
 		Example:           "  upkeep pool drain web 192.0.2.11 --wait && ssh 192.0.2.11 reboot\n  upkeep pool undrain web 192.0.2.11",
 		Args:              exactly("POOL", "MEMBER"),
 		ValidArgsFunction: a.completePools,
@@ -38,10 +39,11 @@ Quote a glob such as '192.0.2.*' to drain several.`,
 					return &usageError{err: fmt.Errorf("--timeout has no use without --wait")}
 				}
 			}
-			return a.drain(c.Context(), args[0], args[1], why, wait, patience)
+			return a.drain(c.Context(), args[0], args[1], wire.Force{State: upkeep.AdminDrain, Why: why, All: all}, wait, patience)
 		},
 	}
 	c.Flags().StringVar(&why, "why", "", "`reason`, shown wherever the member's state is")
+	c.Flags().BoolVar(&all, "all", false, "also take the last members of a pool out: nothing is published then")
 	c.Flags().BoolVar(&wait, "wait", false, "return when the member is out of every answer and every cache")
 	c.Flags().StringVar(&limit, "timeout", "", "with --wait: give up after so `long`; the member stays drained (default: never)")
 	return c
@@ -54,7 +56,7 @@ func newPoolUndrain(a *app) *cobra.Command {
 		Args:              exactly("POOL", "MEMBER"),
 		ValidArgsFunction: a.completePools,
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.force(c.Context(), args[0], args[1], upkeep.AdminAuto, "")
+			return a.force(c.Context(), args[0], args[1], wire.Force{State: upkeep.AdminAuto})
 		},
 	}
 }
@@ -79,21 +81,24 @@ next one freezes again.`,
 
 func newPoolForce(a *app) *cobra.Command {
 	var why string
+	var all bool
 	c := &cobra.Command{
 		Use:   "force POOL MEMBER up|down|drain|auto",
 		Short: "Lay a state over a member's verdict; auto takes it away again",
 		Long: `Publish a member whatever its verdict says (up), keep it out (down), take it out in
 good order (drain), or let the verdict decide again (auto). Checks go on and the
-measured verdict stays visible. The state survives restarts.
+measured verdict stays visible. The state survives restarts. To take the last
+members of a pool out is refused without --all: nothing would be published then.
 
 POOL and MEMBER may be quoted globs; of several that match, the latest wins.`,
 		Args:              exactly("POOL", "MEMBER", "STATE"),
 		ValidArgsFunction: a.completeForce,
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.force(c.Context(), args[0], args[1], args[2], why)
+			return a.force(c.Context(), args[0], args[1], wire.Force{State: args[2], Why: why, All: all})
 		},
 	}
 	c.Flags().StringVar(&why, "why", "", "`reason`, shown wherever the member's state is")
+	c.Flags().BoolVar(&all, "all", false, "also take the last members of a pool out: nothing is published then")
 	return c
 }
 
@@ -111,45 +116,45 @@ type forced struct {
 	Drained bool     `json:"drained,omitempty"`
 }
 
-func (a *app) force(ctx context.Context, pool, member, state, why string) error {
+func (a *app) force(ctx context.Context, pool, member string, f wire.Force) error {
 	up, err := a.client()
 	if err != nil {
 		return err
 	}
-	members, err := a.forceMembers(ctx, up, pool, member, state, why)
+	members, err := a.forceMembers(ctx, up, pool, member, f)
 	if err != nil {
 		return err
 	}
 	if a.output != "table" {
-		return a.show(forced{Members: members, Admin: state})
+		return a.show(forced{Members: members, Admin: f.State})
 	}
 	for _, m := range members {
-		fmt.Fprintf(a.out, "%s %s\n", upkeep.Printable(m), state)
+		fmt.Fprintf(a.out, "%s %s\n", upkeep.Printable(m), f.State)
 	}
 	return nil
 }
 
-func (a *app) forceMembers(ctx context.Context, up *client.Client, pool, member, state, why string) (members []string, err error) {
-	switch state {
+func (a *app) forceMembers(ctx context.Context, up *client.Client, pool, member string, f wire.Force) (members []string, err error) {
+	switch f.State {
 	case upkeep.AdminAuto:
 		members, err = up.Release(ctx, pool, member)
 	case upkeep.AdminUp, upkeep.AdminDown, upkeep.AdminDrain:
-		members, err = up.Force(ctx, pool, member, wire.Force{State: state, Why: why})
+		members, err = up.Force(ctx, pool, member, f)
 	default:
-		return nil, &usageError{err: fmt.Errorf("state %q must be one of %s", state, strings.Join(upkeep.AdminStates, ", "))}
+		return nil, &usageError{err: fmt.Errorf("state %q must be one of %s", f.State, strings.Join(upkeep.AdminStates, ", "))}
 	}
 	return members, err
 }
 
-func (a *app) drain(ctx context.Context, pool, member, why string, wait bool, patience time.Duration) error {
+func (a *app) drain(ctx context.Context, pool, member string, f wire.Force, wait bool, patience time.Duration) error {
 	if !wait {
-		return a.force(ctx, pool, member, upkeep.AdminDrain, why)
+		return a.force(ctx, pool, member, f)
 	}
 	up, err := a.client()
 	if err != nil {
 		return err
 	}
-	members, err := a.forceMembers(ctx, up, pool, member, upkeep.AdminDrain, why)
+	members, err := a.forceMembers(ctx, up, pool, member, f)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ type Observer interface {
 
 // Forcer does what a person asks for over what was measured.
 type Forcer interface {
-	Force(ctx context.Context, who string, o upkeep.Override) (members []string, err error)
+	Force(ctx context.Context, who string, o upkeep.Override, all bool) (members []string, err error)
 	Release(ctx context.Context, who, pool, member string) (members []string, err error)
 	Drained(ctx context.Context, pool, member string) (done bool, waiting string, err error)
 	Unfreeze(ctx context.Context, who string) error

@@ -91,7 +91,7 @@ func (f *fake) Budget(_ context.Context, pool string) (upkeep.Budget, error) {
 	return upkeep.Budget{Pool: pool}, f.fail
 }
 
-func (f *fake) Force(_ context.Context, who string, o upkeep.Override) ([]string, error) {
+func (f *fake) Force(_ context.Context, who string, o upkeep.Override, _ bool) ([]string, error) {
 	o.Who = who
 	f.forced = append(f.forced, o)
 	return []string{o.Pool + "/" + o.Member}, f.fail

@@ -90,7 +90,7 @@ func (a *API) forceRoutes(h huma.API) {
 		if err := globs(in.Name, in.Member); err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		members, err := a.o.Forcer.Force(ctx, callerOf(ctx).who, upkeep.Override{Pool: in.Name, Member: in.Member, State: in.Body.State, Why: in.Body.Why})
+		members, err := a.o.Forcer.Force(ctx, callerOf(ctx).who, upkeep.Override{Pool: in.Name, Member: in.Member, State: in.Body.State, Why: in.Body.Why}, in.Body.All)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"upkeep"
@@ -13,10 +14,17 @@ import (
 
 // Force puts every member that matches o into its admin state, over the
 // measured verdict and over earlier overrides. It returns the members meant, as
-// pool/address. A pattern that matches no member is refused: it would be a typing error.
-func (w *Watch) Force(ctx context.Context, who string, o upkeep.Override) (members []string, err error) {
+// pool/address. A pattern that matches no member is refused: it would be a typing
+// error. So is one that takes the last members of a pool out, unless all says that
+// this is meant: an empty answer is the worst one, and caches keep it.
+func (w *Watch) Force(ctx context.Context, who string, o upkeep.Override, all bool) (members []string, err error) {
 	if members, _, err = w.matching(o.Pool, o.Member); err != nil {
 		return nil, err
+	}
+	if emptied := w.emptiedBy(o); len(emptied) > 0 && !all {
+		return nil, upkeep.WithHint(fmt.Errorf("%s of %s: every member of pool %s would be out by hand, and nothing published: %w",
+			o.State, o.Member, strings.Join(emptied, ", "), upkeep.ErrConflict),
+			"nothing was changed; name fewer members, or say --all if nothing is to be published")
 	}
 	o.Who, o.At = who, w.cfg.Now()
 	_, events, err := w.cfg.Store.SetOverride(ctx, o)
@@ -60,6 +68,35 @@ func (w *Watch) Unfreeze(ctx context.Context, who string) error {
 	w.pending.signal()
 	return nil
 }
+
+// emptiedBy names the pools for which o takes the last members out, so that
+// nothing is published any more.
+func (w *Watch) emptiedBy(o upkeep.Override) (pools []string) {
+	if o.State != upkeep.AdminDown && o.State != upkeep.AdminDrain {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range sortedKeys(w.pools) {
+		p := w.pools[name]
+		inPool, _ := path.Match(o.Pool, name)
+		stays := func(m upkeep.Member) bool {
+			meant, _ := path.Match(o.Member, m.Address.String())
+			return !meant && !out(w.admin(name, m.Address).State)
+		}
+		was := slices.ContainsFunc(p.spec.Members, func(m upkeep.Member) bool { return !out(w.admin(name, m.Address).State) })
+		// What a fixed set has beside the members is published even then.
+		stands := slices.ContainsFunc(p.spec.Policy.Fixed, func(a netip.Addr) bool {
+			return !slices.ContainsFunc(p.spec.Members, func(m upkeep.Member) bool { return m.Address == a })
+		})
+		if inPool && was && !stands && !slices.ContainsFunc(p.spec.Members, stays) {
+			pools = append(pools, name)
+		}
+	}
+	return pools
+}
+
+func out(state string) bool { return state == upkeep.AdminDown || state == upkeep.AdminDrain }
 
 // matching returns the members that two patterns mean.
 func (w *Watch) matching(poolGlob, memberGlob string) (names []string, addresses []netip.Addr, err error) {

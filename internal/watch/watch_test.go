@@ -222,7 +222,7 @@ func TestAdminStateIsALayer(t *testing.T) {
 	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
 		r.prober.find(m, 5, good)
 	}
-	members, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "*.2", State: upkeep.AdminDown})
+	members, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "*.2", State: upkeep.AdminDown}, false)
 	if err != nil || !slices.Equal(members, []string{"web/192.0.2.2"}) {
 		t.Fatalf("Force: %v, %v", members, err)
 	}
@@ -238,7 +238,7 @@ func TestAdminStateIsALayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.published("192.0.2.1 192.0.2.2")
-	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "198.51.100.*", State: upkeep.AdminDown}); err == nil {
+	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "198.51.100.*", State: upkeep.AdminDown}, false); err == nil {
 		t.Error("a pattern without a member was accepted")
 	}
 }
@@ -252,7 +252,7 @@ func TestDrainWaitsForTheOldTTL(t *testing.T) {
 		r.prober.find(m, 5, good)
 	}
 	r.published("192.0.2.1 192.0.2.2")
-	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "192.0.2.1", State: upkeep.AdminDrain}); err != nil {
+	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "192.0.2.1", State: upkeep.AdminDrain}, false); err != nil {
 		t.Fatal(err)
 	}
 	began, said := time.Now(), map[string]bool{}
@@ -411,7 +411,7 @@ func TestDrainWaitsForTheTTLThatWasServed(t *testing.T) {
 	pool.TTL = upkeep.Duration(time.Second)
 	r.declare(pool)
 	ttl(time.Second)
-	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "192.0.2.1", State: upkeep.AdminDrain}); err != nil {
+	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "192.0.2.1", State: upkeep.AdminDrain}, false); err != nil {
 		t.Fatal(err)
 	}
 	r.published("192.0.2.2")
@@ -440,7 +440,7 @@ func TestNothingPublishedIsNotProven(t *testing.T) {
 	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
 		r.prober.find(m, 5, good)
 	}
-	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "192.0.2.1", State: upkeep.AdminDown}); err != nil {
+	if _, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: "192.0.2.1", State: upkeep.AdminDown}, false); err != nil {
 		t.Fatal(err)
 	}
 	proofs := func() (n int) {

@@ -109,6 +109,8 @@ type Force struct {
 	State string `json:"state" enum:"up,down,drain"`
 	// Why is shown wherever the member's reason is.
 	Why string `json:"why,omitempty" maxLength:"500"`
+	// All says that the last members of a pool may be taken out.
+	All bool `json:"all,omitempty"`
 }
 
 // Forced is the outcome of a force or a release.
