@@ -315,6 +315,8 @@ func (d *decider) explainPublished(m *member, f *family, verdict string) string 
 		return verdict + "; published because the pool fails open"
 	case f.mode == waived && !m.was:
 		return verdict + "; on probation, which is waived because nothing else is left"
+	case m.Verdict == upkeep.Unknown && !m.was:
+		return verdict + "; published until it is known, because it replaces what was published"
 	case m.Verdict == upkeep.Unknown:
 		return verdict + "; stays published until it is known"
 	}

@@ -97,7 +97,8 @@ type MemberDecision struct {
 //
 // "By hand" is a layer above: a member forced up is always published, one taken
 // down or drained never, not even when failing open. Unknown counts as it was:
-// published members stay, others wait. Failing open ends only when enough
+// published members stay, others wait, but for those that replace all that was
+// published. Failing open ends only when enough
 // members have been up for the first probation, so that a lone member that
 // comes and goes does not pull everything behind it. Additions are held to the
 // add window unless something is published anyway; removals never wait.
@@ -139,6 +140,9 @@ type family struct {
 	need    int
 	open    bool
 	backups int // backups that could be published
+	// replaced says that all that was published is no member any more: the new
+	// ones of which nothing is known take its place, even under fail_open: none.
+	replaced bool
 }
 
 // mode is the line of the table that was taken.
@@ -208,6 +212,13 @@ func newDecider(in PoolInput) *decider {
 				f.fixed = append(f.fixed, a)
 			}
 		}
+	}
+	for _, a := range in.State.Published {
+		if in.Pool.Policy.FailOpen != upkeep.FailOpenNone {
+			break // the others fail open in this case
+		}
+		f := d.family(a)
+		f.replaced = f.replaced || !known[a] && !slices.ContainsFunc(f.members, func(m *member) bool { return m.was })
 	}
 	return d
 }
@@ -298,7 +309,7 @@ func (d *decider) choose(f *family) {
 func (d *decider) count(f *family) {
 	usable, left := 0, false
 	for _, m := range f.members {
-		m.up = m.forced() || m.Verdict == upkeep.Up || m.Verdict == upkeep.Unknown && m.was && !f.open
+		m.up = m.forced() || m.Verdict == upkeep.Up || m.Verdict == upkeep.Unknown && (m.was || f.replaced) && !f.open
 		switch {
 		case m.out():
 		case m.backup:
@@ -383,7 +394,9 @@ func (d *decider) keep(f *family) {
 		return
 	}
 	if f.mode == frozen || d.Pool.Policy.FailOpen == upkeep.FailOpenNone {
-		d.publish(f, func(m *member) bool { return !m.backup && m.Verdict == upkeep.Up })
+		d.publish(f, func(m *member) bool {
+			return !m.backup && (m.Verdict == upkeep.Up || f.replaced && m.Verdict == upkeep.Unknown)
+		})
 	}
 	if !f.any() {
 		d.failOpen(f)

@@ -377,6 +377,30 @@ func TestEditedPool(t *testing.T) {
 	s.want("4")
 }
 
+// TestReplacedMembers: new members in the place of all that was published leave
+// no gap, not even where the policy is to publish nothing rather than the dead.
+func TestReplacedMembers(t *testing.T) {
+	s := newScene(t, "1", upkeep.Policy{FailOpen: upkeep.FailOpenNone}).set(upkeep.Up, "1").want("1").pass(time.Minute)
+	s.members("3 4")
+	s.want("3 4").says("3", "replaces what was published")
+	s.want("3 4").says("3", "stays published until it is known")
+	s.set(upkeep.Down, "4").want("3")
+	s.set(upkeep.Down, "3").want("", "fail_open: none")
+	s.members("5")
+	s.want("") // nothing was published that it could replace
+
+	s = newScene(t, "1 2", upkeep.Policy{FailOpen: upkeep.FailOpenNone}).set(upkeep.Up, "1").set(upkeep.Down, "2").want("1")
+	s.members("2 3")
+	s.want("3").says("2", "down")
+	s.members("3 4")
+	s.want("3").says("4", "waits until it is known")
+
+	s = newScene(t, "1", upkeep.Policy{FailOpen: upkeep.FailOpenNone}).set(upkeep.Up, "1").want("1")
+	s.restart().set(upkeep.Unknown, "1").want("1")
+	s.members("2")
+	s.want("2", "first round") // before the round is in
+}
+
 func TestPolicyChangeTakesEffect(t *testing.T) {
 	s := newScene(t, "1 2 3", upkeep.Policy{}).set(upkeep.Up, "1", "2", "3").want("1 2 3").set(upkeep.Down, "2", "3").want("1")
 	s.in.Pool.Policy.HealthyFraction = 0.5
