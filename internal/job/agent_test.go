@@ -24,7 +24,10 @@ func onBoth(t *testing.T, run func(t *testing.T, dsn string)) {
 	t.Run("Postgres", func(t *testing.T) { run(t, testkit.Postgres(t)) })
 }
 
-var public, private, _ = ed25519.GenerateKey(nil)
+type edPublic = ed25519.PublicKey
+
+// testKey signs in all tests, and in the processes that they start.
+func testKey() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)) }
 
 // control is a store with a dispatcher, and servers and an account that are
 // declared.
@@ -41,7 +44,7 @@ func open(t testing.TB, dsn string) *control {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := job.New(ctx, job.Config{Store: s, Key: private, Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
+	d, err := job.New(ctx, job.Config{Store: s, Key: testKey(), Log: slog.New(slog.NewTextHandler(testLog{t}, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +141,7 @@ func (a *agent) run(t testing.TB) {
 		if message.Job == nil {
 			continue
 		}
-		j, err := link.Open(public, a.server, time.Now(), *message.Job)
+		j, err := link.Open(testKey().Public().(edPublic), a.server, time.Now(), *message.Job)
 		if err != nil {
 			t.Error(err)
 			continue

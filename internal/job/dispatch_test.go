@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -388,6 +389,9 @@ func TestRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if ended, err := c.Await(ctx, verify.ID); err != nil || ended.State != upkeep.JobDone || len(ended.Result) == 0 {
+			t.Errorf("awaited: %+v, %v", ended, err)
+		}
 		if _, err := c.Regenerate(ctx, "web1", "uid 0"); err != nil {
 			t.Fatal(err)
 		}
@@ -420,4 +424,37 @@ func TestStart(t *testing.T) {
 		c.until(t, store.JobFilter{Kind: upkeep.JobSiteApply}, counts{upkeep.JobDone: 2})
 		t.Logf("done %s after the start", time.Since(begin))
 	})
+}
+
+// Connections of the database that are cut hold nothing up for long, and lose
+// nothing.
+func TestDatabaseCutsConnections(t *testing.T) {
+	t.Parallel()
+	ctx, dsn := context.Background(), testkit.Postgres(t)
+	c := start(t, dsn)
+	connect(t, c, "web1", nil)
+	raw, err := sql.Open("pgx", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = raw.Close() }()
+	for i := range 3 {
+		if _, err := c.store.Enqueue(ctx, mkdir(2*i)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := raw.ExecContext(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+			_, err := c.store.Enqueue(ctx, mkdir(2*i+1)) // one call may meet the dead connection
+			return err == nil, fmt.Sprint(err)
+		})
+		begin := time.Now()
+		testkit.Eventually(t, time.Minute, func() (bool, string) {
+			jobs, err := c.List(ctx, web(all))
+			open := slices.ContainsFunc(jobs, func(j upkeep.Job) bool { return !j.State.Ended() })
+			return err == nil && !open, fmt.Sprint(jobs, err)
+		})
+		t.Logf("done after %s", time.Since(begin))
+	}
 }

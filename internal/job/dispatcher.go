@@ -83,7 +83,6 @@ func New(ctx context.Context, cfg Config) (*Dispatcher, error) {
 		return nil, err
 	}
 	if d.client, err = newRiver(d.river, log, d.answer); err != nil {
-		d.river.Close()
 		return nil, err
 	}
 	cfg.Store.Wake(d)
@@ -131,7 +130,6 @@ func (d *Dispatcher) Close() error {
 		d.running.Wait()
 	}
 	d.news.close()
-	d.river.Close()
 	return err
 }
 
@@ -155,8 +153,11 @@ func (d *Dispatcher) Serve(ctx context.Context, server string, hello link.Hello,
 		s.log.Info("agent disconnected", "why", err)
 	}
 	sent, unsent := s.finishUp(func() { d.removeQueue(queue) })
-	putBack := context.WithoutCancel(ctx)
-	d.requeue(putBack, server, sent, 1, mostDrops, fmt.Sprintf(
+	putBack, drops := context.WithoutCancel(ctx), 1
+	if d.closing() {
+		drops = 0 // which is nobody's fault
+	}
+	d.requeue(putBack, server, sent, drops, mostDrops, fmt.Sprintf(
 		"the link to the agent on %s broke each of the %d times that it worked on this, in the end on nothing else", server, mostDrops))
 	d.requeue(putBack, server, unsent, 0, noMost, "")
 	d.mu.Lock()
@@ -266,11 +267,11 @@ func (d *Dispatcher) sign(p parcel) (link.Signed, error) {
 
 // Insert is called by the store in a transaction that made jobs ready.
 func (d *Dispatcher) Insert(ctx context.Context, tx store.Tx, ready []upkeep.Job) error {
-	rows, queues := calls(ready)
+	rows, _ := calls(ready)
 	if _, err := d.client.InsertManyFastTx(ctx, tx.SQL(), rows); err != nil {
 		return fmt.Errorf("calling for jobs: %w", err)
 	}
-	return d.river.Notify(ctx, tx, queues)
+	return nil
 }
 
 // Committed is called by the store after a transaction that changed jobs.

@@ -34,9 +34,54 @@ func (d *Dispatcher) Pending(ctx context.Context, account string) ([]upkeep.Job,
 // far behind, and at the end.
 func (d *Dispatcher) Watch() (<-chan upkeep.Job, func()) { return d.news.subscribe() }
 
+// Await waits for the end of a job, and returns it with its result.
+func (d *Dispatcher) Await(ctx context.Context, id int64) (upkeep.Job, error) {
+	for {
+		jobs, stop := d.Watch()
+		job, err := d.awaitIn(ctx, jobs, id)
+		stop()
+		if err != nil || job.State.Ended() {
+			return job, err
+		}
+	}
+}
+
+// awaitIn waits in what is told of jobs; it returns a job that has not ended when
+// nothing more is told.
+func (d *Dispatcher) awaitIn(ctx context.Context, jobs <-chan upkeep.Job, id int64) (upkeep.Job, error) {
+	job, err := d.Show(ctx, id) // it may have ended before the watch began
+	for err == nil && !job.State.Ended() {
+		select {
+		case told, more := <-jobs:
+			if !more && d.closing() {
+				return job, errClosing
+			}
+			if !more {
+				return job, nil
+			}
+			if told.ID == id && told.State.Ended() {
+				return d.Show(ctx, id)
+			}
+		case <-ctx.Done():
+			return job, ctx.Err()
+		}
+	}
+	return job, err
+}
+
 // Retry makes a job that failed or was cancelled pending once more, see
-// [store.Store.RetryJob].
+// [store.Store.RetryJob]. It returns [upkeep.ErrNotFound] when its server is not
+// declared any more.
 func (d *Dispatcher) Retry(ctx context.Context, id int64) (upkeep.Job, error) {
+	job, err := d.store.Job(ctx, id)
+	if err != nil {
+		return job, err
+	}
+	if job.Server != "" {
+		if _, err := d.server(ctx, job.Server); err != nil {
+			return upkeep.Job{}, fmt.Errorf("retrying job %d: %w", id, err)
+		}
+	}
 	return d.store.RetryJob(ctx, id)
 }
 
@@ -155,20 +200,29 @@ func (d *Dispatcher) able(ctx context.Context, kind, server string) error {
 		}
 		return nil
 	}
-	name := ref(upkeep.KindServer, server)
-	found, err := d.store.Declared(ctx, []store.Ref{name})
+	is, err := d.server(ctx, server)
 	if err != nil {
 		return err
-	}
-	is, declared := found[name].Object.(upkeep.Server)
-	if !declared {
-		return upkeep.WithHint(fmt.Errorf("server %s: %w", server, upkeep.ErrNotFound), "list those that there are with: upkeep server list")
 	}
 	if role := task.Role(kind); role != "" && !slices.Contains(is.Roles, role) {
 		return &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "server", Value: server,
 			Rule: fmt.Sprintf("must have the role %s for %s jobs; it has %s", role, kind, strings.Join(is.Roles, ", "))}}}
 	}
 	return nil
+}
+
+// server is a declared server, or [upkeep.ErrNotFound].
+func (d *Dispatcher) server(ctx context.Context, server string) (upkeep.Server, error) {
+	name := ref(upkeep.KindServer, server)
+	found, err := d.store.Declared(ctx, []store.Ref{name})
+	if err != nil {
+		return upkeep.Server{}, err
+	}
+	is, declared := found[name].Object.(upkeep.Server)
+	if !declared {
+		return is, upkeep.WithHint(fmt.Errorf("server %s: %w", server, upkeep.ErrNotFound), "list those that there are with: upkeep server list")
+	}
+	return is, nil
 }
 
 // owner is the account whose people see a job.

@@ -18,7 +18,12 @@ type plan struct {
 	jobs []store.NewJob
 	// applies are the site.apply jobs of this plan, by site and server.
 	applies map[[2]string]int
+	// messages are for accounts.
+	messages []message
 }
+
+// message is what an account is told about an object of its.
+type message struct{ account, object, text string }
 
 // follow says which jobs follow from a change of declared things that who made.
 // sites are all that are declared after it; those that cannot be read are left
@@ -34,6 +39,7 @@ func follow(changes []store.Altered, sites []upkeep.Declared, who string) []stor
 			p.account(change, sites)
 		}
 	}
+	p.notify()
 	return p.jobs
 }
 
@@ -142,13 +148,36 @@ func (p *plan) planned(site upkeep.Site) bool {
 	return is
 }
 
-// tell adds a message for an account about what others did for it. A newer one
-// about the same thing takes the place of one that was not read.
+// tell has an account told of what others did for it.
 func (p *plan) tell(account, object, text string) {
-	if account == "" || p.who == account {
-		return
+	if account != "" && p.who != account {
+		p.messages = append(p.messages, message{account, object, text})
 	}
-	p.add(upkeep.Job{Account: account, Kind: upkeep.JobNotification, Object: object}, task.Notification{Account: account, Text: text})
+}
+
+// mostMessages is how many things an account is told one by one of a change;
+// nobody reads a thousand.
+const mostMessages = 5
+
+// notify adds the jobs that carry messages. A newer one about the same thing
+// takes the place of one that was not read.
+func (p *plan) notify() {
+	many := map[string]int{}
+	for _, m := range p.messages {
+		many[m.account]++
+	}
+	told := map[string]bool{}
+	for _, m := range p.messages {
+		if n := many[m.account]; n > mostMessages {
+			if told[m.account] {
+				continue
+			}
+			told[m.account] = true
+			m.object = upkeep.KindAccount + "/" + m.account
+			m.text = fmt.Sprintf("%s And %d more of your sites were added, changed or removed.", m.text, n-1)
+		}
+		p.add(upkeep.Job{Account: m.account, Kind: upkeep.JobNotification, Object: m.object}, task.Notification{Account: m.account, Text: m.text})
+	}
 }
 
 func siteNews(c store.Altered) string {

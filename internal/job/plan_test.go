@@ -18,6 +18,10 @@ func planned(site upkeep.Site) upkeep.Site {
 	return site
 }
 
+func named(name string) upkeep.Site {
+	return planned(upkeep.Site{Name: name, Servers: []string{"web1"}})
+}
+
 func put(generation int64, was, is upkeep.Object) store.Altered {
 	return store.Altered{Ref: store.RefOf(is), Old: was, New: is, Generation: generation}
 }
@@ -116,6 +120,13 @@ func TestFollow(t *testing.T) {
 		"an account with another number": {
 			changes: []store.Altered{put(3, acme, numbered)}, sites: []upkeep.Site{a}, who: "acme",
 			want: []string{"0: site.apply site/a.test@7 on web1"},
+		},
+		"many sites": {
+			changes: []store.Altered{put(1, nil, named("1.test")), put(1, nil, named("2.test")), put(1, nil, named("3.test")), put(1, nil, named("4.test")),
+				put(1, nil, named("5.test")), put(1, nil, named("6.test"))},
+			want: []string{"0: site.apply site/1.test@1 on web1", "1: site.apply site/2.test@1 on web1", "2: site.apply site/3.test@1 on web1",
+				"3: site.apply site/4.test@1 on web1", "4: site.apply site/5.test@1 on web1", "5: site.apply site/6.test@1 on web1",
+				note(6, "account/acme", "1.test was added. And 5 more of your sites were added, changed or removed.")},
 		},
 		"an account that says the same": {changes: []store.Altered{put(3, acme, upkeep.Account{Name: "acme", UID: 20001, Email: "a@b.test"})}, sites: []upkeep.Site{a}},
 		"a new account":                 {changes: []store.Altered{put(1, nil, suspended)}},

@@ -41,9 +41,8 @@ const (
 	// fetchCooldown is how soon after one look into a queue there is another. It
 	// is what a job waits at the most, and what many jobs are collected in.
 	fetchCooldown = 5 * time.Millisecond
-	// fetchPoll is how often a queue is looked into without a call: calls do not
-	// get lost inside a process, and on PostgreSQL only while the connection that
-	// listens is made anew.
+	// fetchPoll is how often a queue is looked into without a nudge, which do not
+	// get lost; it is there for River's own sake.
 	fetchPoll = 30 * time.Second
 	// keepCalls is how long calls that were answered are kept.
 	keepCalls = time.Minute

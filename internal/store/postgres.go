@@ -16,7 +16,7 @@ import (
 	"upkeep"
 )
 
-type postgresDialect struct{ dsn string }
+type postgresDialect struct{}
 
 func openPostgres(ctx context.Context, dsn string) (*Store, error) {
 	config, err := pgx.ParseConfig(dsn)
@@ -39,7 +39,7 @@ func openPostgres(ctx context.Context, dsn string) (*Store, error) {
 	pool.SetMaxIdleConns(8)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	db := bun.NewDB(pool, pgdialect.New())
-	s := &Store{write: db, read: db, dialect: postgresDialect{dsn}, now: time.Now}
+	s := &Store{write: db, read: db, dialect: postgresDialect{}, now: time.Now}
 	if err := db.PingContext(ctx); err != nil {
 		return nil, errors.Join(s.explain("opening the database", err), s.Close())
 	}

@@ -8,8 +8,8 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
@@ -24,36 +24,23 @@ import (
 // their transactions, and a way to be woken.
 type River struct {
 	driver riverdriver.Driver[*sql.Tx]
-	nudges *nudges       // for SQLite
-	listen *pgxpool.Pool // for PostgreSQL
+	nudges *nudges
 }
 
 // River prepares the database for River, bringing its tables up to date.
 func (s *Store) River(ctx context.Context, log *slog.Logger) (*River, error) {
-	r := &River{}
-	switch d := s.dialect.(type) {
+	r := &River{nudges: newNudges()}
+	switch s.dialect.(type) {
 	case sqliteDialect:
-		r.nudges = newNudges()
-		r.driver = plainSQLite{riversqlite.New(s.write.DB), r.nudges}
+		r.driver = riverSQLite{riversqlite.New(s.write.DB), r.nudges}
 	case postgresDialect:
-		config, err := pgxpool.ParseConfig(d.dsn)
-		if err != nil {
-			return nil, fmt.Errorf("reading the address of the database: %w", err)
-		}
-		// River takes the one connection out of the pool and keeps it.
-		config.MaxConns, config.MinConns = 1, 0
-		config.ConnConfig.RuntimeParams["application_name"] = "upkeep listens"
-		if r.listen, err = pgxpool.NewWithConfig(ctx, config); err != nil {
-			return nil, s.explain("connecting to listen for jobs", err)
-		}
-		r.driver = riverdatabasesql.NewWithPgxListener(s.write.DB, r.listen)
+		r.driver = riverPostgres{riverdatabasesql.New(s.write.DB), r.nudges}
 	}
 	migrator, err := rivermigrate.New(r.driver, &rivermigrate.Config{Logger: log})
 	if err == nil {
 		_, err = migrator.Migrate(ctx, rivermigrate.DirectionUp, nil)
 	}
 	if err != nil {
-		r.Close()
 		return nil, s.explain("bringing the tables of River up to date", err)
 	}
 	return r, nil
@@ -67,36 +54,9 @@ func (r *River) Client(config *river.Config) (*RiverClient, error) {
 	return river.NewClient(r.driver, config)
 }
 
-// Close gives connections back that were for River alone. River must have been
-// stopped.
-func (r *River) Close() {
-	if r.listen != nil {
-		r.listen.Close()
-	}
-}
-
-// Notify wakes the workers of queues when the transaction commits. River itself
-// does so only once in each FetchCooldown of a queue: what is inserted by a second
-// transaction within that time would wait for the next poll. On SQLite it does
-// nothing, see [River.Nudge].
-func (r *River) Notify(ctx context.Context, tx Tx, queues []string) error {
-	if r.nudges != nil {
-		return nil
-	}
-	payloads := make([]string, len(queues))
-	for i, queue := range queues {
-		payloads[i] = insertPayload(queue)
-	}
-	return r.driver.UnwrapExecutor(tx.SQL()).NotifyMany(ctx, &riverdriver.NotifyManyParams{Payload: payloads, Topic: insertTopic})
-}
-
-// Nudge wakes the workers of queues after a transaction was committed, where the
-// database does not do that itself.
-func (r *River) Nudge(queues []string) {
-	if r.nudges != nil {
-		r.nudges.add(queues)
-	}
-}
+// Nudge wakes the workers of queues, after the transaction that gave them
+// something to do was committed.
+func (r *River) Nudge(queues []string) { r.nudges.add(queues) }
 
 // insertTopic and insertPayload are what River's producers listen to (package
 // notifier and producer.go of River v0.51).
@@ -117,38 +77,81 @@ func clearRiver(ctx context.Context, tx bun.Tx) error {
 	return nil
 }
 
-// plainSQLite is River's SQLite driver without two things that cost more than
-// jobs themselves. Its notifications are rows of a table that is polled each
-// 50 ms: 20 queries a second for nothing, and 50 ms late; one process alone works
-// on the file, so it can be told directly. And it completes rows one at a time,
-// at 0.4 ms each.
-type plainSQLite struct {
+// riverSQLite and riverPostgres are River's drivers, woken from inside the
+// process: one process alone works on a database, see [Store.Hold], so it can be
+// told directly. River's own ways were turned down. On SQLite, a table is polled
+// each 50 ms: 20 queries a second for nothing, and 50 ms late. On PostgreSQL, a
+// second notification of a queue within the FetchCooldown is not sent, and one
+// that is sent while the connection that listens is made anew is lost; either
+// waits for the next poll.
+type riverSQLite struct {
 	*riversqlite.Driver
 	nudges *nudges
 }
 
 // GetListener returns the way in for nudges.
-func (d plainSQLite) GetListener(*riverdriver.GetListenenerParams) riverdriver.Listener {
+func (d riverSQLite) GetListener(*riverdriver.GetListenenerParams) riverdriver.Listener {
 	return d.nudges
 }
 
 // SupportsListener reports that there is a listener.
-func (plainSQLite) SupportsListener() bool { return true }
+func (riverSQLite) SupportsListener() bool { return true }
 
 // SupportsListenNotify reports that the database itself tells nobody.
-func (plainSQLite) SupportsListenNotify() bool { return false }
+func (riverSQLite) SupportsListenNotify() bool { return false }
 
 // GetExecutor returns River's way to its tables.
-func (d plainSQLite) GetExecutor() riverdriver.Executor {
-	return plainExecutor{d.Driver.GetExecutor()}
+func (d riverSQLite) GetExecutor() riverdriver.Executor {
+	return sqliteExecutor{executor{d.Driver.GetExecutor(), d.nudges}}
 }
 
-// plainExecutor deletes calls that were answered, all in one statement, where
-// River would mark each of them and delete it later: nobody looks at them.
-type plainExecutor struct{ riverdriver.Executor }
+type riverPostgres struct {
+	*riverdatabasesql.Driver
+	nudges *nudges
+}
+
+// GetListener returns the way in for nudges.
+func (d riverPostgres) GetListener(*riverdriver.GetListenenerParams) riverdriver.Listener {
+	return d.nudges
+}
+
+// SupportsListener reports that there is a listener.
+func (riverPostgres) SupportsListener() bool { return true }
+
+// SupportsListenNotify reports that the database itself tells nobody.
+func (riverPostgres) SupportsListenNotify() bool { return false }
+
+// GetExecutor returns River's way to its tables.
+func (d riverPostgres) GetExecutor() riverdriver.Executor {
+	return executor{d.Driver.GetExecutor(), d.nudges}
+}
+
+// executor is River's way to its tables.
+type executor struct {
+	riverdriver.Executor
+	nudges *nudges
+}
+
+// retryFetch is how soon a queue is looked into again when that failed.
+const retryFetch = time.Second
+
+// JobGetAvailable is how River looks into a queue. When that fails, it would wait
+// for the next poll.
+func (e executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
+	result, err := e.Executor.JobGetAvailable(ctx, p)
+	if err != nil {
+		time.AfterFunc(retryFetch, func() { e.nudges.add([]string{p.Queue}) })
+	}
+	return result, err
+}
+
+// sqliteExecutor deletes calls that were answered, all in one statement. River
+// completes rows one at a time on SQLite, 0.4 ms each, which was more than half
+// of what a job cost, and deletes them later; nobody looks at them.
+type sqliteExecutor struct{ executor }
 
 // JobSetStateIfRunningMany is how River says what became of calls.
-func (e plainExecutor) JobSetStateIfRunningMany(ctx context.Context, p *riverdriver.JobSetStateIfRunningManyParams) ([]*rivertype.JobRow, error) {
+func (e sqliteExecutor) JobSetStateIfRunningMany(ctx context.Context, p *riverdriver.JobSetStateIfRunningManyParams) ([]*rivertype.JobRow, error) {
 	other := slices.ContainsFunc(p.State, func(s rivertype.JobState) bool { return s != rivertype.JobStateCompleted })
 	if other {
 		return e.Executor.JobSetStateIfRunningMany(ctx, p)

@@ -14,9 +14,8 @@ import (
 // jobsRecovered is told of jobs by a queue, and has the tables of River.
 func jobsRecovered(t *testing.T, open func() *store.Store) {
 	s := open()
-	river, err := s.River(ctx, slog.New(slog.DiscardHandler))
+	_, err := s.River(ctx, slog.New(slog.DiscardHandler))
 	must(t, err)
-	t.Cleanup(river.Close)
 	withQueue(s)
 	enqueue(t, s, newJob("web1", upkeep.JobSiteApply, "site/a.test", 1), newJob("web1", upkeep.JobSiteApply, "site/b.test", 1),
 		newJob("web2", upkeep.JobSiteApply, "site/a.test", 1, 0), newJob("", upkeep.JobNotification, "site/a.test", 0),
