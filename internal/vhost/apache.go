@@ -21,24 +21,17 @@ const (
 // apacheSite is a site on its way into a file.
 type apacheSite struct {
 	apacheConf
-	in          Input
-	names       names
-	pages       []errorPage
-	protections []protection
-	methods     []string
-	index       []string
-	headers     []string
-	environment []string
-	deny, allow []string
+	*checked
 }
 
 // Site makes the files of a site: its configuration, that of its wildcard name,
 // texts of error pages, password files and the php-fpm pool.
 func (Apache) Site(in Input) ([]File, error) {
-	s, err := newApacheSite(in)
+	site, err := check(in)
 	if err != nil {
 		return nil, err
 	}
+	s := &apacheSite{checked: site}
 	text, err := s.configuration(s.exact)
 	if err != nil {
 		return nil, err
@@ -59,43 +52,6 @@ func (Apache) Site(in Input) ([]File, error) {
 		return nil, err
 	}
 	return append(files, pool...), nil
-}
-
-// sharedFiles are those that any web server uses: texts of error pages and
-// password files.
-func sharedFiles(in Input, pages []errorPage, protections []protection) []File {
-	var files []File
-	for _, page := range pages {
-		if page.path == "" {
-			files = append(files, File{Path: FolderPages + "/" + shortName(in.Site.Name) + "/" + page.file(), Text: []byte(page.text), Mode: 0o644})
-		}
-	}
-	for _, p := range protections {
-		files = append(files, File{Path: p.file, Text: p.text, Mode: 0o640, Group: true})
-	}
-	return files
-}
-
-func newApacheSite(in Input) (*apacheSite, error) {
-	s := &apacheSite{in: in}
-	steps := []func() error{
-		in.check,
-		func() (err error) { s.names, err = namesOf(in.Site); return },
-		func() (err error) { s.pages, err = errorPages(in.Site); return },
-		func() (err error) { s.protections, err = protectionsOf(in.Site); return },
-		func() (err error) { s.methods, err = methodsOf(in.Site); return },
-		func() (err error) { s.index, err = indexOf(in.Site); return },
-		func() (err error) { s.headers, err = headersOf(in.Site); return },
-		func() (err error) { s.environment, err = environmentOf(in.Site); return },
-		func() (err error) { s.deny, err = networks("deny", in.Site.Deny); return },
-		func() (err error) { s.allow, err = networks("allow", in.Site.Allow); return },
-	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
 }
 
 // configuration is the sealed text of what write writes.
@@ -225,14 +181,8 @@ func (s *apacheSite) redirects() {
 	engine := false
 	for i, r := range s.in.Site.Redirects {
 		field := "redirects[" + strconv.Itoa(i) + "]"
-		status, gone := cmp.Or(r.Status, 302), r.Status == 410
-		from, err := urlPath(field+".from", r.From)
-		if err == nil && !gone {
-			err = target(field+".to", r.To)
-		}
-		if err == nil && !gone && !slices.Contains(redirectStatuses, status) {
-			err = refuse(field+".status", strconv.Itoa(status), "must be 301, 302, 303, 307, 308 or 410")
-		}
+		status := cmp.Or(r.Status, 302)
+		from, err := redirectOf(field, r)
 		if err != nil {
 			s.err = cmp.Or(s.err, err)
 			return
@@ -245,7 +195,7 @@ func (s *apacheSite) redirects() {
 				engine = true
 			}
 			s.exactRedirect(from, r.To, status)
-		case gone:
+		case status == 410:
 			s.put(dRedirect, word("410"), value(from))
 		default:
 			s.put(dRedirect, number(status), value(from), value(r.To))

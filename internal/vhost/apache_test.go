@@ -116,6 +116,25 @@ func TestApacheGolden(t *testing.T) {
 	}
 }
 
+func TestNginxGolden(t *testing.T) {
+	for name, site := range goldenSites {
+		site.CGI = false
+		if name == "full" {
+			site.Headers = map[string]string{"X-Frame-Options": "DENY"}
+		}
+		files, err := Nginx{}.Site(testInput(site))
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, "nginx-"+name+".golden", files)
+	}
+	files, err := Nginx{}.Default(testLayout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "nginx-default.golden", files)
+}
+
 func TestSeal(t *testing.T) {
 	files, err := Apache{}.Site(testInput(fullSite()))
 	if err != nil {
