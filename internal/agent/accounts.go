@@ -145,10 +145,11 @@ func (a *accounts) mayBe(t task.Tenant, users users) error {
 	if other, taken := a.uids[t.UID]; taken && other != t.Account {
 		return refuse("has the number %d, which is that of the account %s; files of it may still be here", t.UID, other)
 	}
-	for id, other := range map[string]string{"user": users.ids[t.UID], "group": users.groupIDs[t.UID]} {
-		if other != "" && other != t.Account {
-			return refuse("has the number %d, which is that of the %s %s of this server", t.UID, id, other)
-		}
+	if other := users.ids[t.UID]; other != "" && other != t.Account {
+		return refuse("has the number %d, which is that of the user %s of this server", t.UID, other)
+	}
+	if other := users.groupIDs[t.UID]; other != "" && other != t.Account {
+		return refuse("has the number %d, which is that of the group %s of this server", t.UID, other)
 	}
 	user, exists := users.names[t.Account]
 	if exists && (!known || entry.Removed || user.uid != t.UID || user.gid != t.UID || user.comment != accountMark) {

@@ -90,27 +90,28 @@ func New(o Options) (_ *Root, err error) {
 		return nil, err
 	}
 	for name, root := range o.Policy.Roots {
-		if o.Policy.OneUser() {
-			if err := os.MkdirAll(root.Path, 0o755); err != nil {
-				return nil, err
-			}
-		}
-		if r.roots[name], err = safefs.OpenRoot(root.Path, root.Mounts, r.accounts.group); err != nil {
+		if r.roots[name], err = r.openRoot(root); err != nil {
 			return nil, upkeep.WithHint(fmt.Errorf("root %s of the policy: %w", name, err), "roots, and the folders above them, must exist, be root's and be writable by root alone")
 		}
 	}
 	return r, r.openZones()
 }
 
+func (r *Root) openRoot(root policy.Root) (*safefs.Dir, error) {
+	if !r.policy.OneUser() {
+		return safefs.OpenRoot(root.Path, root.Mounts, r.accounts.group)
+	}
+	if err := os.MkdirAll(root.Path, 0o755); err != nil {
+		return nil, err
+	}
+	return safefs.OpenOwn(root.Path)
+}
+
 func openState(path string) (*safefs.Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
-	state, err := safefs.OpenRoot(path, false, nil)
-	if err != nil {
-		return nil, err
-	}
-	return state, nil
+	return safefs.OpenOwn(path)
 }
 
 // Close releases what the agent holds. Jobs that still run fail.

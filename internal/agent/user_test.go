@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -34,14 +35,16 @@ func TestNotRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	defer func(dir string) {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
-	}()
-	if err := os.Chown(dir, 23456, 23456); err != nil {
+	}(dir)
+	// People's folders are often open to their groups.
+	if err := errors.Join(os.Chown(dir, 23456, 23456), os.Chmod(dir, 0o775)); err != nil {
 		t.Fatal(err)
 	}
+	dir = filepath.Join(dir, "data")
 	p := testkit.Command{Argv: []string{"/proc/self/exe", "agent-user", dir}, Env: []string{}, Dir: "/", User: &syscall.Credential{Uid: 23456, Gid: 23456}}.Start(t)
 	if err := p.Wait(); err != nil {
 		t.Fatalf("%v: %s", err, p.Log())

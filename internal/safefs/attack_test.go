@@ -27,6 +27,11 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("SAFEFS_TEST_ROLE") {
 	case "racer":
 		race(os.Args[1], os.Args[2], nil)
+	case "own":
+		if err := own(os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	case "victim":
 		victim(os.Args[1])
 	default:

@@ -77,6 +77,26 @@ func OpenRoot(path string, mounts bool, tenants Tenants) (*Dir, error) {
 	return d, nil
 }
 
+// OpenOwn opens a folder for a process that does not run as root, which must be
+// its user's own. Folders above it are not looked at, and may be links: such a
+// process can do no more than its user may, and people's folders are often open
+// to their groups.
+func OpenOwn(path string) (*Dir, error) {
+	if os.Geteuid() == 0 {
+		return OpenRoot(path, false, nil)
+	}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	d := &Dir{fd: fd, path: path, root: &root{mounts: true}}
+	if err := d.classify(); err != nil {
+		_ = d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
 // Close releases the descriptor.
 func (d *Dir) Close() error { return unix.Close(d.fd) }
 
