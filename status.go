@@ -97,10 +97,13 @@ type MemberStatus struct {
 	LastProbe time.Time `json:"last_probe,omitzero"`
 	// RTT and Loss are what adaptive detection has learned: a smoothed
 	// round-trip time and the base loss as a fraction.
-	RTT      Duration `json:"rtt,omitempty"`
-	Loss     float64  `json:"loss"`
-	Warning  string   `json:"warning,omitempty"` // certificate expiry and the like
-	PerfData string   `json:"perfdata,omitempty"`
+	RTT     Duration `json:"rtt,omitempty"`
+	Loss    float64  `json:"loss"`
+	Warning string   `json:"warning,omitempty"` // certificate expiry and the like
+	// Unchecked says that nothing can be learned of the member, by the monitor's
+	// own fault; Warning says why.
+	Unchecked bool   `json:"unchecked,omitempty"`
+	PerfData  string `json:"perfdata,omitempty"`
 }
 
 // ZoneStatus is what the name servers of a zone answer.

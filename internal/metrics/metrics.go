@@ -112,6 +112,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	poolMembers   = describe("pool_members", "Members of a pool by verdict.", "pool", "verdict")
 	poolPublished = describe("pool_published_members", "Addresses that a pool publishes.", "pool")
+	poolUnchecked = describe("pool_unchecked_members", "Members of a pool of which nothing can be learned, because the monitor cannot ask.", "pool")
 	poolFrozen    = describe("pool_frozen", "1 while removals from a pool wait because the monitor may be cut off.", "pool")
 	poolChanged   = describe("pool_changed_timestamp_seconds", "When the published set of a pool last changed.", "pool")
 	memberUp      = describe("member_up", "1 for a member whose verdict is up, 0 for down or unknown.", "pool", "member")
@@ -229,13 +230,18 @@ func (w writer) results(t probe.Tally) {
 
 func (w writer) pool(p upkeep.PoolStatus) {
 	count := map[upkeep.Verdict]float64{}
+	unchecked := 0
 	for _, m := range p.Members {
 		count[m.Verdict]++
+		if m.Unchecked {
+			unchecked++
+		}
 	}
 	for _, v := range []upkeep.Verdict{upkeep.Up, upkeep.Down, upkeep.Unknown} {
 		w.gauge(poolMembers, count[v], p.Name, v.String())
 	}
 	w.gauge(poolPublished, float64(len(p.Published)), p.Name)
+	w.gauge(poolUnchecked, float64(unchecked), p.Name)
 	w.gauge(poolFrozen, truth(p.Frozen != ""), p.Name)
 	w.gauge(poolChanged, seconds(p.ChangedAt), p.Name)
 }

@@ -26,6 +26,7 @@ type pool struct {
 	decision   failover.Decision
 	freeze     failover.Freeze
 	told       string // the freeze that was last told of, "" for none
+	blind      string // of members that cannot be checked, as it was last told
 	stored     []byte // state as it was last handed to the ledger
 }
 
@@ -117,12 +118,13 @@ type decided struct {
 }
 
 func (w *Watch) decideAll() decided {
-	changes, turns := w.pending.take()
+	changes, turns, blind := w.pending.take()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.cfg.Now()
 	w.corroborate(turns)
 	r := decided{events: w.verdictEvents(changes), states: map[string][]byte{}, zones: map[string]bool{}}
+	r.events = append(r.events, w.blindEvents(blind, now)...)
 	for name, p := range w.pools {
 		if w.dirty[name] || isDue(p.decision.Wake, now) || isDue(p.freeze.Wake, now) {
 			delete(w.dirty, name)

@@ -75,6 +75,9 @@ func (w *Watch) poolStatus(p *pool, now time.Time) upkeep.PoolStatus {
 	for _, addr := range s.Published {
 		published[addr] = true
 	}
+	if said := w.unchecked(p, now); said != "" {
+		s.Warnings = append(s.Warnings, "cannot be checked: "+said)
+	}
 	for i, m := range p.spec.Members {
 		s.Members[i] = w.memberStatus(p, i, said.Members[i], published[m.Address], now)
 	}
@@ -96,7 +99,7 @@ func (w *Watch) memberStatus(p *pool, i int, said failover.MemberDecision, publi
 		Target: m.Target(),
 	}
 	if v.void != "" {
-		s.Warning = "cannot be checked: " + v.void
+		s.Warning, s.Unchecked = "cannot be checked: "+v.void, v.blind
 	}
 	return s
 }

@@ -26,6 +26,8 @@ type target struct {
 	suspect  bool
 	heard    bool       // the guard was told that it answers
 	void     string     // why nothing could be learned lately
+	voidFrom time.Time  // since when, of the targets' results
+	blind    bool       // for so long that people are to know
 	addr     netip.Addr // where it was asked last, if it is a name
 }
 
@@ -55,6 +57,7 @@ type pending struct {
 	mu      sync.Mutex
 	changes []verdictChange
 	turns   []turn
+	blind   []probe.Key // targets that became blind spots, or ceased to be
 	wake    chan struct{}
 }
 
@@ -79,25 +82,32 @@ func (p *pending) turned(t turn) {
 	p.signal()
 }
 
-func (p *pending) take() (changes []verdictChange, turns []turn) {
+func (p *pending) blinded(key probe.Key) {
+	p.mu.Lock()
+	p.blind = append(p.blind, key)
+	p.mu.Unlock()
+	p.signal()
+}
+
+func (p *pending) take() (changes []verdictChange, turns []turn, blind []probe.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	changes, turns = p.changes, p.turns
-	p.changes, p.turns = nil, nil
-	return changes, turns
+	changes, turns, blind = p.changes, p.turns, p.blind
+	p.changes, p.turns, p.blind = nil, nil, nil
+	return changes, turns, blind
 }
 
 // observe is called by the engine once per finished probe and must be quick.
 func (t *target) observe(r probe.Result, p *pending) probe.Next {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.void = ""
+	if t.see(r) {
+		p.blinded(t.key)
+	}
 	if r.Addr.IsValid() {
 		t.addr = r.Addr
 	}
-	if r.Void { // the monitor's own fault: no evidence either way
-		t.void = r.Reason
-	} else {
+	if !r.Void {
 		t.last = r
 	}
 	var step failover.Step
@@ -120,6 +130,26 @@ func (t *target) observe(r probe.Result, p *pending) probe.Next {
 	return probe.Next{After: step.Again, Timeout: step.Timeout}
 }
 
+// blindAfter is how long nothing may be learned of a target before people are
+// told: a machine that stood still for a moment is no news.
+const blindAfter = 3 * time.Second
+
+// see notes whether anything could be learned, and reports whether that is news.
+// A target of which nothing was ever learned is news at once: some report that
+// they cannot be asked only once. t.mu is held.
+func (t *target) see(r probe.Result) (news bool) {
+	before := t.blind
+	switch {
+	case !r.Void:
+		t.void, t.blind = "", false
+	case t.void == "":
+		t.void, t.voidFrom, t.blind = r.Reason, r.At, t.last.At.IsZero()
+	default:
+		t.void, t.blind = r.Reason, t.blind || r.At.Sub(t.voidFrom) >= blindAfter
+	}
+	return t.blind != before
+}
+
 // view is a consistent copy of what a target knows.
 type view struct {
 	verdict      upkeep.Verdict
@@ -129,6 +159,7 @@ type view struct {
 	rtt          time.Duration
 	loss         float64
 	void         string
+	blind        bool
 	last         probe.Result
 }
 
@@ -137,7 +168,7 @@ func (t *target) view(now time.Time) view {
 	defer t.mu.Unlock()
 	v := view{
 		verdict: t.detector.Verdict(), since: t.detector.Since(), lastOK: t.detector.LastOK(),
-		void: t.void, last: t.last,
+		void: t.void, blind: t.blind, last: t.last,
 	}
 	v.reason, v.next = t.detector.Explain(now)
 	v.rtt, v.loss = t.detector.Learned()
