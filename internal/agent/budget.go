@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +23,14 @@ type budget struct {
 	state *safefs.Dir
 	most  int
 	now   func() time.Time
-	spent []time.Time // within the last hour, oldest first
+	spent []removal // within the last hour, oldest first
+}
+
+// removal is something that was removed, or that was to be: an attempt counts,
+// and further ones for the same thing count with it.
+type removal struct {
+	What string    `json:"what"` // such as "site/example.test"
+	At   time.Time `json:"at"`
 }
 
 const (
@@ -44,45 +53,61 @@ func openBudget(state *safefs.Dir, most int, now func() time.Time) (*budget, err
 	return b, nil
 }
 
-// spend takes n removals from the budget, all or none.
-func (b *budget) spend(n int, what string) error {
-	if n == 0 {
+// spend takes the removal of each of these things from the budget, all or none.
+func (b *budget) spend(what ...string) error {
+	if len(what) == 0 {
 		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	spent := make([]time.Time, 0, len(b.spent)+n)
-	for _, at := range b.spent {
-		// A clock that was put back must not make the past the future: what seems
-		// to lie ahead counts as now.
-		if at.After(now) {
-			at = now
-		}
-		if now.Sub(at) < budgetTime {
-			spent = append(spent, at)
+	spent := b.recent(now)
+	for _, one := range what {
+		if !slices.ContainsFunc(spent, func(r removal) bool { return r.What == one }) {
+			spent = append(spent, removal{one, now})
 		}
 	}
-	if len(spent)+n > b.most {
-		err := fmt.Errorf("removing %s: the policy of this server allows %d removals an hour, and %d were made: %w", what, b.most, len(spent), upkeep.ErrRefused)
-		hint := "if this is meant, raise delete_budget in the agent's policy"
-		if n <= b.most && len(spent) > 0 {
-			hint = fmt.Sprintf("try again after %s, or raise delete_budget in the agent's policy", spent[len(spent)+n-b.most-1].Add(budgetTime).UTC().Format("15:04:05 MST"))
-		}
-		return upkeep.WithHint(err, hint)
-	}
-	for range n {
-		spent = append(spent, now)
+	if len(spent) > b.most {
+		return b.exceeded(what, spent)
 	}
 	text, err := json.Marshal(spent)
 	if err != nil {
 		return err
 	}
 	if _, err := b.state.WriteFile(budgetFile, text, ownFile()); err != nil {
-		return fmt.Errorf("removing %s: keeping count: %w", what, err)
+		return fmt.Errorf("keeping count of what is removed: %w", err)
 	}
 	b.spent = spent
 	return nil
+}
+
+// recent is what was spent within the last hour. A clock that was put back must
+// not make the past the future: what seems to lie ahead counts as now.
+func (b *budget) recent(now time.Time) []removal {
+	spent := make([]removal, 0, len(b.spent)+1)
+	for _, r := range b.spent {
+		if r.At.After(now) {
+			r.At = now
+		}
+		if now.Sub(r.At) < budgetTime {
+			spent = append(spent, r)
+		}
+	}
+	return spent
+}
+
+func (b *budget) exceeded(what []string, spent []removal) error {
+	name := strings.Replace(what[0], "/", " ", 1)
+	if len(what) > 1 {
+		name += fmt.Sprintf(" and %d more", len(what)-1)
+	}
+	before := len(b.recent(b.now()))
+	err := fmt.Errorf("removing %s: the policy of this server allows %d removals an hour, and %d were made: %w", name, b.most, before, upkeep.ErrRefused)
+	hint := "if this is meant, raise delete_budget in the agent's policy"
+	if over := len(spent) - b.most; over <= before && len(spent)-before <= b.most {
+		hint = fmt.Sprintf("try again after %s, or raise delete_budget in the agent's policy", spent[over-1].At.Add(budgetTime).UTC().Format("15:04:05 MST"))
+	}
+	return upkeep.WithHint(err, hint)
 }
 
 // ownFile is what files of the agent's own state are like.

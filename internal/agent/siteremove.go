@@ -23,7 +23,7 @@ func siteRemove(ctx context.Context, r *Root, j job) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.budget.spend(1, "the site "+t.Name); err != nil {
+	if err := r.budget.spend(t.Object()); err != nil {
 		return nil, err
 	}
 	j.step(20, "taking the virtual host away")

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
 
@@ -30,7 +29,7 @@ func siteSync(ctx context.Context, r *Root, j job) (any, error) {
 		return nil, err
 	}
 	if !t.Verify {
-		if err := r.budget.spend(len(s.gone), strings.Join(s.names(), ", ")); err != nil {
+		if err := r.budget.spend(s.names()...); err != nil {
 			return nil, err
 		}
 		s.prepare(ctx)
@@ -87,14 +86,13 @@ func (s *syncing) compare() error {
 	return nil
 }
 
+// names are the objects that the job would remove, in order.
 func (s *syncing) names() []string {
 	var names []string
-	for _, one := range s.gone[:min(len(s.gone), 3)] {
-		names = append(names, strings.Replace(one.Object, "/", " ", 1))
+	for _, one := range s.gone {
+		names = append(names, one.Object)
 	}
-	if more := len(s.gone) - len(names); more > 0 {
-		names = append(names, fmt.Sprintf("and %d more sites", more))
-	}
+	slices.Sort(names)
 	return names
 }
 

@@ -10,5 +10,5 @@ import (
 // in its home stays, and its number is given to nobody else.
 func userRemove(ctx context.Context, r *Root, j job) (any, error) {
 	t := j.payload.(task.UserRemove)
-	return nil, r.accounts.remove(ctx, t.Tenant, func() error { return r.budget.spend(1, "the user "+t.Account) })
+	return nil, r.accounts.remove(ctx, t.Tenant, func() error { return r.budget.spend(t.Object()) })
 }
