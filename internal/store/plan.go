@@ -33,8 +33,9 @@ type plan struct {
 	altered  []Altered
 	events   []upkeep.Event
 	warnings []string
-	uids     []uidRow     // that are new
-	rewrites map[Ref]bool // see rewritten
+	uids     []uidRow        // that are new
+	rewrites map[Ref]bool    // see rewritten
+	settled  map[string]bool // sites whose names and uses stay as they are stored
 }
 
 func newPlan(tx bun.Tx, who string, c Change, now time.Time, reserved []string) *plan {

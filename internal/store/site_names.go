@@ -51,11 +51,13 @@ type nameSpace struct {
 	held map[names.Claim]bool // without the site
 	// claims are those of others, as they are after the change.
 	claims map[string]names.Claim
+	// registered has the site of each name before the change.
+	registered map[string]string
 }
 
 // checkNames holds changed sites to the rules of names.
 func (p *plan) checkNames(ctx context.Context, changed []upkeep.Object) error {
-	n := nameSpace{plan: p, held: map[names.Claim]bool{}, claims: map[string]names.Claim{}}
+	n := nameSpace{plan: p, held: map[names.Claim]bool{}, claims: map[string]names.Claim{}, registered: map[string]string{}}
 	for _, object := range changed {
 		if site, is := object.(upkeep.Site); is {
 			n.sites = append(n.sites, site)
@@ -67,6 +69,7 @@ func (p *plan) checkNames(ctx context.Context, changed []upkeep.Object) error {
 	if err := n.load(ctx); err != nil {
 		return err
 	}
+	n.settle()
 	delegations, err := n.delegations(ctx)
 	if err != nil {
 		return err
@@ -149,10 +152,25 @@ func (n *nameSpace) read(ctx context.Context, wanted []string) error {
 		}
 		for _, row := range rows {
 			n.held[names.Claim{Name: row.Name, Account: row.Account}] = true
+			n.registered[row.Name] = row.Site
 		}
 		n.keep(rows)
 	}
 	return nil
+}
+
+// settle notes the sites whose names and uses are stored as they will be: most
+// changes are of something else.
+func (n *nameSpace) settle() {
+	n.plan.settled = map[string]bool{}
+	for _, a := range n.plan.altered {
+		was, wasSite := a.Old.(upkeep.Site)
+		is, isSite := a.New.(upkeep.Site)
+		if wasSite && isSite && slices.Equal(names.Claims(was), names.Claims(is)) && slices.Equal(usesOf(was), usesOf(is)) &&
+			unregistered(is, n.registered) == nil {
+			n.plan.settled[is.Name] = true
+		}
+	}
 }
 
 // keep takes claims up that are there after the change. Those of a site that is
@@ -251,7 +269,7 @@ func (p *plan) writeHosting(ctx context.Context) error {
 	var claims []nameRow
 	var uses []useRow
 	for _, a := range p.altered {
-		if !hosting(a.Ref.Kind) {
+		if !hosting(a.Ref.Kind) || a.Ref.Kind == upkeep.KindSite && p.settled[a.Ref.Name] {
 			continue
 		}
 		users[a.Ref.Kind] = append(users[a.Ref.Kind], a.Ref.Name)

@@ -146,6 +146,13 @@ func (w *Watch) load(ctx context.Context) error {
 		return err
 	}
 	w.restoreGuard(states[guardKey])
+	faults, err := w.cfg.Store.Faults(ctx)
+	if err != nil {
+		return err
+	}
+	for _, fault := range faults {
+		w.log.Error("a row of the database is not as upkeep writes it; nothing is done by it", "object", fault.Ref.String(), "err", fault.Err)
+	}
 	if stale := w.rebuild(objects, states); len(stale) > 0 {
 		return w.cfg.Store.DeleteStates(ctx, stale...)
 	}
