@@ -54,8 +54,10 @@ func OpenWeb(ctx context.Context, p *policy.Policy, state string, pipe []string,
 	switch w.Server {
 	case policy.Apache:
 		options.Server = webserver.Apache{Program: w.Program, Config: w.Config, Include: w.Include, PIDFile: w.PIDFile, Scratch: options.State}
+	case policy.Nginx:
+		options.Server = webserver.Nginx{Program: w.Program, Config: w.Config, Include: w.Include, PIDFile: w.PIDFile, Scratch: options.State}
 	default:
-		return nil, fmt.Errorf("sites on %s are not supported yet", w.Server)
+		return nil, fmt.Errorf("there is no web server of type %s", w.Server)
 	}
 	applier, err := webserver.Open(ctx, options)
 	if err != nil {

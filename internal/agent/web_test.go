@@ -204,3 +204,34 @@ func TestSiteSync(t *testing.T) {
 		t.Errorf("it does not come back: %+v", outcome)
 	}
 }
+
+// TestOpenWeb has an agent serve a site by the web server that its policy
+// describes.
+func TestOpenWeb(t *testing.T) {
+	l := newWebLab(t) // for its Apache
+	l.must(l.o.Web.Applier.Close())
+	dir, layout := l.path("apache"), l.o.Web.Layout
+	l.reload(fmt.Sprintf(`
+kinds: [site.apply, server.facts]
+roots: {home: DIR/home}
+uids: {min: 20000, max: 20999}
+web: {server: apache, include: %s, data: %s/data, logs: %s/sitelogs, listen: %q, url: %q, program: %s, config: %s/apache.conf, pid_file: %s/run/apache.pid}
+`, layout.Include, dir, dir, layout.Listen, l.o.Web.URL, webserver.FindApache(), dir, dir))
+	web, err := OpenWeb(t.Context(), l.o.Policy, l.o.State, nil, l.o.Logger)
+	l.must(err)
+	defer func() { l.must(web.Applier.Close()) }()
+	l.o.Web = web
+	// The group of the lab's own /etc/group is not that of the machine's.
+	text, err := os.ReadFile(l.path("etc/group"))
+	l.must(err)
+	l.must(os.WriteFile(l.path("etc/group"), []byte(strings.Replace(string(text), "web:", "www-data:", 1)), 0o600))
+	l.start()
+	l.wantDone(apply("example.test", "acme", 20001, 1), 1)
+	l.write("example.test", "acme", 20001)
+	if got := l.page("example.test"); got != "page of example.test" {
+		t.Errorf("it answers %q", got)
+	}
+	if got := l.like("apache/sitelogs/example.test"); !strings.HasSuffix(got, " 0:20001") {
+		t.Errorf("its logs are %s", got)
+	}
+}
