@@ -132,6 +132,17 @@ func (c *conflicts) add(object Object, field, value, rule string, args ...any) {
 	c.found = append(c.found, Conflict{object, FieldError{Field: field, Value: value, Rule: fmt.Sprintf(rule, args...)}})
 }
 
+// innermost is the declared zone that a name is answered from; the apex of a zone
+// is its own.
+func (c *conflicts) innermost(owner string) (zone string) {
+	for name := range c.zones {
+		if len(name) > len(zone) && Within(owner, name) {
+			zone = name
+		}
+	}
+	return zone
+}
+
 func (c *conflicts) checkPool(pool Pool) {
 	for i, name := range pool.Zones {
 		if _, exists := c.zones[name]; !exists {
@@ -140,6 +151,11 @@ func (c *conflicts) checkPool(pool Pool) {
 		}
 		for j, record := range pool.Records {
 			owner := Absolute(record, name)
+			if inner := c.innermost(owner); inner != name {
+				c.add(pool, fmt.Sprintf("records[%d]", j), record,
+					"would stand at %s, which lies in the declared zone %s and is answered from there: name that zone", owner, inner)
+				continue
+			}
 			if other, taken := c.owners[owner]; taken {
 				c.add(pool, fmt.Sprintf("records[%d]", j), record, "is already published at %s by %s", owner, other)
 			}

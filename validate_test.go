@@ -180,10 +180,18 @@ func TestRulesBetween(t *testing.T) {
 	second.Name, second.Records = "mail", []string{"@"}
 	looping := goodPool()
 	looping.Members[0].CheckAddress = "www.b.test"
+	sub := zone
+	sub.Name = "sub." + zone.Name
+	below := goodPool()
+	below.Records = []string{"@", "www.sub"}
+	inSub := goodPool()
+	inSub.Name, inSub.Zones, inSub.Records = "sub", []string{sub.Name}, []string{"@", "*"}
 	for name, one := range map[string]struct {
 		objects []Object
 		field   string
 	}{
+		"in another's zone":     {[]Object{zone, sub, below}, "records[1]"},
+		"in the inner zone":     {[]Object{zone, sub, goodPool(), inSub}, ""},
 		"all is well":           {[]Object{goodPool(), zone}, ""},
 		"no zone":               {[]Object{goodPool(), other}, "zones[0]"},
 		"two pools at one name": {[]Object{zone, goodPool(), second}, "records[0]"},
