@@ -96,6 +96,7 @@ type BindPublisher struct {
 	// Guarded by publishing.
 	refused *refusal
 	known   *known
+	doubt   doubt
 
 	notices *notices
 	nudger  *nudger
@@ -198,6 +199,7 @@ func take(ctx context.Context, token chan struct{}) (release func(), err error) 
 // put back. Nothing is remembered that a kill would lose: what is to be done
 // follows from the files and from what is served.
 func (p *BindPublisher) Publish(ctx context.Context, c Content) (uint32, error) {
+	sets := c.Sets // with the empty ones
 	c, err := c.Normal()
 	if err != nil {
 		return 0, err
@@ -207,7 +209,7 @@ func (p *BindPublisher) Publish(ctx context.Context, c Content) (uint32, error) 
 		return 0, err
 	}
 	defer release()
-	w := write{p: p, content: c, ips: renderIPs(c)}
+	w := write{p: p, content: c, sets: sets, ips: renderIPs(c)}
 	if err := p.stillRefused(w); err != nil {
 		return 0, err
 	}
@@ -261,8 +263,12 @@ func (r *refusal) is(other refusal) bool {
 type write struct {
 	p       *BindPublisher
 	content Content // normalised
+	sets    []AddressSet
 	ips     []byte
 	before  served // found by preflight
+	// drifted means that named answers something else under the serial of the
+	// files: they are checked, written under a new one and loaded.
+	drifted bool
 	// assumed means that named was not asked anew what kind of zone it has.
 	assumed bool
 }
@@ -368,7 +374,13 @@ func (w *write) publish(ctx context.Context) (uint32, error) {
 		return target, w.before.down
 	}
 	if w.before.known && w.before.raw == target {
-		return w.before.serial, nil
+		if w.drifted = w.p.hasDrifted(ctx, w.sets, w.before.serial); !w.drifted {
+			return w.before.serial, nil
+		}
+		if target, err = w.files(ctx); err != nil {
+			w.p.doubt.next = w.p.bind.o.Now() // until it is mended, that is the news
+			return 0, err
+		}
 	}
 	serial, err := w.load(ctx, target)
 	if err == nil {
@@ -402,7 +414,7 @@ func (w *write) files(ctx context.Context) (uint32, error) {
 		return 0, err
 	}
 	serial, _, _ := disk.soa.soa()
-	if disk.whole() && disk.sameText(w.ips, renderSOA(w.content.Zone, names, serial, w.ips)) {
+	if !w.drifted && disk.whole() && disk.sameText(w.ips, renderSOA(w.content.Zone, names, serial, w.ips)) {
 		switch {
 		case !w.before.known || covers(serial, w.before.raw):
 			p.adopt(w)
