@@ -91,18 +91,35 @@ func TestPace(t *testing.T) {
 			p.arrived(now, single)
 			return p
 		}, quiet},
-		{"soon after a short stall", func() *pace {
+		{"soon after a reload", func() *pace {
 			p := &pace{}
-			p.reload(now.Add(-50*time.Millisecond), time.Millisecond)
+			p.reload(now.Add(-50*time.Millisecond), time.Second)
 			p.arrived(now, single)
 			return p
-		}, minGap - 50*time.Millisecond},
-		{"soon after a stall of a second", func() *pace {
+		}, quiet},
+		{"several at a time", func() *pace {
 			p := &pace{}
-			p.reload(now.Add(-3*time.Second), time.Second)
+			for range stream {
+				p.arrived(now, single)
+			}
+			return p
+		}, streamQuiet},
+		{"after many stalls", func() *pace {
+			p := &pace{}
+			for range 11 {
+				p.reload(now, time.Second)
+			}
 			p.arrived(now, single)
 			return p
-		}, 7 * time.Second},
+		}, 10 * time.Second},
+		{"some time after many stalls", func() *pace {
+			p := &pace{}
+			for range 11 {
+				p.reload(now.Add(-7*time.Second), time.Second)
+			}
+			p.arrived(now, single)
+			return p
+		}, 3 * time.Second},
 		{"never longer than two minutes", func() *pace {
 			p := &pace{}
 			p.reload(now, time.Hour)

@@ -55,6 +55,9 @@ func (r *round) move() error {
 	for _, c := range append([]*change{r.common}, r.live()...) {
 		for i := range c.writes {
 			w := &c.writes[i]
+			if w.temp == "" {
+				continue // a pool, which is in its place
+			}
 			if err := r.moveOne(c, w); err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package webserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,17 +56,30 @@ func (r *round) pools(ctx context.Context) error {
 			if slices.Contains(set, c) {
 				text = w.file.Text
 			}
+			if w.temp != "" { // from here on the file is in its place, or not at all
+				if err := removeAll(w.temp); err != nil {
+					return err
+				}
+				w.temp = ""
+			}
 			if err := r.restore(w.file, text); err != nil {
 				return err
 			}
 		}
+		return nil
+	}
+	try := func(set []*change) error {
+		if err := place(set); err != nil {
+			return err
+		}
 		return r.o.PHP.test(ctx)
 	}
-	err := culprits(with, place, func(c *change, e *TestError) {
+	err := culprits(with, try, func(c *change, e *TestError) {
 		c.fail(fmt.Errorf("php-fpm does not accept its pool: %s", e.Message))
 		c.field = "php"
 	})
-	if err != nil {
+	accepted := slices.DeleteFunc(slices.Clone(with), func(c *change) bool { return c.err != nil || err != nil })
+	if err = errors.Join(err, place(accepted)); err != nil || len(accepted) == 0 {
 		return err
 	}
 	if err := signal(r.o.PHP.PIDFile, r.o.PHP.Program, unix.SIGUSR2); err != nil {

@@ -3,24 +3,29 @@ package webserver
 import "time"
 
 // pace decides when a round begins. Reloads cost the server's visitors a stall
-// that grows with the number of sites, so the time between two follows what the
-// last one took: seldom where it is long, at once where nothing was reloaded
-// lately.
+// that grows with the number of sites, so they have a budget: single changes go
+// out at once, and a server that is changed without end reloads a tenth of the
+// time at most, which for one that takes long means seldom.
 type pace struct {
 	first, last time.Time // arrivals of what waits
-	reloaded    time.Time // end of the last reload
-	stall       time.Duration
+	waiting     int
 	missing     map[int64]int // requests of each batch still to come
+
+	reloaded time.Time     // end of the last reload
+	stall    time.Duration // that it took
+	debt     time.Duration // of stalls, at that time
 }
 
 const (
 	// quiet is how long nothing may arrive before a round begins; streamQuiet the
-	// same soon after a reload, when more of the same is likely.
+	// same when several requests wait, and more of the same is likely.
 	quiet       = 4 * time.Millisecond
 	streamQuiet = 50 * time.Millisecond
-	// share is how many times as long as a stall the time to the next one is.
+	stream      = 3
+	// credit is how much of stalls may come one after the other; beyond it, share
+	// times as long as each lies between them.
+	credit = 10 * time.Second
 	share  = 10
-	minGap = 200 * time.Millisecond
 	maxGap = 2 * time.Minute
 	// patience is how long a request waits for others that keep arriving, and for
 	// the rest of its batch.
@@ -33,6 +38,7 @@ func (p *pace) arrived(now time.Time, r *request) {
 		p.first = now
 	}
 	p.last = now
+	p.waiting++
 	if r.BatchSize < 2 {
 		return
 	}
@@ -49,7 +55,7 @@ func (p *pace) arrived(now time.Time, r *request) {
 // emptied forgets what waited. What is missing of a batch stays known: a part
 // of it that comes late is not waited for as if all were.
 func (p *pace) emptied() {
-	p.first, p.last = time.Time{}, time.Time{}
+	p.first, p.last, p.waiting = time.Time{}, time.Time{}, 0
 	for batch, left := range p.missing {
 		if left <= 0 {
 			delete(p.missing, batch)
@@ -60,19 +66,22 @@ func (p *pace) emptied() {
 	}
 }
 
-func (p *pace) reload(end time.Time, stall time.Duration) { p.reloaded, p.stall = end, stall }
+func (p *pace) reload(end time.Time, stall time.Duration) {
+	p.debt = p.owed(end) + stall
+	p.reloaded, p.stall = end, stall
+}
 
-// gap is the least time from one reload to the next.
-func (p *pace) gap() time.Duration { return min(max(share*p.stall, minGap), maxGap) }
+// owed is what is left of the debt.
+func (p *pace) owed(now time.Time) time.Duration {
+	return max(0, p.debt-now.Sub(p.reloaded)/share)
+}
 
 // wait is how long from now the round begins, if nothing else arrives.
 func (p *pace) wait(now time.Time) time.Duration {
-	soon, allowed := quiet, time.Duration(0)
-	if !p.reloaded.IsZero() {
-		allowed = p.gap() - now.Sub(p.reloaded)
-		if allowed > 0 {
-			soon = streamQuiet
-		}
+	allowed := min(share*(p.owed(now)-credit), maxGap)
+	soon := quiet
+	if p.waiting >= stream {
+		soon = streamQuiet
 	}
 	for _, left := range p.missing {
 		if left > 0 {

@@ -91,7 +91,6 @@ func BenchmarkScaleOne(b *testing.B) {
 					b.StopTimer()
 					in := w.input(fmt.Sprintf("s%05d.test", next), 1)
 					next++
-					<-time.After(w.Stats().Stall * share) // an idle server
 					b.StartTimer()
 					w.mustApply(in)
 				}

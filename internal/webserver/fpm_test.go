@@ -1,0 +1,89 @@
+package webserver
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/testkit"
+)
+
+func findFPM(t *testing.T) string {
+	t.Helper()
+	found, err := filepath.Glob("/usr/sbin/php-fpm*")
+	if err == nil && len(found) == 0 {
+		err = os.ErrNotExist
+	}
+	testkit.NeedThat(t, "php-fpm (try: make deps)", err)
+	return found[len(found)-1]
+}
+
+// Scripts run as the account's own user, with the site's environment and limits.
+func TestPHP(t *testing.T) {
+	testkit.NeedRoot(t)
+	program := findFPM(t)
+	w := newWorld(t)
+	if err := w.Applier.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.options.Layout.FPM = filepath.Join(w.dir, "fpm")
+	config := filepath.Join(w.dir, "php-fpm.conf")
+	w.write(config, fmt.Sprintf(`[global]
+pid = %[1]s/run/php.pid
+error_log = %[1]s/logs/php.log
+daemonize = no
+include = %[1]s/fpm/*.conf
+[none]
+user = www-data
+listen = %[1]s/run/none.sock
+pm = ondemand
+pm.max_children = 1
+`, w.dir), 0o600)
+	if err := os.Mkdir(w.options.Layout.FPM, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w.options.PHP = &FPM{Program: program, Config: config, PIDFile: filepath.Join(w.dir, "run", "php.pid")}
+	process := testkit.Start(t, program, "-y", config)
+	testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+		_, err := findProcess(w.options.PHP.PIDFile, program)
+		return err == nil, fmt.Sprint(err, process.Log())
+	})
+	w.open()
+	in := w.input("example.test", 1)
+	in.Site.PHP = &upkeep.PHP{Memory: 32}
+	in.Site.Environment = map[string]string{"APP_MODE": `a "b" \ $c`}
+	w.write(filepath.Join(in.DocumentRoot(), "x.php"), `<?php echo posix_getuid(), "|", getenv("APP_MODE"), "|", ini_get("memory_limit"), "|", var_export(@file_get_contents("/etc/passwd"), true);`, 0o644)
+	w.write(filepath.Join(in.DocumentRoot(), "x.txt"), `<?php echo "run";`, 0o644)
+	w.mustApply(in)
+	w.expect("GET", "example.test", "/x.txt", 200, "<?php")
+	w.expect("GET", "example.test", "/x.txt/y.php", 404, "")
+	testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+		status, body, _ := w.get("example.test", "/x.php")
+		return status == 200 && body == `20001|a "b" \ $c|32M|false`, fmt.Sprint(status, body)
+	})
+	if info, err := os.Stat(w.options.Layout.Socket("example.test")); err != nil || info.Mode().Perm()&0o007 != 0 {
+		t.Errorf("others may speak to the socket: %v %v", info, err)
+	}
+	// A pool that php-fpm does not accept fails its site alone.
+	w.write(filepath.Join(w.dir, "fpm", "by-hand.conf"), "[broken]\nlisten = /x\nno_such_thing = 1\n", 0o600)
+	other := w.input("other.test", 1)
+	other.Site.PHP = &upkeep.PHP{}
+	if r := w.apply(other); r.State != upkeep.JobFailed || r.Field != "php" || !strings.Contains(r.Err.Error(), "php-fpm") {
+		t.Errorf("%+v", r)
+	}
+	if err := os.Remove(filepath.Join(w.dir, "fpm", "by-hand.conf")); err != nil {
+		t.Fatal(err)
+	}
+	w.mustApply(other)
+	w.expect("GET", "example.test", "/x.php", 200, "20001|")
+	in.Generation, in.Site.PHP = 2, nil
+	w.mustApply(in)
+	w.expect("GET", "example.test", "/x.php", 200, "<?php")
+	if _, err := os.Stat(filepath.Join(w.options.Layout.FPM, "example.test.conf")); !os.IsNotExist(err) {
+		t.Errorf("the pool is still there: %v", err)
+	}
+}
