@@ -60,6 +60,29 @@ func TestDamagedSites(t *testing.T) {
 		if _, err := s.Object(ctx, store.Ref{Kind: "site", Name: "text.test"}); err == nil || !strings.Contains(err.Error(), "site/text.test") {
 			t.Errorf("a row that cannot be read: %v", err)
 		}
+		// What jobs are made from says the same, and finds nothing wrong with others.
+		var refs []store.Ref
+		for _, name := range []string{"good.test", "text.test", "rule.test", "mask.test", "thief.test", "ghost.test"} {
+			refs = append(refs, store.Ref{Kind: "site", Name: name})
+		}
+		found, err := s.Declared(ctx, refs)
+		if err != nil || len(found) != len(refs) {
+			t.Fatalf("%d found, %v", len(found), err)
+		}
+		all, err := s.All(ctx, upkeep.KindSite)
+		if err != nil || len(all) != 7 {
+			t.Fatalf("%d sites, %v", len(all), err)
+		}
+		for _, one := range all {
+			if (one.Err == nil) != (one.Ref.Name == "good.test") {
+				t.Errorf("%s: %v", one.Ref, one.Err)
+			}
+		}
+		for ref, one := range found {
+			if (one.Err == nil) != (ref.Name == "good.test") || one.Ref != ref {
+				t.Errorf("%s: %v", ref, one.Err)
+			}
+		}
 		// Others go on, the damaged can be replaced and deleted.
 		changed := site("acme", "good.test", "more.test")
 		if applied := apply(store.Change{Put: []upkeep.Object{changed, site("acme", "text.test")}}); applied.Results[1].Action != store.Changed || applied.Altered[1].Old != nil {
