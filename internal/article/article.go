@@ -1,0 +1,341 @@
+// Package article takes over what the upkeep system of 2010 kept in MySQL: its
+// tables virtual_hosts and upkeep, with PHP-serialised arrays in them. What they
+// hold becomes accounts, sites and jobs; what cannot be taken over is said, with
+// the row and the reason, and nothing is guessed.
+package article
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/task"
+)
+
+// The tables, by the names that the article gives them.
+const (
+	tableHosts = "virtual_hosts"
+	tableJobs  = "upkeep"
+)
+
+// Tables are the rows of both tables, as they were read.
+type Tables struct{ hosts, jobs []row }
+
+// Options say what the tables do not.
+type Options struct {
+	// Servers are the web servers that the sites are for.
+	Servers []string
+	// Home is the path at which the old jobs made their folders, "/home" when empty.
+	Home string
+	// Canonical is whether visitors of www.NAME are sent on to NAME, as the
+	// article's script had it for every site.
+	Canonical bool
+}
+
+// Plan is what an import makes.
+type Plan struct {
+	Accounts []upkeep.Account
+	Sites    []upkeep.Site
+	// Jobs are those that were pending and do not follow from the sites.
+	Jobs []task.Payload
+	// Notes say what was not taken over, or not as it stood.
+	Notes []string
+}
+
+// Objects are the accounts and sites, in the order in which they are declared.
+func (p Plan) Objects() []upkeep.Object {
+	objects := make([]upkeep.Object, 0, len(p.Accounts)+len(p.Sites))
+	for _, account := range p.Accounts {
+		objects = append(objects, account)
+	}
+	for _, site := range p.Sites {
+		objects = append(objects, site)
+	}
+	return objects
+}
+
+// Convert makes a plan of the tables.
+func (t Tables) Convert(o Options) Plan {
+	c := converter{options: o, byID: map[string]string{}, accounts: map[string]bool{}, owners: map[string]string{}}
+	c.options.Home = cmp.Or(strings.TrimSuffix(o.Home, "/"), "/home")
+	for _, r := range t.hosts {
+		c.byID[r["id"]] = strings.ToLower(r["server"])
+	}
+	seen := map[string]bool{}
+	for _, r := range t.hosts {
+		site, ok := c.site(r)
+		switch {
+		case !ok:
+			continue
+		case seen[site.Name]:
+			c.note(r, "%s stands in the table twice; the first row was taken", site.Name)
+			continue
+		}
+		seen[site.Name] = true
+		c.plan.Sites = append(c.plan.Sites, site)
+	}
+	for i, site := range c.plan.Sites {
+		if site.SubOf != "" && !seen[site.SubOf] {
+			c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("%s: is below %s, which was not taken over; it becomes a site of its own", site.Name, site.SubOf))
+			c.plan.Sites[i].SubOf = ""
+		}
+	}
+	for _, r := range t.jobs {
+		c.job(r)
+	}
+	return c.plan
+}
+
+type converter struct {
+	options  Options
+	plan     Plan
+	byID     map[string]string // server name by id of its row
+	accounts map[string]bool
+	owners   map[string]string // account by the number of the old front end
+}
+
+func (c *converter) note(r row, format string, args ...any) {
+	c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("row %s: ", r["id"])+upkeep.Printable(fmt.Sprintf(format, args...)))
+}
+
+// account takes a user over by the rule of the article's script, which drops all
+// but letters and digits.
+func (c *converter) account(r row, user string) (string, bool) {
+	name := strings.ToLower(strings.Map(func(letter rune) rune {
+		if letter >= 'a' && letter <= 'z' || letter >= 'A' && letter <= 'Z' || letter >= '0' && letter <= '9' {
+			return letter
+		}
+		return -1
+	}, user))
+	if broken := (upkeep.Account{Name: name}).Validate(); len(broken) > 0 {
+		c.note(r, "user %q: %s", user, broken[0].Rule)
+		return "", false
+	}
+	if name != user {
+		c.note(r, "user %q becomes account %s; its files stay under the old name", user, name)
+	}
+	if !c.accounts[name] {
+		c.accounts[name] = true
+		c.plan.Accounts = append(c.plan.Accounts, upkeep.Account{Name: name})
+	}
+	if number := r["yuid"]; number != "" && number != "0" {
+		c.owners[number] = name
+	}
+	return name, true
+}
+
+func (c *converter) site(r row) (upkeep.Site, bool) {
+	account, ok := c.account(r, r["user"])
+	if !ok {
+		return upkeep.Site{}, false
+	}
+	site := upkeep.Site{
+		Name: strings.ToLower(strings.TrimSuffix(r["server"], ".")), Account: account, Servers: c.options.Servers,
+		CGI: true, ErrorPages: c.errorPages(r), Deny: c.firewall(r), Environment: c.environment(r),
+	}
+	if c.options.Canonical {
+		site.Canonical, site.CanonicalStatus = "bare", 307
+	}
+	if parent := r["subof"]; parent != "" && parent != "0" {
+		if site.SubOf = c.byID[parent]; site.SubOf == "" {
+			c.note(r, "subof %s: there is no such row; it becomes a site of its own", parent)
+		} else if !strings.HasSuffix(site.Name, "."+site.SubOf) {
+			c.note(r, "%s is below %s by its number and not by its name; it becomes a site of its own", site.Name, site.SubOf)
+			site.SubOf = ""
+		}
+	}
+	broken := site.Validate()
+	for _, field := range broken {
+		c.note(r, "site %q is left out: %s", r["server"], field.Error())
+	}
+	return site, len(broken) == 0
+}
+
+// errorPages takes over those that a site may have; the article wrote any text
+// into the configuration.
+func (c *converter) errorPages(r row) map[string]string {
+	pages := map[string]string{}
+	for _, e := range c.array(r, "errorpages") {
+		place, is := e.value.(string)
+		probe := upkeep.Site{Name: "example.test", Account: "example", Servers: []string{"web"}, ErrorPages: map[string]string{e.key: place}}
+		if broken := probe.Validate(); !is || len(broken) > 0 {
+			rule := "it is no text"
+			if is {
+				rule = broken[0].Error()
+			}
+			c.note(r, "error page %q is left out: %s", e.key, rule)
+			continue
+		}
+		pages[e.key] = place
+	}
+	if len(pages) == 0 {
+		return nil
+	}
+	return pages
+}
+
+func (c *converter) firewall(r row) []upkeep.Network {
+	var networks []upkeep.Network
+	for _, e := range c.array(r, "firewall") {
+		text, _ := e.value.(string)
+		network, err := denied(strings.TrimSpace(text))
+		if err != nil {
+			c.note(r, "firewall entry %q is left out: %v", text, err)
+			continue
+		}
+		if !slices.Contains(networks, network) {
+			networks = append(networks, network)
+		}
+	}
+	return networks
+}
+
+// denied reads what "Deny from" of Apache 2.2 took: an address, a prefix, a
+// prefix with a netmask, or the first bytes of an address. A host name was
+// allowed too; it would be looked up for each request and is not taken over.
+func denied(text string) (upkeep.Network, error) {
+	var n upkeep.Network
+	if address, mask, found := strings.Cut(text, "/"); found && strings.Contains(mask, ".") {
+		bits, err := maskBits(mask)
+		if err != nil {
+			return n, err
+		}
+		text = address + "/" + strconv.Itoa(bits)
+	}
+	if parts := strings.Split(strings.TrimSuffix(text, "."), "."); len(parts) < 4 && !strings.ContainsAny(text, ":/") {
+		bits := 8 * len(parts)
+		for len(parts) < 4 {
+			parts = append(parts, "0")
+		}
+		text = strings.Join(parts, ".") + "/" + strconv.Itoa(bits)
+	}
+	if prefix, err := netip.ParsePrefix(text); err == nil {
+		text = prefix.Masked().String() // Apache ignored what stood behind the length
+	}
+	if err := n.UnmarshalText([]byte(text)); err != nil {
+		return n, fmt.Errorf("it is neither an address nor a prefix")
+	}
+	return n, nil
+}
+
+func maskBits(mask string) (int, error) {
+	addr, err := netip.ParseAddr(mask)
+	if err != nil || !addr.Is4() {
+		return 0, fmt.Errorf("%q is not a netmask", mask)
+	}
+	bits, ended := 0, false
+	for _, b := range addr.As4() {
+		for i := 7; i >= 0; i-- {
+			set := b>>i&1 == 1
+			if set && ended {
+				return 0, fmt.Errorf("%q is not a netmask", mask)
+			}
+			if ended = !set; set {
+				bits++
+			}
+		}
+	}
+	return bits, nil
+}
+
+// environment reads "NAME=value" or "NAME value".
+func (c *converter) environment(r row) map[string]string {
+	text := strings.TrimSpace(r["environment_variable"])
+	if text == "" {
+		return nil
+	}
+	at := strings.IndexAny(text, "= ")
+	if at <= 0 {
+		c.note(r, "environment variable %q is left out: it has no value", text)
+		return nil
+	}
+	return map[string]string{text[:at]: strings.TrimSpace(text[at+1:])}
+}
+
+func (c *converter) array(r row, column string) []entry {
+	text := r[column]
+	if text == "" {
+		return nil
+	}
+	value, err := unserialize(text)
+	if err != nil {
+		c.note(r, "%s is left out: %v", column, err)
+		return nil
+	}
+	entries, is := value.([]entry)
+	if !is && value != nil && value != false {
+		c.note(r, "%s is left out: it is no array", column)
+	}
+	return entries
+}
+
+// job takes over what was still to be done. What the sites themselves bring
+// about, their folders and their virtual hosts, needs no job.
+func (c *converter) job(r row) {
+	if r["status"] != "pending" {
+		return
+	}
+	switch r["type"] {
+	case "mkdir":
+		c.mkdir(r)
+	case "vhost":
+		id := r["data"]
+		if value, err := unserialize(id); err == nil { // the article serialises even the number
+			id = fmt.Sprint(value)
+		}
+		if c.byID[id] == "" {
+			c.note(r, "vhost job for row %q of virtual_hosts, which is not there; left out", id)
+		}
+	case "notification":
+		// Who it was for is the number of the old front end.
+		number := r["uid"]
+		account, known := c.owners[number]
+		if !known {
+			c.note(r, "notification for user number %s, who has no site; left out", number)
+			return
+		}
+		text, _ := unserialize(r["data"])
+		message, _ := text.(string)
+		if date, err := strconv.ParseInt(r["date"], 10, 64); err == nil && date > 0 {
+			message += " (since " + time.Unix(date, 0).UTC().Format(time.DateOnly) + ")"
+		}
+		c.plan.Jobs = append(c.plan.Jobs, task.Notification{Account: account, Text: message})
+	default:
+		c.note(r, "job of type %q is not one of the article's; left out", r["type"])
+	}
+}
+
+func (c *converter) mkdir(r row) {
+	fields := map[string]string{}
+	for _, e := range c.array(r, "data") {
+		if text, is := e.value.(string); is {
+			fields[e.key] = text
+		}
+	}
+	path, below := strings.CutPrefix(fields["path"], c.options.Home+"/")
+	if !below {
+		c.note(r, "mkdir %q is left out: it is not below %s", fields["path"], c.options.Home)
+		return
+	}
+	group := fields["group"]
+	if group == "hosted" { // the group that the article's web server was in
+		group = task.WebGroup
+	}
+	dir := task.Mkdir{Root: "home", Path: path, Owner: fields["user"], Group: group, Mode: "0750"}
+	if broken := dir.Validate(); len(broken) > 0 {
+		c.note(r, "mkdir %q is left out: %s", fields["path"], broken[0].Error())
+		return
+	}
+	for _, site := range c.plan.Sites {
+		own := site.Account + "/" + site.Name
+		if path == site.Account || path == own || strings.HasPrefix(path, own+"/") {
+			return // the site brings it about
+		}
+	}
+	c.plan.Jobs = append(c.plan.Jobs, dir)
+}

@@ -1,0 +1,130 @@
+package article
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"upkeep"
+	"upkeep/internal/task"
+)
+
+func TestUnserialize(t *testing.T) {
+	good := map[string]any{
+		`N;`:                         nil,
+		`b:1;`:                       true,
+		`i:-42;`:                     int64(-42),
+		`d:0.5;`:                     0.5,
+		`s:5:"a"b;c";`:               `a"b;c`,
+		`s:4:"öö";`:                  "öö",
+		`a:0:{}`:                     []entry{},
+		`a:1:{i:404;s:2:"/x";}`:      []entry{{"404", "/x"}},
+		`a:2:{s:1:"a";N;i:1;a:0:{}}`: []entry{{"a", nil}, {"1", []entry{}}},
+	}
+	for text, want := range good {
+		if got, err := unserialize(text); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %#v, %v; want %#v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{
+		``, `i:`, `i:1`, `i:x;`, `b:2;`, `N;N;`, `s:9:"short";`, `s:-1:"";`, `s:99999999999:"";`, `a:1:{}`, `a:1:{i:1;}`, `a:99999:{}`,
+		`a:1:{a:0:{}i:1;}`, `a:1:{N;i:1;}`, `O:8:"stdClass":0:{}`, `C:1:"x":0:{}`, `R:1;`, `r:1;`,
+		strings.Repeat(`a:1:{i:0;`, 50) + "N;" + strings.Repeat("}", 50),
+	} {
+		if got, err := unserialize(text); err == nil {
+			t.Errorf("%s: got %#v, want an error", text, got)
+		}
+	}
+}
+
+func FuzzUnserialize(f *testing.F) {
+	f.Add(`a:2:{s:1:"a";N;i:1;a:1:{i:0;d:1.5;}}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := unserialize(text); err != nil && !strings.Contains(err.Error(), "serialised form") {
+			t.Errorf("an error without its context: %v", err)
+		}
+	})
+}
+
+func FuzzReadDump(f *testing.F) {
+	f.Add("CREATE TABLE `upkeep` (`id` int, KEY `x` (`id`)); INSERT INTO `upkeep` VALUES (1),(NULL);")
+	f.Add("INSERT INTO virtual_hosts (id, server) VALUES (1, 'a\\'b''c')")
+	f.Fuzz(func(_ *testing.T, text string) {
+		tables, err := ReadDump(strings.NewReader(text))
+		if err == nil {
+			tables.Convert(Options{Servers: []string{"web"}, Canonical: true})
+		}
+	})
+}
+
+// TestDump takes over a dump as mariadb-dump writes it, with rows that are well
+// and rows that carry what an attacker or a slip may have put there.
+func TestDump(t *testing.T) {
+	file, err := os.Open("testdata/dump.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	tables, err := ReadDump(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := tables.Convert(Options{Servers: []string{"web1"}, Canonical: true})
+	var network upkeep.Network
+	networks := func(texts ...string) (all []upkeep.Network) {
+		for _, text := range texts {
+			if err := network.UnmarshalText([]byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, network)
+		}
+		return all
+	}
+	wantSites := []upkeep.Site{
+		{Name: "example.test", Account: "acme", Servers: []string{"web1"}, CGI: true, Canonical: "bare", CanonicalStatus: 307,
+			ErrorPages: map[string]string{"404": "/missing.html"}, Deny: networks("192.0.2.7", "198.51.0.0/16", "203.0.113.0/24"),
+			Environment: map[string]string{"APP_ENV": "live"}},
+		{Name: "shop.example.test", Account: "acme", Servers: []string{"web1"}, CGI: true, Canonical: "bare", CanonicalStatus: 307, SubOf: "example.test"},
+	}
+	if !reflect.DeepEqual(plan.Sites, wantSites) {
+		t.Errorf("got sites\n%+v, want\n%+v", plan.Sites, wantSites)
+	}
+	if want := []upkeep.Account{{Name: "acme"}, {Name: "mallory"}}; !reflect.DeepEqual(plan.Accounts, want) {
+		t.Errorf("got accounts %+v, want %+v", plan.Accounts, want)
+	}
+	wantJobs := []task.Payload{
+		task.Mkdir{Root: "home", Path: "acme/backup", Owner: "acme", Group: "web", Mode: "0750"},
+		task.Notification{Account: "acme", Text: "jobs pending notification (since 2010-03-09)"},
+	}
+	if !reflect.DeepEqual(plan.Jobs, wantJobs) {
+		t.Errorf("got jobs %+v, want %+v", plan.Jobs, wantJobs)
+	}
+	notes := strings.Join(plan.Notes, "\n")
+	for _, want := range []string{
+		`row 1: error page "500" is left out`, `row 1: firewall entry "evil.test" is left out`,
+		`row 3: user "root"`, `row 4: site`, `row 14: mkdir "/etc/cron.d" is left out: it is not below /home`,
+		`row 15: mkdir "/home/acme/../../etc" is left out`, `row 16: job of type "shell"`,
+	} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("no note with %q in\n%s", want, notes)
+		}
+	}
+}
+
+func TestDumpErrors(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                              "neither a table",
+		"SELECT 'x":                     "a string has no end",
+		"/* no end":                     "a comment has no end",
+		"INSERT INTO upkeep VALUES (1)": "CREATE TABLE must come first",
+		"INSERT INTO upkeep (id, uid) VALUES (1)":                           "fewer values",
+		"INSERT INTO upkeep (id) VALUES (1, 2)":                             "more values",
+		"INSERT INTO upkeep (id) VALUES (now())":                            "not a plain value",
+		"CREATE TABLE upkeep (`id` int);\nINSERT INTO upkeep VALUE (1), 2;": "line 2",
+	} {
+		if _, err := ReadDump(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want an error with %q", text, err, want)
+		}
+	}
+}
