@@ -337,6 +337,24 @@ func addAfter(ctx context.Context, db bun.IDB, jobs []upkeep.Job) error {
 	return nil
 }
 
+// CountPending is how many jobs wait for each server.
+func (s *Store) CountPending(ctx context.Context) (map[string]int, error) {
+	var rows []struct {
+		Server string
+		Count  int
+	}
+	err := s.read.NewSelect().Model((*jobRow)(nil)).Column("server").ColumnExpr("count(*) AS count").
+		Where("state IN ('pending', 'running')").Where("server <> ''").Group("server").Scan(ctx, &rows)
+	if err != nil {
+		return nil, s.explain("counting jobs", err)
+	}
+	counts := make(map[string]int, len(rows))
+	for _, row := range rows {
+		counts[row.Server] = row.Count
+	}
+	return counts, nil
+}
+
 // Job returns one job, or [upkeep.ErrNotFound].
 func (s *Store) Job(ctx context.Context, id int64) (upkeep.Job, error) {
 	return s.jobIn(ctx, s.read, id)
