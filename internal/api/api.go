@@ -67,6 +67,9 @@ type Options struct {
 	Forcer   Forcer
 	Recorder Recorder
 	Notifier Notifier
+	Jobs     Jobs
+	Sites    Sites
+	Servers  Servers
 	Log      *slog.Logger
 	Version  string
 	// Token is the bearer token that the TCP side accepts; empty accepts none.
@@ -100,7 +103,7 @@ type API struct {
 func New(o Options) (*API, error) {
 	a := &API{o: o, log: o.Log, routes: http.NewServeMux(), hosts: allowedHosts(o.Hosts), peers: trustedUsers}
 	config := huma.DefaultConfig("upkeep", o.Version)
-	config.Info.Description = "Declare pools and zones, see what DNS answers and why, and take members out of it. " +
+	config.Info.Description = "Declare pools, zones and sites, see what DNS and web servers answer and why, and steer the work on servers. " +
 		"Over TCP requests carry \"Authorization: Bearer TOKEN\"; on the control socket the user that connects decides."
 	config.OpenAPIPath = "" // huma renders it at the first request, unguarded against a second; see below
 	config.DocsPath = ""    // its page loads scripts from a CDN
@@ -114,6 +117,9 @@ func New(o Options) (*API, error) {
 	a.poolRoutes(h)
 	a.zoneRoutes(h)
 	a.eventRoutes(h)
+	a.jobRoutes(h)
+	a.siteRoutes(h)
+	a.serverRoutes(h)
 	var err error
 	if a.spec, err = h.OpenAPI().MarshalJSON(); err != nil {
 		return nil, err

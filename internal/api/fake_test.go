@@ -151,7 +151,8 @@ const testToken = "a-token-of-some-length"
 // newTestAPI makes an API over f; options may be changed before.
 func newTestAPI(t *testing.T, f *fake, change ...func(*Options)) *API {
 	t.Helper()
-	o := Options{Declarer: f, Observer: f, Forcer: f, Recorder: f, Log: slog.New(slog.DiscardHandler), Version: "test", Token: testToken}
+	hosting := &fakeHosting{}
+	o := Options{Declarer: f, Observer: f, Forcer: f, Recorder: f, Jobs: hosting, Sites: hosting, Servers: hosting, Log: slog.New(slog.DiscardHandler), Version: "test", Token: testToken}
 	for _, c := range change {
 		c(&o)
 	}

@@ -290,6 +290,9 @@ func (w *Watch) Notice(object, what, why string) {
 	})
 }
 
+// Announce tells whoever follows events of some that are written already.
+func (w *Watch) Announce(events []upkeep.Event) { w.announce(events) }
+
 func (w *Watch) announce(events []upkeep.Event) {
 	for _, e := range events {
 		w.cfg.Meter.Event(e)
