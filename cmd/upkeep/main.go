@@ -1,4 +1,5 @@
-// Command upkeep keeps DNS answering only with hosts that are alive.
+// Command upkeep keeps what an operator hosts the way it was declared: what DNS
+// answers with, and which sites web servers serve.
 package main
 
 import "os"

@@ -23,6 +23,9 @@ import (
 	"upkeep/internal/api"
 	"upkeep/internal/console"
 	"upkeep/internal/datadir"
+	"upkeep/internal/job"
+	"upkeep/internal/link"
+	"upkeep/internal/link/authority"
 	"upkeep/internal/metrics"
 	"upkeep/internal/notify"
 	"upkeep/internal/probe"
@@ -38,6 +41,8 @@ type settings struct {
 	dns  string // address of the DNS server, UDP and TCP; "" for none
 	http string // address of the API and the status page; "" for none
 	beat string // UDP address for heartbeats; "" for none
+	// agents is where agents of other servers connect; "" takes none.
+	agents string
 
 	httpHosts   []string // names by which browsers may address http
 	httpPrivate string   // "true": nothing is shown without the token
@@ -49,6 +54,7 @@ func (s *settings) flags(flags *pflag.FlagSet, dns, http, beat string) {
 	flags.StringVar(&s.dns, "dns", fromEnv("UPKEEP_DNS", dns), "answer DNS at this `ADDR`, UDP and TCP; empty for not at all ($UPKEEP_DNS)")
 	flags.StringVar(&s.http, "http", fromEnv("UPKEEP_HTTP", http), "serve the status page and the API at this `ADDR`; empty for not at all ($UPKEEP_HTTP)")
 	flags.StringVar(&s.beat, "beat", fromEnv("UPKEEP_BEAT", beat), "take heartbeats at this UDP `ADDR`; empty for not at all ($UPKEEP_BEAT)")
+	flags.StringVar(&s.agents, "agents", fromEnv("UPKEEP_AGENTS", ""), "let agents of other servers connect at this `ADDR`; empty for none ($UPKEEP_AGENTS)")
 	var hosts []string
 	if names := os.Getenv("UPKEEP_HTTP_HOST"); names != "" {
 		hosts = strings.Split(names, ",")
@@ -71,6 +77,11 @@ type process struct {
 	log      *slog.Logger
 	watch    *watch.Watch
 	notifier *notify.Notifier
+	jobs     *job.Dispatcher
+	hub      *link.Hub
+	keys     *authority.Authority
+	public   net.Listener // of agents; nil for none
+	local    *local       // the agent in this process; nil for none
 	servers  []server
 	lost     <-chan struct{} // closed when another process has taken the database over
 	closers  []func() error  // in the order of opening; run backwards
@@ -114,6 +125,9 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 	}
 	p.lost = hold.Lost()
 	p.onClose(hold.Release)
+	if err := p.openAgents(ctx, folder, kept); err != nil {
+		return p, err
+	}
 	dns, err := p.openDNS(kept, folder.Spare())
 	if err != nil {
 		return p, err
@@ -131,6 +145,11 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 		if err != nil {
 			return nil, err
 		}
+		desk := p.desk(kept)
+		kept.Follow(desk)
+		if err := p.jobs.Start(ctx); err != nil {
+			return nil, err
+		}
 		meter.Collect(p.watch, engine)
 		p.notifier = notify.New(notify.Options{Store: told{kept}, Status: p.watch, Notice: p.watch.Notice, Logger: log})
 		meter.CollectNotifier(p.notifier)
@@ -140,6 +159,7 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 		}
 		return api.New(api.Options{
 			Declarer: p.watch, Observer: p.watch, Forcer: p.watch, Recorder: p.watch, Notifier: p.notifier,
+			Jobs: p.jobs, Sites: desk, Servers: desk,
 			Log: log, Version: version(), Token: token, Private: private, Hosts: s.httpHosts, Metrics: meter.Handler(), Page: page, Alive: p.watch.Alive,
 		})
 	}); err != nil {
@@ -246,6 +266,12 @@ func (p *process) run(ctx context.Context, ready func(context.Context) error) er
 	part(func() error { return wake(ctx, p.watch, p.notifier) })
 	for _, s := range p.servers {
 		part(func() error { return api.Serve(ctx, s.listener, s.handler, p.log) })
+	}
+	if p.local != nil {
+		part(func() error { return p.local.run(ctx, p) })
+	}
+	if p.public != nil {
+		part(func() error { return p.hub.Serve(ctx, p.public) })
 	}
 	part(func() error { return ready(ctx) })
 	part(func() error {

@@ -63,11 +63,14 @@ func jsonWanted(args []string) bool {
 	return false
 }
 
-const rootLong = `upkeep checks the hosts of a pool and has DNS answer only with those that are
-alive: on your own name servers, or by answering itself.
+const rootLong = `upkeep keeps what you host the way you declared it. It checks the hosts of a pool
+and has DNS answer only with those that are alive, on your own name servers or
+by answering itself; and it has web servers serve the sites that are declared,
+by an agent on each server.
 
-Try it:   upkeep up -f examples/quickstart.yaml
-Then:     upkeep pool status
+Try it:   upkeep up -f examples/quickstart.yaml     DNS failover
+          upkeep up -f examples/sites.yaml          a site on an Apache of its own
+Then:     upkeep pool status, upkeep site list
 
 Verbs talk to the running upkeep over the control socket in its data folder,
 or with --control and --token over HTTP.
@@ -77,7 +80,7 @@ or with --control and --token over HTTP.
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "upkeep",
-		Short:         "Have DNS answer only with hosts that are alive",
+		Short:         "Keep DNS and web servers the way they were declared",
 		Long:          rootLong,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -99,15 +102,15 @@ func newRoot(a *app) *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run it:"},
 		&cobra.Group{ID: "declare", Title: "Say what should be:"},
-		&cobra.Group{ID: "look", Title: "See what is:"},
+		&cobra.Group{ID: "look", Title: "See and steer what is:"},
 	)
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.SetHelpCommandGroupID("")
 	verbs := map[string][]*cobra.Command{
-		"run":     {newUp(a), newServe(a), newBeat(a)},
-		"declare": {newApply(a), newDiff(a), newGet(a), newDelete(a)},
-		"look":    {newPool(a), newZone(a), newEvents(a), newBudget(a), newNotify(a)},
-		"":        {newVersion(a), newMan(a)},
+		"run":     {newUp(a), newServe(a), newAgent(a), newJoin(a), newBeat(a)},
+		"declare": {newApply(a), newDiff(a), newGet(a), newDelete(a), newRegenerate(a), newVerify(a), newImport(a)},
+		"look":    {newPool(a), newZone(a), newSite(a), newJob(a), newServer(a), newEvents(a), newBudget(a), newNotify(a)},
+		"":        {newLogs(a), newVersion(a), newMan(a)},
 	}
 	for group, commands := range verbs {
 		for _, command := range commands {

@@ -71,6 +71,7 @@ func setupSession(env *testscript.Env) error {
 	env.Setenv("HTTP", net127+".80:"+port)
 	env.Setenv("UPKEEP_DATA", filepath.Join(env.WorkDir, "data"))
 	env.Setenv("UPKEEP_BEAT", "")
+	env.Setenv("UPKEEP_APACHE", "none") // a session about sites says otherwise
 	env.Setenv("ESC", "\x1b")
 	m := &members{open: map[string]net.Listener{}}
 	env.Values[memberKey{}] = m

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,6 +34,7 @@ starts one of them in turn, so that there is something to see.`,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.run(c.Context()) },
 	}
 	c.Flags().StringArrayVarP(&u.files, "file", "f", nil, filesHelp)
+	c.Flags().StringVar(&u.apache, "apache", fromEnv("UPKEEP_APACHE", "auto"), "serve sites by an Apache of upkeep's own at this `ADDR`: auto for a free port of 127.0.0.1, none for not at all ($UPKEEP_APACHE)")
 	c.Flags().BoolVar(&u.demo, "demo", false, "play the members of the quick start, stopping one in turn")
 	u.flags(c.Flags(), "127.0.0.1:5301", "127.0.0.1:8053", "127.0.0.1:8054")
 	return c
@@ -41,8 +43,9 @@ starts one of them in turn, so that there is something to see.`,
 type upVerb struct {
 	*app
 	settings
-	files []string
-	demo  bool
+	files  []string
+	demo   bool
+	apache string
 }
 
 func (u *upVerb) run(ctx context.Context) error {
@@ -63,6 +66,10 @@ func (u *upVerb) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.local, err = p.openLocal(ctx, u.apache); err != nil {
+		return errors.Join(err, p.close())
+	}
+	p.onClose(p.local.close)
 	events, cancel := p.watch.Subscribe()
 	defer cancel()
 	err = p.run(ctx, func(ctx context.Context) error { return u.greet(ctx, p, given, events) })
@@ -74,6 +81,9 @@ func (u *upVerb) run(ctx context.Context) error {
 
 // greet applies what was given, says what to try, and prints what happens.
 func (u *upVerb) greet(ctx context.Context, p *process, given []wire.Source, events <-chan upkeep.Event) error {
+	if err := p.declareLocal(ctx); err != nil {
+		return u.unlessStopped(ctx, err)
+	}
 	control := client.OverSocket(p.data)
 	pools, err := control.Pools(ctx)
 	if err != nil {
@@ -95,7 +105,7 @@ func (u *upVerb) greet(ctx context.Context, p *process, given []wire.Source, eve
 	if err != nil {
 		return u.unlessStopped(ctx, err)
 	}
-	fmt.Fprint(u.out, welcome(p.settings, declared))
+	fmt.Fprint(u.out, welcome(p.settings, declared, p.local))
 	if u.demo {
 		if err := playDemo(ctx, declared, u.out); err != nil {
 			return err
@@ -114,7 +124,7 @@ func (u *upVerb) unlessStopped(ctx context.Context, err error) error {
 }
 
 // welcome says what is listened on and what to try next.
-func welcome(s settings, pools []upkeep.Declared) string {
+func welcome(s settings, pools []upkeep.Declared, l *local) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "upkeep is up; its state is in %s\n", upkeep.Printable(s.data))
 	line := func(label, text string) { fmt.Fprintf(&b, "  %-6s %s\n", label, upkeep.Printable(text)) }
@@ -123,6 +133,12 @@ func welcome(s settings, pools []upkeep.Declared) string {
 	}
 	if s.http != "" {
 		line("page", "http://"+s.http+"/")
+	}
+	if l.apache != nil {
+		line("sites", "http://"+l.apache.Address+"/")
+	}
+	for _, note := range l.notes {
+		line("note", note)
 	}
 	if len(pools) > 0 {
 		pool := pools[0].Object.(upkeep.Pool)

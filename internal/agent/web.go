@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"upkeep"
@@ -39,7 +40,7 @@ func OpenWeb(ctx context.Context, p *policy.Policy, state string, pipe []string,
 	}
 	layout := vhost.Layout{
 		Include: w.Include, Pages: filepath.Join(w.Data, "pages"), Auth: filepath.Join(w.Data, "auth"), Logs: w.Logs,
-		Home: p.Roots[policy.Home].Path, Listen: w.Listen, Scheme: w.Scheme, Port: w.Port, Group: gid, Pipe: pipe,
+		Home: p.Roots[policy.Home].Path, Listen: w.Listen, Scheme: w.Scheme, Port: w.Port, Group: gid, Pipe: append(slices.Clone(pipe), "--dir="+w.Logs),
 	}
 	options := webserver.Options{State: filepath.Join(state, "web"), URL: w.URL, PipeAbove: w.PipeAbove, Logger: logger}
 	if w.PHP != nil {

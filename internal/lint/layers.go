@@ -53,6 +53,12 @@ var rooms = map[string]room{
 	},
 	"internal/link/authority":  {[]string{"internal/secret"}, "who is who is known without a connection"},
 	"internal/link/rostertest": {nil, "the suite knows what a roster does and nothing of who keeps it"},
+	"internal/article":         {[]string{"internal/task"}, "an import is read and shown without a running upkeep"},
+
+	"internal/hosting": {
+		[]string{"internal/job", "internal/store", "internal/watch", "internal/link", "internal/link/authority"},
+		"it answers people from rows, jobs and links; what is right on a server is its agent's",
+	},
 
 	"internal/watch": {
 		[]string{"internal/failover", "internal/probe", "internal/beat", "internal/zone", "internal/store", "internal/declare", "internal/notify", "internal/metrics"},
@@ -71,7 +77,7 @@ var rooms = map[string]room{
 	"internal/testkit":     {nil, "real servers for the tests of every floor"},
 	"internal/testkit/...": {[]string{"internal/testkit", "internal/testkit/..."}, "real servers for the tests of every floor"},
 	"internal/store/storetest": {
-		[]string{"internal/store"}, "the suite knows the store and nothing above it",
+		[]string{"internal/store", "internal/link/rostertest"}, "the suite knows the store and what is asked of it, and nothing above it",
 	},
 	"internal/lint": {nil, "it reads the tree as text"},
 	"e2e/...":       {[]string{"internal/..."}, "whole-system tests see everything"},
@@ -92,7 +98,7 @@ var onlyHere = []struct {
 	{"github.com/uptrace/bun", []string{"internal/store"}, "there is one place with queries"},
 	{"github.com/riverqueue/river", []string{"internal/store", "internal/job"}, "the queue engine is behind jobs; nobody else has a queue"},
 	{"modernc.org/sqlite", []string{"internal/store"}, "there is one place with queries"},
-	{"database/sql", []string{"internal/store", "internal/testkit/..."}, "there is one place with queries"},
+	{"database/sql", []string{"internal/store", "internal/article", "internal/testkit/..."}, "there is one place with queries"},
 	{"go.yaml.in/yaml/v3", []string{"internal/declare", "cmd/..."}, "documents are read by the strict reader alone; the command line only prints"},
 	{"github.com/spf13/cobra", []string{"cmd/..."}, "the command line is the outermost layer"},
 	{"github.com/danielgtaylor/huma/v2", []string{"internal/api", "internal/api/...", "internal/console"}, "the API framework ends at the API"},

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"upkeep"
+	"upkeep/internal/api/wire"
+	"upkeep/internal/article"
+)
+
+func newImport(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "import",
+		Short: "Take over what another system keeps",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  verbsOnly,
+	}
+	c.AddCommand(newImportArticle(a))
+	return c
+}
+
+func newImportArticle(a *app) *cobra.Command {
+	i := importVerb{app: a}
+	c := &cobra.Command{
+		Use:   "article (--dump FILE | --mysql DSN) --server SERVER",
+		Short: "Take over the tables virtual_hosts and upkeep of 2010's PHP script",
+		Long: `Read the tables virtual_hosts and upkeep that the PHP script of "Mass Virtual
+Hosting Part Six" keeps in MySQL, and show the accounts, sites and jobs that they
+become, as documents. What cannot be taken over is said, with its row. With
+--apply they are made.`,
+		Example: "  mysqldump hosting virtual_hosts upkeep > old.sql\n  upkeep import article --dump old.sql --server web1 > new.yaml\n  upkeep import article --dump old.sql --server web1 --apply",
+		Args:    noArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return i.run(c.Context()) },
+	}
+	flags := c.Flags()
+	flags.StringVar(&i.dump, "dump", "", "`file` that mysqldump wrote, - for standard input")
+	flags.StringVar(&i.mysql, "mysql", os.Getenv("UPKEEP_MYSQL"), "`DSN` of the running database, USER:PASSWORD@tcp(HOST:3306)/NAME ($UPKEEP_MYSQL)")
+	flags.StringSliceVar(&i.options.Servers, "server", nil, "web `servers` that the sites are for")
+	flags.StringVar(&i.options.Home, "home", "/home", "`folder` of the homes in the old jobs")
+	flags.BoolVar(&i.options.Canonical, "canonical", true, "send visitors of www.NAME to NAME, as the script did")
+	flags.BoolVar(&i.apply, "apply", false, "make what is shown")
+	return c
+}
+
+type importVerb struct {
+	*app
+	dump, mysql string
+	options     article.Options
+	apply       bool
+}
+
+func (i *importVerb) run(ctx context.Context) error {
+	if (i.dump == "") == (i.mysql == "") {
+		return &usageError{err: errors.New("give one of --dump FILE and --mysql DSN")}
+	}
+	if len(i.options.Servers) == 0 {
+		return &usageError{err: errors.New("--server is required: the old tables do not say where the sites are to live")}
+	}
+	tables, err := i.read(ctx)
+	if err != nil {
+		return err
+	}
+	plan := tables.Convert(i.options)
+	for _, note := range plan.Notes {
+		fmt.Fprintln(i.err, "note:", upkeep.Printable(note))
+	}
+	if !i.apply {
+		return i.print(plan)
+	}
+	return i.make(ctx, plan)
+}
+
+func (i *importVerb) read(ctx context.Context) (article.Tables, error) {
+	if i.mysql != "" {
+		return article.ReadMySQL(ctx, i.mysql)
+	}
+	if i.dump == "-" {
+		return article.ReadDump(i.in)
+	}
+	file, err := os.Open(i.dump)
+	if err != nil {
+		return article.Tables{}, fmt.Errorf("reading the dump: %w", err)
+	}
+	defer file.Close()
+	return article.ReadDump(file)
+}
+
+// print shows the plan: documents that apply takes, jobs as comments.
+func (i *importVerb) print(plan article.Plan) error {
+	if objects := plan.Objects(); len(objects) > 0 {
+		text, err := documents(objects...)
+		if err != nil {
+			return err
+		}
+		fmt.Fprint(i.out, text)
+	}
+	for _, payload := range plan.Jobs {
+		text, err := json.Marshal(payload)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(i.out, "# job %s %s\n", payload.Kind(), text)
+	}
+	fmt.Fprintf(i.err, "%d accounts, %d sites, %d jobs; nothing was made: --apply does\n", len(plan.Accounts), len(plan.Sites), len(plan.Jobs))
+	return nil
+}
+
+// make declares accounts and sites in one transaction, then asks for the jobs.
+func (i *importVerb) make(ctx context.Context, plan article.Plan) error {
+	up, err := i.client()
+	if err != nil {
+		return err
+	}
+	var made struct {
+		Declared wire.ApplyResult `json:"declared"`
+		Jobs     []upkeep.Job     `json:"jobs"`
+	}
+	made.Jobs = []upkeep.Job{}
+	if objects := plan.Objects(); len(objects) > 0 {
+		if made.Declared, err = i.declare(ctx, up, objects...); err != nil {
+			return err
+		}
+	}
+	for _, payload := range plan.Jobs {
+		text, err := json.Marshal(payload)
+		if err != nil {
+			return err
+		}
+		servers := i.options.Servers
+		if payload.Kind() == upkeep.JobNotification {
+			servers = []string{""}
+		}
+		for _, server := range servers {
+			job, err := up.RunJob(ctx, wire.NewJob{Kind: payload.Kind(), Server: server, Payload: text})
+			if err != nil {
+				return fmt.Errorf("%d accounts and sites are declared; asking for job %s: %w", len(plan.Objects()), payload.Object(), err)
+			}
+			made.Jobs = append(made.Jobs, job)
+		}
+	}
+	if i.output != "table" {
+		return i.show(made)
+	}
+	i.changes(made.Declared)
+	for _, job := range made.Jobs {
+		fmt.Fprintf(i.out, "job %d %s %s\n", job.ID, job.Kind, upkeep.Printable(job.Object))
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/agent"
+	"upkeep/internal/link"
+	"upkeep/internal/policy"
+	"upkeep/internal/webserver"
+)
+
+// localServer is the name of the agent in upkeep up.
+const localServer = "local"
+
+// local is the agent inside upkeep up: it acts as the user who started it, with
+// everything below the data folder, and serves sites by an Apache of its own.
+type local struct {
+	root   *agent.Root
+	front  *agent.Front
+	web    *agent.Web
+	apache *webserver.PrivateApache
+	notes  []string // for the person who started it
+}
+
+// openLocal starts the agent, and an Apache when there is one to start.
+func (p *process) openLocal(ctx context.Context, apache string) (l *local, err error) {
+	l = &local{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	dir, err := filepath.Abs(filepath.Join(p.data, localServer))
+	if err != nil {
+		return l, err
+	}
+	switch {
+	case apache == "none":
+		l.notes = append(l.notes, "no sites are served: --apache none")
+	case webserver.FindApache() == "":
+		l.notes = append(l.notes, "no sites are served: no Apache is installed (apt-get install apache2)")
+	default:
+		if err := l.openApache(ctx, dir, apache, p); err != nil {
+			return l, err
+		}
+	}
+	rules := policy.ForUser(dir, l.apache != nil)
+	options := agent.Options{
+		Server: localServer, Key: p.keys.SigningKey().Public().(ed25519.PublicKey), Policy: rules, State: filepath.Join(dir, "agent"),
+		Version: version(), Logger: p.log, Now: time.Now, Web: l.web,
+	}
+	if l.root, err = agent.New(options); err != nil {
+		return l, err
+	}
+	l.front = agent.NewFront(l.root, version(), p.log)
+	l.notes = append(l.notes, fmt.Sprintf("server %s is this process, as user id %d: accounts have no system users here", localServer, os.Geteuid()))
+	return l, nil
+}
+
+func (l *local) openApache(ctx context.Context, dir, address string, p *process) error {
+	if address == "auto" {
+		port, err := freePortFrom(8080)
+		if err != nil {
+			return err
+		}
+		address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
+	var err error
+	if l.apache, err = webserver.Private(ctx, dir, address); err != nil {
+		return err
+	}
+	layout, url := webserver.PrivateLayout(dir, address), "http://"+address
+	applier, err := webserver.Open(ctx, webserver.Options{
+		Server: l.apache, Layout: layout, State: filepath.Join(dir, "agent", "web"), Address: address, URL: url, Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	l.web = &agent.Web{Applier: applier, Server: l.apache, Layout: layout, URL: url}
+	return nil
+}
+
+// freePortFrom finds a port of the loopback address that nobody has.
+func freePortFrom(first int) (int, error) {
+	for port := first; port < first+100; port++ {
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			return port, listener.Close()
+		}
+	}
+	return 0, upkeep.WithHint(fmt.Errorf("no port from %d to %d is free for the Apache of server %s", first, first+99, localServer), "choose an address with --apache ADDR")
+}
+
+// run links the agent to control until ctx ends.
+func (l *local) run(ctx context.Context, p *process) error {
+	for ctx.Err() == nil {
+		control, side := link.Pipe()
+		done := make(chan struct{})
+		go func() { l.front.Serve(side); close(done) }()
+		ended := make(chan error, 1)
+		go func() { ended <- p.hub.Attach(localServer, control) }()
+		select {
+		case <-ctx.Done():
+		case <-done:
+		}
+		_ = control.Close() // ends both
+		<-done
+		if err := <-ended; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *local) close() error {
+	var errs []error
+	if l.front != nil {
+		errs = append(errs, l.front.Close())
+	}
+	if l.root != nil {
+		errs = append(errs, l.root.Close())
+	}
+	if l.web != nil {
+		errs = append(errs, l.web.Applier.Close())
+	}
+	if l.apache != nil {
+		errs = append(errs, l.apache.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// declareLocal makes the server of this process one that sites can name.
+func (p *process) declareLocal(ctx context.Context) error {
+	server := upkeep.Server{Name: localServer, Roles: []string{upkeep.RoleWeb, upkeep.RoleFiles}}
+	found, err := p.watch.Objects(ctx, upkeep.KindServer, localServer)
+	if err == nil && len(found) > 0 {
+		if is, yes := found[0].Object.(upkeep.Server); yes && slices.Contains(is.Roles, upkeep.RoleWeb) {
+			return nil
+		}
+	}
+	if err != nil && !errors.Is(err, upkeep.ErrNotFound) {
+		return err
+	}
+	_, err = p.watch.Apply(ctx, "upkeep", []upkeep.Object{server}, false)
+	return err
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"upkeep"
+	"upkeep/internal/api/client"
+	"upkeep/internal/api/wire"
+	"upkeep/internal/task"
+)
+
+func newServer(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "server",
+		Short: "Servers with an agent: add, join, revoke, look",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  verbsOnly,
+	}
+	c.AddCommand(newServerAdd(a), newServerToken(a), newServerList(a), newServerRevoke(a), newServerRemove(a))
+	return c
+}
+
+func newServerAdd(a *app) *cobra.Command {
+	var roles []string
+	c := &cobra.Command{
+		Use:   "add NAME --role ROLE[,ROLE]",
+		Short: "Declare a server and print the token with which its agent joins",
+		Long: `Declare a server and print a token with which its agent joins, once and soon:
+
+  upkeep join https://CONTROL:PORT TOKEN     on the server, as root
+
+The token carries the fingerprint of control's authority, so that nobody in
+between can pose as control. What the agent may do there is decided by the
+policy file on that server.`,
+		Example: "  upkeep server add web1 --role web,files",
+		Args:    exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			server := upkeep.Server{Name: args[0], Roles: roles}
+			if _, err := a.declare(c.Context(), up, server); err != nil {
+				return err
+			}
+			return a.invite(c.Context(), up, args[0])
+		},
+	}
+	c.Flags().StringSliceVar(&roles, "role", nil, "what it is for, one or more `roles`: "+strings.Join(upkeep.Roles, ", "))
+	return c
+}
+
+// declare applies objects that a verb made of its flags.
+func (a *app) declare(ctx context.Context, up *client.Client, objects ...upkeep.Object) (wire.ApplyResult, error) {
+	text, err := documents(objects...)
+	if err != nil {
+		return wire.ApplyResult{}, err
+	}
+	result, err := up.Apply(ctx, []wire.Source{{File: "what was asked for", Text: text}}, false)
+	for _, warning := range result.Warnings {
+		fmt.Fprintln(a.err, "warning:", upkeep.Printable(warning))
+	}
+	return result, err
+}
+
+func newServerToken(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "token NAME",
+		Short: "Print a new join token for a server that is declared",
+		Args:  exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			return a.invite(c.Context(), up, args[0])
+		},
+	}
+}
+
+func (a *app) invite(ctx context.Context, up *client.Client, name string) error {
+	invitation, err := up.InviteServer(ctx, name)
+	if err != nil {
+		return err
+	}
+	if a.output != "table" {
+		return a.show(invitation)
+	}
+	address := "https://CONTROL:PORT"
+	if invitation.Listen != "" {
+		address = "https://" + invitation.Listen
+	}
+	_, err = fmt.Fprintf(a.out, "On %s, as root, before %s:\n  upkeep join %s %s\n", invitation.Server,
+		invitation.Expires.Local().Format("15:04"), address, invitation.Token)
+	return err
+}
+
+func newServerList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List servers and how their agents are",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			servers, err := up.Servers(c.Context())
+			if err != nil {
+				return err
+			}
+			if a.output != "table" {
+				return a.show(append([]upkeep.AgentStatus{}, servers...))
+			}
+			if len(servers) == 0 {
+				fmt.Fprintln(a.err, "no server is declared; upkeep server add NAME --role web declares one")
+				return nil
+			}
+			return serverTable(servers, time.Now()).write(a.out)
+		},
+	}
+}
+
+func serverTable(servers []upkeep.AgentStatus, now time.Time) *table {
+	t := newTable("SERVER", "ROLES", "AGENT", "SINCE", "WEB SERVER", "SITES", "PENDING", "WARNINGS")
+	for _, s := range servers {
+		agent := s.State
+		if s.Connected {
+			agent = "connected"
+		} else if s.State == "joined" {
+			agent = "away"
+		}
+		web, sites, warnings := "", "", ""
+		if s.Facts != nil {
+			web, warnings = s.Facts.WebServer, strings.Join(s.Facts.Warnings, "; ")
+			if web != "" {
+				sites = fmt.Sprint(s.Facts.Sites)
+			}
+		}
+		t.add(s.Name, strings.Join(s.Roles, ","), agent, ago(s.Since, now), web, sites, fmt.Sprint(s.Pending), warnings)
+	}
+	return t
+}
+
+func newServerRevoke(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Take a server's certificate back; its agent is refused at once",
+		Args:  exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := up.RevokeServer(c.Context(), args[0]); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "%s must join again; upkeep server token %[1]s prints a token\n", upkeep.Printable(args[0]))
+			return err
+		},
+	}
+}
+
+func newServerRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove NAME",
+		Short: "Take a server back that no site uses, and its certificate",
+		Long: `Take a server back. Sites must have left it before, so that the agent has taken
+what upkeep made there away: change or delete them and wait for their jobs.`,
+		Args: exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			return errors.Join(up.RevokeServer(c.Context(), args[0]), a.delete(c.Context(), []deletion{{Kind: upkeep.KindServer, Name: args[0]}}))
+		},
+	}
+}
+
+func newRegenerate(a *app) *cobra.Command {
+	return newSync(a, "regenerate", "Have every generated file of web servers made anew",
+		`Have every file that upkeep generates on web servers made anew from the database:
+what is the same is left alone, what was changed by hand is put right, strays are
+removed. Of one server, or of all.`)
+}
+
+func newVerify(a *app) *cobra.Command {
+	return newSync(a, "verify", "Prove that web servers' files equal the database",
+		`Compare every file that upkeep generates with what is declared, and change
+nothing. Differences are shown as diffs, with status 1: upkeep regenerate puts
+them right; or change what is declared to be what is there.`)
+}
+
+func newSync(a *app, action, short, long string) *cobra.Command {
+	var patience time.Duration
+	c := &cobra.Command{
+		Use:   action + " [SERVER]",
+		Short: short,
+		Long:  long,
+		Args:  atMost(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.sync(c.Context(), action, args, patience)
+		},
+	}
+	c.Flags().DurationVar(&patience, "timeout", 5*time.Minute, "how `long` to wait")
+	return c
+}
+
+func (a *app) sync(ctx context.Context, action string, names []string, patience time.Duration) error {
+	up, err := a.client()
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		servers, err := up.Servers(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range servers {
+			if slices.Contains(s.Roles, upkeep.RoleWeb) {
+				names = append(names, s.Name)
+			}
+		}
+	}
+	var ids []int64
+	for _, name := range names {
+		job, err := up.SyncServer(ctx, name, action)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, job.ID)
+	}
+	jobs, err := a.await(ctx, up, patience, ids...)
+	if err != nil {
+		return err
+	}
+	if err := unlessDone(jobs); err != nil {
+		return err
+	}
+	return a.synced(ctx, up, action, jobs)
+}
+
+// synced tells what became of sync jobs. Differences are a failure of verify.
+func (a *app) synced(ctx context.Context, up *client.Client, action string, jobs []upkeep.Job) error {
+	results, differs := map[string]task.SyncResult{}, false
+	for _, job := range jobs {
+		full, err := up.Job(ctx, job.ID) // the stream leaves results out
+		if err != nil {
+			return err
+		}
+		result, err := syncResult(full)
+		if err != nil {
+			return err
+		}
+		results[job.Server] = result
+		differs = differs || len(result.Drift)+len(result.Strays)+len(result.Failed) > 0
+	}
+	if a.output != "table" {
+		if err := a.show(results); err != nil {
+			return err
+		}
+	} else {
+		for _, server := range slices.Sorted(maps.Keys(results)) {
+			result := results[server]
+			fmt.Fprintf(a.out, "%s: %d sites, %d files differed, %d strays, %d failed\n", server,
+				len(result.Sites), len(result.Drift), len(result.Strays), len(result.Failed))
+			if err := a.drift(result); err != nil {
+				return err
+			}
+		}
+	}
+	if action == "verify" && differs {
+		return statusError(exitFailed)
+	}
+	return nil
+}
