@@ -71,9 +71,11 @@ func (r *Rhythm) Heard(now time.Duration, unsteady bool) (late bool) {
 	return late
 }
 
-// Missed goes on to the beat after the one that did not come in time. Blameless
-// means that it may have come, and was lost here.
-func (r *Rhythm) Missed(now time.Duration, blameless bool) {
+// Missed goes on to the beat after the one that did not come in time, and returns
+// how long that is overdue. Blameless means that it may have come, and was lost
+// here.
+func (r *Rhythm) Missed(now time.Duration, blameless bool) (overdue time.Duration) {
+	overdue = now - r.awaited
 	r.missed++
 	r.excuse = r.awaited + r.patience
 	if blameless {
@@ -82,4 +84,5 @@ func (r *Rhythm) Missed(now time.Duration, blameless bool) {
 	if r.awaited += r.interval; r.Due() <= now { // the receiver was kept from looking
 		r.awaited = now + r.interval - r.Grace()
 	}
+	return overdue
 }

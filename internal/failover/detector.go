@@ -13,7 +13,8 @@ type Sample struct {
 	At time.Time
 	OK bool
 	// RTT is the time that the answer took. Of a failure it is the time that was
-	// waited; when zero, the timeout that was asked for is taken.
+	// waited; when zero, the timeout that was asked for is taken. Of a missed
+	// heartbeat it is the time since it should have come.
 	RTT time.Duration
 	// Refused is a definite bad answer (a reset, a wrong status), as opposed to
 	// silence.
@@ -289,7 +290,14 @@ func (d *Detector) bad(s Sample) {
 	}
 	d.slow = d.slow || s.Slow
 	d.run = up(d.run)
-	d.countSick(s.At, true)
+	counted := s.At
+	if d.p.passive {
+		// When the beat should have come. Counted by when it is called missing, a
+		// beat that comes would fall short of the least gap where one that does not
+		// come exceeds it, and failures would be counted more often than they are.
+		counted = s.At.Add(-wait)
+	}
+	d.countSick(counted, true)
 	d.decide(s)
 }
 

@@ -147,7 +147,7 @@ func (l *listener) tell(now time.Duration, r Result) {
 // missed takes the absence of a beat. blind means that datagrams were lost on
 // this machine, so that an absence says nothing.
 func (l *listener) missed(now time.Duration, blind bool) {
-	l.rhythm.Missed(now, blind || l.lack != "")
+	overdue := l.rhythm.Missed(now, blind || l.lack != "")
 	l.due = l.rhythm.Due()
 	if l.lack != "" {
 		l.tell(now, Result{Void: true, Reason: l.lack})
@@ -158,7 +158,7 @@ func (l *listener) missed(now time.Duration, blind bool) {
 		return
 	}
 	l.failing = true
-	l.tell(now, Result{Reason: l.silence(now)})
+	l.tell(now, Result{RTT: overdue, Reason: l.silence(now)})
 }
 
 func (l *listener) silence(now time.Duration) string {

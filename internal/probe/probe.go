@@ -27,7 +27,8 @@ type Result struct {
 	OK bool
 	// Addr is the address that was asked, of a target that is a name.
 	Addr netip.Addr
-	// RTT is the time from asking to the answer; zero when there was none.
+	// RTT is the time from asking to the answer, or that was waited for none; of a
+	// missed heartbeat, since it should have come. Zero where nobody knows.
 	RTT time.Duration
 	// Refused means a definite bad answer (a reset, a wrong status, a bad
 	// certificate) as opposed to silence.

@@ -91,8 +91,8 @@ func (b *Beater) Die(at, limit time.Duration) (took time.Duration, down bool) {
 func (b *Beater) miss() {
 	b.Misses++
 	b.now = b.rhythm.Due()
-	b.rhythm.Missed(b.now, false)
-	b.observe(failover.Sample{At: b.start.Add(b.now), Reason: "no heartbeat"})
+	overdue := b.rhythm.Missed(b.now, false)
+	b.observe(failover.Sample{At: b.start.Add(b.now), RTT: overdue, Reason: "no heartbeat"})
 }
 
 func (b *Beater) observe(s failover.Sample) {

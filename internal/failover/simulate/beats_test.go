@@ -39,6 +39,24 @@ func TestNoFalseRemovalsByBeats(t *testing.T) {
 	}
 }
 
+// TestBeatsAreCountedEvenly: a member that loses a third is not sick, however late
+// a beat is called missing.
+func TestBeatsAreCountedEvenly(t *testing.T) {
+	for _, late := range []time.Duration{0, 30, 55, 80} {
+		random := source(1, 50)
+		b := NewBeater(beats, Random{Loss: 0.33, Rand: random}, random)
+		b.Late = func(r *rand.Rand) time.Duration {
+			if r.Float64() < 0.002 {
+				return late * time.Millisecond
+			}
+			return 0
+		}
+		if b.Live(12 * time.Hour); b.Falls > 0 {
+			t.Errorf("beats late by up to %s: removed %d times", late*time.Millisecond, b.Falls)
+		}
+	}
+}
+
 // TestDetectionTimesByBeats: a member that has beaten for a minute is down within
 // a third of a second, also where machines are busy and beats come late.
 func TestDetectionTimesByBeats(t *testing.T) {
