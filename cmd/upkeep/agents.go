@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"upkeep"
@@ -24,6 +27,7 @@ func (p *process) openAgents(ctx context.Context, folder *datadir.Dir, kept *sto
 		return err
 	}
 	p.keys = keys
+	kept.Reserve(p.ownNames()...)
 	p.jobs, err = job.New(ctx, job.Config{
 		Store: kept, Key: keys.SigningKey(), Log: p.log, Announce: func(events []upkeep.Event) { p.watch.Announce(events) },
 	})
@@ -59,4 +63,13 @@ func (p *process) desk(kept *store.Store) *hosting.Desk {
 		d.Agents = p.hub
 	}
 	return d
+}
+
+// ownNames are the names by which people reach control, which no site may have.
+func (p *process) ownNames() []string {
+	names := slices.Clone(p.httpHosts)
+	if name, err := os.Hostname(); err == nil && strings.ContainsRune(name, '.') {
+		names = append(names, name)
+	}
+	return names
 }
