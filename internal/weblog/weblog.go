@@ -182,7 +182,7 @@ func (s *Splitter) take(line []byte) {
 		s.pending = append(s.pending, f)
 	}
 	f.pending = append(f.pending, rest...)
-	if rest[len(rest)-1] != '\n' { // the last line before the pipe's end
+	if !bytes.HasSuffix(rest, []byte("\n")) { // the last line before the pipe's end
 		f.pending = append(f.pending, '\n')
 	}
 	s.waiting += len(rest)
