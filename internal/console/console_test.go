@@ -5,6 +5,7 @@ import (
 	"html"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	xhtml "golang.org/x/net/html"
 
 	"upkeep"
+	"upkeep/internal/store"
 )
 
 // hostile has markup, scripts and tricks in every text that can come from elsewhere.
@@ -211,6 +213,35 @@ func TestSpans(t *testing.T) {
 			if b.X < 0 || b.W < 0 || b.X+b.W > stripWidth {
 				t.Errorf("%s: a bar at %d, %d wide, leaves the strip", name, b.X, b.W)
 			}
+		}
+	}
+}
+
+// TestPagesWithoutHistory has a database that is gone: what is published is shown
+// all the same.
+func TestPagesWithoutHistory(t *testing.T) {
+	gone, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "upkeep.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f := typical()
+	f.store = gone
+	h := handler(t, f)
+	for path, want := range map[string]struct {
+		status int
+		says   string
+	}{
+		"/":          {200, "2 of 3 pools need a look."},
+		"/pools/web": {200, "3 of 4"},
+		"/events":    {503, "What is published now"},
+	} {
+		w := get(t, h, path)
+		body := html.UnescapeString(w.Body.String())
+		if w.Code != want.status || !strings.Contains(body, want.says) || !strings.Contains(body, "History cannot be read") {
+			t.Errorf("%s answers %d: %s", path, w.Code, body)
 		}
 	}
 }

@@ -24,6 +24,7 @@ type fake struct {
 	zones  []upkeep.ZoneStatus
 	events []upkeep.Event
 	news   []chan upkeep.Event
+	store  *store.Store // where events are read, if it is not nil
 }
 
 func (f *fake) Pools(context.Context) ([]upkeep.PoolStatus, error) {
@@ -48,7 +49,10 @@ func (f *fake) Budget(context.Context, string) (upkeep.Budget, error) {
 	return upkeep.Budget{}, nil
 }
 
-func (f *fake) Events(_ context.Context, filter store.EventFilter) ([]upkeep.Event, error) {
+func (f *fake) Events(ctx context.Context, filter store.EventFilter) ([]upkeep.Event, error) {
+	if f.store != nil {
+		return f.store.Events(ctx, filter)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var found []upkeep.Event

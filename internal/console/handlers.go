@@ -40,6 +40,26 @@ func (c *Console) history(ctx context.Context, object string, now time.Time) (hi
 	return h, nil
 }
 
+// past is the history of an object's verdicts and its latest events. lost means
+// that they cannot be read at present, because the database is away: what is known
+// now is shown all the same, for that is when people look.
+func (c *Console) past(ctx context.Context, object string, now time.Time) (h history, events []upkeep.Event, lost bool) {
+	ctx, cancel := context.WithTimeout(ctx, historyPatience)
+	defer cancel()
+	h, err := c.history(ctx, object, now)
+	if err == nil {
+		events, err = c.o.Recorder.Events(ctx, store.EventFilter{Object: object, Limit: cardEvents, Latest: true})
+	}
+	if err != nil {
+		c.o.Log.Error("reading history for a page", "err", err)
+		return history{}, nil, true
+	}
+	return h, events, false
+}
+
+// historyPatience is how long a page waits for a database that hangs.
+const historyPatience = 3 * time.Second
+
 // pager leads to the neighbouring pages; empty paths have no neighbour.
 type pager struct {
 	Previous, Next string
@@ -70,6 +90,7 @@ func leaf(n, size int, number int64, path string, query url.Values) (offset int,
 }
 
 type overviewView struct {
+	Lost     bool // history cannot be read
 	Headline string
 	Well     bool
 	Look     []poolView // named under the headline
@@ -96,17 +117,8 @@ func (c *Console) overview(w http.ResponseWriter, r *http.Request) {
 		c.broken(w, err)
 		return
 	}
-	h, err := c.history(ctx, "", now)
-	if err != nil {
-		c.broken(w, err)
-		return
-	}
-	events, err := c.o.Recorder.Events(ctx, store.EventFilter{Limit: cardEvents, Latest: true})
-	if err != nil {
-		c.broken(w, err)
-		return
-	}
-	v := overviewView{Events: viewEvents(events, now), Empty: len(pools) == 0 && len(zones) == 0}
+	h, events, lost := c.past(ctx, "", now)
+	v := overviewView{Events: viewEvents(events, now), Lost: lost, Empty: len(pools) == 0 && len(zones) == 0}
 	v.summarise(pools)
 	if len(pools) <= fullPools {
 		for _, p := range pools {
@@ -176,6 +188,7 @@ type poolPage struct {
 	Pager  pager
 	Zones  []zoneView
 	Events []eventView
+	Lost   bool // history cannot be read
 }
 
 func (c *Console) pool(w http.ResponseWriter, r *http.Request) {
@@ -189,19 +202,10 @@ func (c *Console) pool(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	object := "pool/" + p.Name
-	h, err := c.history(ctx, object, now)
-	if err != nil {
-		c.broken(w, err)
-		return
-	}
-	events, err := c.o.Recorder.Events(ctx, store.EventFilter{Object: object, Limit: cardEvents, Latest: true})
-	if err != nil {
-		c.broken(w, err)
-		return
-	}
+	h, events, lost := c.past(ctx, object, now)
 	offset, pager := leaf(len(p.Members), pageMembers, number(r, "page", 1), "/pools/"+url.PathEscape(p.Name), nil)
 	c.render(w, http.StatusOK, "pool.html", p.Name, poolPage{
-		Pool: viewPool(p, h, now, offset, pageMembers), Pager: pager, Zones: viewZones(p.Zones, now), Events: viewEvents(events, now)})
+		Pool: viewPool(p, h, now, offset, pageMembers), Pager: pager, Zones: viewZones(p.Zones, now), Events: viewEvents(events, now), Lost: lost})
 }
 
 type eventsPage struct {
@@ -214,7 +218,8 @@ func (c *Console) events(w http.ResponseWriter, r *http.Request) {
 	before := number(r, "before", 0)
 	events, err := c.o.Recorder.Events(r.Context(), store.EventFilter{Before: before, Limit: pageEvents, Latest: true})
 	if err != nil {
-		c.broken(w, err)
+		c.o.Log.Error("reading events for a page", "err", err)
+		c.fault(w, http.StatusServiceUnavailable, "History cannot be read: the database does not answer. What is published now is on the first page.")
 		return
 	}
 	v := eventsPage{Events: viewEvents(events, c.o.Now()), Newest: before == 0}
