@@ -3,6 +3,7 @@ package upkeep
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -32,16 +33,24 @@ func (e FieldError) Error() string {
 		fmt.Fprintf(&b, "%s:%d:%d: ", e.File, e.Line, e.Column)
 	}
 	if e.Object != "" {
-		b.WriteString(e.Object + ": ")
+		b.WriteString(oneLine(e.Object) + ": ")
 	}
 	if e.Field != "" {
-		b.WriteString(e.Field + ": ")
+		b.WriteString(oneLine(e.Field) + ": ")
 	}
 	if e.Value != "" {
 		fmt.Fprintf(&b, "%q: ", e.Value)
 	}
 	b.WriteString(e.Rule)
 	return b.String()
+}
+
+// oneLine keeps a name that somebody else chose from forging lines of its own.
+func oneLine(name string) string {
+	if hasControl(name) {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 // InvalidError carries every broken rule found in one input, so that a person

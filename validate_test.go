@@ -273,3 +273,12 @@ func TestDurationsAndRatesReadBack(t *testing.T) {
 		}
 	}
 }
+
+// A field is named by whoever wrote the document: it must not look like a message
+// of upkeep's own.
+func TestFieldErrorIsOneLine(t *testing.T) {
+	e := FieldError{Object: "pool/a\nb", Field: "x\nerror: all is lost", Rule: "is not known"}
+	if got := e.Error(); strings.ContainsAny(got, "\n") || !strings.Contains(got, `"x\nerror: all is lost"`) {
+		t.Errorf("said %q", got)
+	}
+}
