@@ -226,7 +226,7 @@ func TestReadErrorsOfTexts(t *testing.T) {
 		{"kind of another type", "kind: [pool]\n", "1:7: kind: must be one of " + strings.Join(upkeep.Kinds, ", ")},
 		{"kind twice", "kind: pool\nkind: zone\n" + good[11:], "2:1: kind: is given twice; the first time in line 1"},
 		{"no name", strings.Replace(good, "name: web\n", "", 1), `1:1: name: must be 1 to 63 lower-case letters, digits and hyphens`},
-		{"a list", "- kind: pool\n", "1:1: a document must be a mapping with kind and name, such as: kind: pool"},
+		{"a list of lists", "- - kind: zone\n", "1:3: a document must be a mapping with kind and name, such as: kind: pool"},
 		{"a word", "pool\n", `1:1: "pool": a document must be a mapping with kind and name, such as: kind: pool`},
 		{"twice", good + "---\n" + good, "9:7: name: \"web\": pool web is declared twice; the first time in line 2"},
 		{"tab", "kind: pool\nmembers:\n\t- 192.0.2.1\n", "3:1: a tab cannot indent YAML; use spaces"},

@@ -125,7 +125,7 @@ func (r *reader) syntax(text []byte, err error) {
 	r.fail(at, "", "", "this is not YAML: %s", rule)
 }
 
-// document reads one document.
+// document reads one document: an object, or a list of them.
 func (r *reader) document(node *yaml.Node) {
 	if node.Kind == yaml.DocumentNode && len(node.Content) == 1 {
 		node = node.Content[0]
@@ -133,6 +133,18 @@ func (r *reader) document(node *yaml.Node) {
 	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
 		return // between two separators, or comments alone
 	}
+	if node.Kind == yaml.SequenceNode {
+		// What get -o json prints, and other programs make of several documents.
+		for _, element := range node.Content {
+			r.single(element)
+		}
+		return
+	}
+	r.single(node)
+}
+
+// single reads one object.
+func (r *reader) single(node *yaml.Node) {
 	at := placeOf(node)
 	if node.Kind != yaml.MappingNode {
 		r.fail(at, "", node.Value, "a document must be a mapping with kind and name, such as: kind: pool")
