@@ -483,7 +483,7 @@ func TestBindLockedDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	_, err = lab.pub.Publish(ctx, lab.content("192.0.2.1"))
 	demandError(t, err, "another process is writing there")
