@@ -197,8 +197,12 @@ func (a *API) serverRoutes(h huma.API) {
 		name, summary string
 		do            func(ctx context.Context, server, who string) (upkeep.Job, error)
 	}{
-		{"regenerate", "Have every file of a web server generated anew", a.o.Servers.Regenerate},
-		{"verify", "Have a web server's files compared with what is declared", a.o.Servers.Verify},
+		{"regenerate", "Have every file of a web server generated anew", func(ctx context.Context, server, who string) (upkeep.Job, error) {
+			return a.o.Servers.Regenerate(ctx, server, who)
+		}},
+		{"verify", "Have a web server's files compared with what is declared", func(ctx context.Context, server, who string) (upkeep.Job, error) {
+			return a.o.Servers.Verify(ctx, server, who)
+		}},
 	} {
 		huma.Register(h, secured(huma.Operation{OperationID: action.name + "-server", Method: http.MethodPost, Path: "/api/v1/servers/{name}/" + action.name,
 			Summary: action.summary, DefaultStatus: http.StatusCreated}), func(ctx context.Context, in *ServerInput) (*jobOutput, error) {

@@ -85,8 +85,12 @@ func (a *API) jobRoutes(h huma.API) {
 		name, summary string
 		do            func(ctx context.Context, id int64) (upkeep.Job, error)
 	}{
-		{"retry", "Try a job that failed or was cancelled once more", a.o.Jobs.Retry},
-		{"read", "Say that a notification was read", a.o.Jobs.Read},
+		{"retry", "Try a job that failed or was cancelled once more", func(ctx context.Context, id int64) (upkeep.Job, error) {
+			return a.o.Jobs.Retry(ctx, id)
+		}},
+		{"read", "Say that a notification was read", func(ctx context.Context, id int64) (upkeep.Job, error) {
+			return a.o.Jobs.Read(ctx, id)
+		}},
 		{"cancel", "Give a job up that has not ended", func(ctx context.Context, id int64) (upkeep.Job, error) {
 			return a.o.Jobs.Cancel(ctx, id, callerOf(ctx).who)
 		}},
