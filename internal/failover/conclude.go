@@ -242,6 +242,10 @@ func (d *decider) next() string {
 		case allOut:
 			text = "a member that is released by hand"
 		case failOpen:
+			if d.Pool.Policy.FailOpen == upkeep.FailOpenNone {
+				text = plural(f.need, "member", "members") + " up would be published"
+				break
+			}
 			text = fmt.Sprintf("%s up for %s ends failing open", plural(f.need, "member", "members"), d.Pool.Policy.Probation)
 		case onBackups:
 			text = "a member that comes up and passes its probation replaces the backups"

@@ -386,6 +386,9 @@ func TestReplacedMembers(t *testing.T) {
 	s.want("3 4").says("3", "stays published until it is known")
 	s.set(upkeep.Down, "4").want("3")
 	s.set(upkeep.Down, "3").want("", "fail_open: none")
+	if s.last.Next != "1 member up would be published" {
+		t.Errorf("next: %s", s.last.Next)
+	}
 	s.members("5")
 	s.want("") // nothing was published that it could replace
 
