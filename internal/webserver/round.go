@@ -114,11 +114,11 @@ func (r *round) work(ctx context.Context) error {
 	r.step("render")
 	r.claimNames()
 	verify := r.whole != nil && r.whole.verify
-	if !verify {
-		r.checkTargets()
-	}
 	if err := r.compare(); err != nil {
 		return err
+	}
+	if !verify && r.reloads() { // which is when a bad target would hurt
+		r.checkTargets()
 	}
 	if r.whole != nil {
 		if err := r.whole.findStrays(r); err != nil {
