@@ -207,6 +207,22 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// The private Apache ends with upkeep, also where that is killed.
+func TestPrivateEndsWithItsParent(t *testing.T) {
+	testkit.Need(t, "apache2")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, address := t.TempDir(), fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+	child := testkit.Command{Argv: []string{self, privateArgument, dir, address}}.Start(t)
+	testkit.Eventually(t, 30*time.Second, func() (bool, string) { return listens(address), child.Log() })
+	child.Kill()
+	testkit.Eventually(t, 30*time.Second, func() (bool, string) { return !listens(address), "it still listens" })
+}
+
+const privateArgument = "private-apache"
+
 const applyArgument = "apply-without-end"
 
 // applyWithoutEnd is the child that is killed: it changes sites, and takes some

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -26,7 +27,6 @@ type PrivateApache struct {
 	Address string
 
 	dir  string
-	cmd  *exec.Cmd
 	done chan struct{}
 }
 
@@ -165,17 +165,13 @@ func (p *PrivateApache) Start(ctx context.Context) error {
 	cmd := exec.Command(p.Program, "-f", p.Config, "-D", "FOREGROUND")
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", []string{"PATH=/usr/bin:/bin", "LANG=C"}, log, log
 	// A terminal's interrupt is for upkeep, which then ends the server in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	err = cmd.Start()
+	// Where upkeep itself is killed, the kernel ends it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	done, err := startBound(cmd)
 	if err := errors.Join(err, log.Close()); err != nil {
 		return fmt.Errorf("starting the private Apache: %w", err)
 	}
-	done := make(chan struct{})
-	p.cmd, p.done = cmd, done
-	go func() {
-		_ = cmd.Wait() // why it ended is in its log
-		close(done)
-	}()
+	p.done = done
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if _, err := p.Process(); err == nil && listens(p.Address) {
 			return nil
@@ -189,6 +185,25 @@ func (p *PrivateApache) Start(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// startBound starts a program from a thread that lives as long as the program:
+// the signal at a parent's death comes when the thread that forked ends
+// (golang.org/issue/27505). The channel is closed when the program has ended.
+func startBound(cmd *exec.Cmd) (done chan struct{}, err error) {
+	done = make(chan struct{})
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // why it ended is in its log
+			close(done)
+		}
+	}()
+	return done, <-started
 }
 
 func listens(address string) bool {

@@ -120,6 +120,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) == 4 && os.Args[1] == privateArgument {
+		_, err := Private(context.Background(), os.Args[2], os.Args[3])
+		fmt.Println("started", err)
+		select {}
+	}
 	if len(os.Args) == 5 && os.Args[1] == applyArgument {
 		fmt.Println(applyWithoutEnd(os.Args[2], os.Args[3], atoi(os.Args[4])))
 		os.Exit(1)
