@@ -24,6 +24,7 @@ type ours struct {
 	control, agent *testkit.Process
 	client         *client.Client
 	data           string
+	account        string
 }
 
 const server = "web1"
@@ -37,7 +38,8 @@ func startUpkeep(o options, dir string) (stage, error) {
 	if err := os.Remove(filepath.Join(a.hosted, "000-default.conf")); err != nil {
 		return nil, err
 	}
-	s := &ours{apache: a, program: o.upkeep, data: filepath.Join(dir, "control")}
+	// Its system user is made for real; a name of its own keeps runs apart.
+	s := &ours{apache: a, program: o.upkeep, data: filepath.Join(dir, "control"), account: fmt.Sprintf("bench%d", os.Getpid()+a.port)}
 	if err := s.begin(); err != nil {
 		log := ""
 		for _, p := range []*testkit.Process{s.control, s.agent} {
@@ -52,7 +54,7 @@ func startUpkeep(o options, dir string) (stage, error) {
 }
 
 const policyText = `kinds: [mkdir, user.ensure, site.files, site.apply, site.remove, site.sync, server.facts]
-roots: {home: %[1]s/home}
+roots: {home: %[1]s/home, data: %[1]s/data}
 uids: {min: 20000, max: 59999}
 front: nobody
 web:
@@ -67,8 +69,10 @@ web:
 `
 
 func (s *ours) begin() error {
-	if err := os.MkdirAll(filepath.Join(s.dir, "home"), 0o755); err != nil {
-		return err
+	for _, folder := range []string{"home", "data"} {
+		if err := os.MkdirAll(filepath.Join(s.dir, folder), 0o755); err != nil {
+			return err
+		}
 	}
 	policy := filepath.Join(s.dir, "policy.yaml")
 	if err := os.WriteFile(policy, fmt.Appendf(nil, policyText, s.dir, s.port), 0o644); err != nil {
@@ -83,7 +87,7 @@ func (s *ours) begin() error {
 	s.client = client.OverSocket(s.data)
 	var invitation wire.Invitation
 	err = retry(30*time.Second, func() error {
-		return s.apply("kind: server\nname: " + server + "\nroles: [web, files]\n---\nkind: account\nname: acme\n")
+		return s.apply("kind: server\nname: " + server + "\nroles: [web, files]\n---\nkind: account\nname: " + s.account + "\n")
 	})
 	if err == nil {
 		invitation, err = s.client.InviteServer(context.Background(), server)
@@ -129,7 +133,7 @@ func (s *ours) apply(documents string) error {
 func (s *ours) add(names []string) error {
 	var b strings.Builder
 	for _, name := range names {
-		fmt.Fprintf(&b, "---\nkind: site\nname: %s\naccount: acme\nservers: [%s]\n", name, server)
+		fmt.Fprintf(&b, "---\nkind: site\nname: %s\naccount: %s\nservers: [%s]\n", name, s.account, server)
 	}
 	return s.apply(b.String())
 }
@@ -187,7 +191,7 @@ func (s *ours) settle([]string) error {
 func (s *ours) mkdirs(n int) (time.Duration, error) {
 	s.agent.Kill()
 	for i := range n {
-		payload, err := json.Marshal(map[string]string{"root": "home", "path": fmt.Sprintf("dir%d", i), "owner": "root", "group": "root", "mode": "0755"})
+		payload, err := json.Marshal(map[string]string{"root": "data", "path": fmt.Sprintf("dir%d", i), "owner": "root", "group": "root", "mode": "0755"})
 		if err != nil {
 			return 0, err
 		}
@@ -200,7 +204,7 @@ func (s *ours) mkdirs(n int) (time.Duration, error) {
 		return 0, err
 	}
 	err := retry(time.Minute, func() error {
-		entries, err := os.ReadDir(filepath.Join(s.dir, "home"))
+		entries, err := os.ReadDir(filepath.Join(s.dir, "data"))
 		if err == nil && len(entries) < n {
 			err = fmt.Errorf("%d of %d folders are there", len(entries), n)
 		}
@@ -225,4 +229,5 @@ func (s *ours) stop() {
 		}
 	}
 	s.apache.stop()
+	_ = exec.Command("userdel", s.account).Run() // there is none where no site was applied
 }
