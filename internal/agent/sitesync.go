@@ -35,7 +35,12 @@ func siteSync(ctx context.Context, r *Root, j job) (any, error) {
 		s.prepare(ctx)
 	}
 	j.step(40, "comparing the files of %d sites", len(t.Sites))
-	report := web.Applier.Sync(ctx, s.inputs(), t.Verify)
+	var report webserver.Report
+	if t.Partial {
+		report = web.Applier.Preview(ctx, s.inputs())
+	} else {
+		report = web.Applier.Sync(ctx, s.inputs(), t.Verify)
+	}
 	if report.Err != nil {
 		return nil, report.Err
 	}
@@ -74,6 +79,9 @@ func (s *syncing) compare() error {
 	}
 	for object, last := range s.r.applied.latest(siteKinds...) {
 		generation, is := declared[object]
+		if !is && s.t.Partial {
+			continue
+		}
 		switch live := last.Kind == upkeep.JobSiteApply; {
 		case is && last.Generation > generation, is && !live && last.Generation == generation && last.Job > s.j.ID, !is && live && last.Job > s.j.ID:
 			return fmt.Errorf("%s was changed here (job %d) after this job was made: %w", object, last.Job, errSuperseded)

@@ -80,6 +80,7 @@ func TestRefusals(t *testing.T) {
 		{upkeep.JobSiteRemove, `"generation":2`, `"generation":-2`, "generation: "},
 		{upkeep.JobSiteRemove, `"example.test"`, `"*"`, "name: "},
 		{upkeep.JobSiteSync, `"uid":20001`, `"uid":1`, "site/example.test: sites[0].tenant.uid"},
+		{upkeep.JobSiteSync, `"sites"`, `"partial":true,"sites"`, "partial: "},
 		{upkeep.JobZonePublish, `"publisher":{"type":"bind","include_dir":"/etc/bind/upkeep"}`, `"publisher":{"type":"bind","include_dir":"/etc/cron.d"}`, "must be one of the zone's"},
 		{upkeep.JobZonePublish, `{"type":"bind","include_dir":"/etc/bind/upkeep"}`, `{"type":"transfer"}`, "must be bind"},
 		{upkeep.JobZonePublish, `192.0.2.1`, `192.0.2.1\n$INCLUDE /etc/shadow`, "sets[0].addresses[0]"},

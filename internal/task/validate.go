@@ -140,6 +140,9 @@ func (t SiteRemove) Validate() []upkeep.FieldError {
 
 func (t SiteSync) Validate() []upkeep.FieldError {
 	var b broken
+	if t.Partial && !t.Verify {
+		b.add("partial", "true", "must go with verify: a part of the sites would have all others removed")
+	}
 	if len(t.Sites) > maxSites {
 		b.add("sites", fmt.Sprint(len(t.Sites)), "may have at most %d elements", maxSites)
 		return b

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -234,11 +235,30 @@ func (a *Applier) loop(ctx context.Context) {
 			waiting = append(waiting, r)
 			a.pace.arrived(time.Now(), r)
 		case <-due:
-			a.round(ctx, waiting)
+			for _, together := range rounds(waiting) {
+				a.round(ctx, together)
+			}
 			waiting = nil
 			a.pace.emptied()
 		}
 	}
+}
+
+// rounds parts what waits: all that changes something goes together, and each
+// request that only compares has a round to itself, which writes nothing.
+func rounds(waiting []*request) (parts [][]*request) {
+	var changes []*request
+	for _, r := range waiting {
+		if r.whole != nil && r.whole.verify {
+			parts = append(parts, []*request{r})
+		} else {
+			changes = append(changes, r)
+		}
+	}
+	if len(changes) > 0 {
+		parts = slices.Insert(parts, 0, changes)
+	}
+	return parts
 }
 
 // logs says whether one process takes the logs: when there are many sites, or

@@ -16,6 +16,8 @@ import (
 type whole struct {
 	inputs []vhost.Input
 	verify bool
+	// partial says that there may be more sites: nothing is too much.
+	partial bool
 	// strays are files that belong to no site and were made by upkeep.
 	strays []string
 	report chan Report
@@ -42,7 +44,16 @@ type Drift struct {
 // what is the same is left alone, strays are removed. With verify it compares and
 // changes nothing.
 func (a *Applier) Sync(ctx context.Context, inputs []vhost.Input, verify bool) Report {
-	w := &whole{inputs: inputs, verify: verify, report: make(chan Report, 1)}
+	return a.askWhole(ctx, &whole{inputs: inputs, verify: verify})
+}
+
+// Preview compares what is there of some sites with how they would be.
+func (a *Applier) Preview(ctx context.Context, inputs []vhost.Input) Report {
+	return a.askWhole(ctx, &whole{inputs: inputs, verify: true, partial: true})
+}
+
+func (a *Applier) askWhole(ctx context.Context, w *whole) Report {
+	w.report = make(chan Report, 1)
 	select {
 	case a.queue <- &request{whole: w}:
 	case <-a.stopped:
@@ -82,7 +93,7 @@ func (r *round) collectWhole(req *request, bySite map[string]*change) {
 		}
 	}
 	for site, before := range r.manifest.Sites {
-		if !declared[site] && bySite[site] == nil {
+		if !req.whole.partial && !declared[site] && bySite[site] == nil {
 			r.changes = append(r.changes, &change{site: site, before: before, generation: before.Generation})
 		}
 	}
@@ -90,6 +101,9 @@ func (r *round) collectWhole(req *request, bySite map[string]*change) {
 
 // findStrays looks for files of upkeep's that no site has.
 func (w *whole) findStrays(r *round) error {
+	if w.partial {
+		return nil
+	}
 	known := map[string]bool{}
 	for _, c := range append(slices.Clone(r.changes), r.common) {
 		for _, f := range c.files {
