@@ -41,6 +41,7 @@ type AgentStatus struct {
 	Expires   time.Time `json:"expires,omitzero"` // of the certificate
 	Facts     *Facts    `json:"facts,omitempty"`
 	Pending   int       `json:"pending"` // jobs that wait for it
+	Sites     int       `json:"sites"`   // that it answers for, by what it last told of each
 }
 
 // Facts are what an agent finds out about its server.

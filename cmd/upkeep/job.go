@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,7 +42,12 @@ func jobFlags(c *cobra.Command, f *wire.JobFilter, states *[]string) {
 	c.Flags().StringSliceVar(states, "state", nil, "only jobs in these `states`: pending, running, done, failed, superseded, cancelled")
 }
 
-func jobStates(names []string) (states []upkeep.JobState, err error) {
+// chosen reads the states that jobs are chosen by, and refuses a kind that there
+// is not.
+func chosen(f wire.JobFilter, names []string) (states []upkeep.JobState, err error) {
+	if f.Kind != "" && !slices.Contains(task.Kinds(), f.Kind) {
+		return nil, &usageError{err: fmt.Errorf("--kind %q must be one of %s", f.Kind, strings.Join(task.Kinds(), ", "))}
+	}
 	for _, name := range names {
 		switch state := upkeep.JobState(name); state {
 		case upkeep.JobPending, upkeep.JobRunning, upkeep.JobDone, upkeep.JobFailed, upkeep.JobSuperseded, upkeep.JobCancelled:
@@ -65,7 +71,7 @@ func newJobList(a *app) *cobra.Command {
 			if f.Limit < 1 || f.Limit > 1000 {
 				return &usageError{err: fmt.Errorf("--limit %d must be 1 to 1000", f.Limit)}
 			}
-			if f.States, err = jobStates(states); err != nil {
+			if f.States, err = chosen(f, states); err != nil {
 				return err
 			}
 			return a.jobs(c.Context(), f)
@@ -87,13 +93,30 @@ func (a *app) jobs(ctx context.Context, f wire.JobFilter) error {
 		return err
 	}
 	if a.output != "table" {
-		return a.show(append([]upkeep.Job{}, jobs...))
+		documents := make([]jobDocument, len(jobs))
+		for i, job := range jobs {
+			documents[i] = document(job)
+		}
+		return a.show(documents)
 	}
 	if len(jobs) == 0 {
 		fmt.Fprintln(a.err, "there are no such jobs")
 		return nil
 	}
 	return jobTable(jobs, time.Now()).write(a.out)
+}
+
+// jobDocument is a job for programs, with its end also where there is none yet.
+type jobDocument struct {
+	upkeep.Job
+	Finished *time.Time `json:"finished"`
+}
+
+func document(job upkeep.Job) jobDocument {
+	if job.Finished.IsZero() {
+		return jobDocument{Job: job}
+	}
+	return jobDocument{job, &job.Finished}
 }
 
 func jobTable(jobs []upkeep.Job, now time.Time) *table {
@@ -175,7 +198,7 @@ func (a *app) withJob(text string, do func(*client.Client, int64) (upkeep.Job, e
 
 func (a *app) jobDetails(job upkeep.Job) error {
 	if a.output != "table" {
-		return a.show(job)
+		return a.show(document(job))
 	}
 	if err := jobTable([]upkeep.Job{job}, time.Now()).write(a.out); err != nil {
 		return err
@@ -232,7 +255,11 @@ Kinds: ` + strings.Join(task.Kinds(), ", "),
 			if err != nil {
 				return err
 			}
-			return errors.Join(a.jobDetails(jobs[0]), unlessDone(jobs))
+			done, err := up.Job(c.Context(), made.ID) // the stream leaves results out
+			if err != nil {
+				return err
+			}
+			return errors.Join(a.jobDetails(done), unlessDone(jobs))
 		},
 	}
 	c.Flags().StringVar(&server, "server", "", "`name` of the server")
@@ -256,7 +283,7 @@ func newJobWatch(a *app) *cobra.Command {
 when one of them failed. With -o json each change is one line of JSON.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			if f.States, err = jobStates(states); err != nil {
+			if f.States, err = chosen(f, states); err != nil {
 				return err
 			}
 			var ids []int64
@@ -288,7 +315,7 @@ when one of them failed. With -o json each change is one line of JSON.`,
 
 func (a *app) jobLine(job upkeep.Job) error {
 	if a.output == "json" {
-		return json.NewEncoder(a.out).Encode(job)
+		return json.NewEncoder(a.out).Encode(document(job))
 	}
 	line := fmt.Sprintf("%s  job %d  %-10s %s %s on %s", time.Now().Format("15:04:05.000"), job.ID, job.State, job.Kind, job.Object, job.Server)
 	if text := what(job); text != "" {

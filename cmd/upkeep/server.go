@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"upkeep"
 	"upkeep/internal/api/client"
 	"upkeep/internal/api/wire"
-	"upkeep/internal/task"
 )
 
 func newServer(a *app) *cobra.Command {
@@ -68,7 +66,19 @@ func (a *app) declare(ctx context.Context, up *client.Client, objects ...upkeep.
 	for _, warning := range result.Warnings {
 		fmt.Fprintln(a.err, "warning:", upkeep.Printable(warning))
 	}
-	return result, err
+	return result, withoutPlaces(err)
+}
+
+// withoutPlaces takes lines and columns of documents out of errors: the person
+// gave flags and has seen no document.
+func withoutPlaces(err error) error {
+	var problem *wire.Problem
+	if errors.As(err, &problem) {
+		for i := range problem.Errors {
+			problem.Errors[i].File, problem.Errors[i].Line, problem.Errors[i].Column = "", 0, 0
+		}
+	}
+	return err
 }
 
 func newServerToken(a *app) *cobra.Command {
@@ -124,13 +134,24 @@ func newServerList(a *app) *cobra.Command {
 				fmt.Fprintln(a.err, "no server is declared; upkeep server add NAME --role web declares one")
 				return nil
 			}
-			return serverTable(servers, time.Now()).write(a.out)
+			if err := serverTable(servers, time.Now()).write(a.out); err != nil {
+				return err
+			}
+			for _, s := range servers {
+				if s.Facts == nil {
+					continue
+				}
+				for _, warning := range s.Facts.Warnings {
+					fmt.Fprintf(a.err, "warning: %s: %s\n", upkeep.Printable(s.Name), upkeep.Printable(warning))
+				}
+			}
+			return nil
 		},
 	}
 }
 
 func serverTable(servers []upkeep.AgentStatus, now time.Time) *table {
-	t := newTable("SERVER", "ROLES", "AGENT", "SINCE", "WEB SERVER", "SITES", "PENDING", "WARNINGS")
+	t := newTable("SERVER", "ROLES", "AGENT", "SINCE", "WEB SERVER", "SITES", "PENDING")
 	for _, s := range servers {
 		agent := s.State
 		if s.Connected {
@@ -138,14 +159,11 @@ func serverTable(servers []upkeep.AgentStatus, now time.Time) *table {
 		} else if s.State == "joined" {
 			agent = "away"
 		}
-		web, sites, warnings := "", "", ""
+		web := ""
 		if s.Facts != nil {
-			web, warnings = s.Facts.WebServer, strings.Join(s.Facts.Warnings, "; ")
-			if web != "" {
-				sites = fmt.Sprint(s.Facts.Sites)
-			}
+			web = s.Facts.WebServer
 		}
-		t.add(s.Name, strings.Join(s.Roles, ","), agent, ago(s.Since, now), web, sites, fmt.Sprint(s.Pending), warnings)
+		t.add(s.Name, strings.Join(s.Roles, ","), agent, ago(s.Since, now), web, strconv.Itoa(s.Sites), strconv.Itoa(s.Pending))
 	}
 	return t
 }
@@ -184,102 +202,4 @@ what upkeep made there away: change or delete them and wait for their jobs.`,
 			return errors.Join(up.RevokeServer(c.Context(), args[0]), a.delete(c.Context(), []deletion{{Kind: upkeep.KindServer, Name: args[0]}}))
 		},
 	}
-}
-
-func newRegenerate(a *app) *cobra.Command {
-	return newSync(a, "regenerate", "Have every generated file of web servers made anew",
-		`Have every file that upkeep generates on web servers made anew from the database:
-what is the same is left alone, what was changed by hand is put right, strays are
-removed. Of one server, or of all.`)
-}
-
-func newVerify(a *app) *cobra.Command {
-	return newSync(a, "verify", "Prove that web servers' files equal the database",
-		`Compare every file that upkeep generates with what is declared, and change
-nothing. Differences are shown as diffs, with status 1: upkeep regenerate puts
-them right; or change what is declared to be what is there.`)
-}
-
-func newSync(a *app, action, short, long string) *cobra.Command {
-	var patience time.Duration
-	c := &cobra.Command{
-		Use:   action + " [SERVER]",
-		Short: short,
-		Long:  long,
-		Args:  atMost(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			return a.sync(c.Context(), action, args, patience)
-		},
-	}
-	c.Flags().DurationVar(&patience, "timeout", 5*time.Minute, "how `long` to wait")
-	return c
-}
-
-func (a *app) sync(ctx context.Context, action string, names []string, patience time.Duration) error {
-	up, err := a.client()
-	if err != nil {
-		return err
-	}
-	if len(names) == 0 {
-		servers, err := up.Servers(ctx)
-		if err != nil {
-			return err
-		}
-		for _, s := range servers {
-			if slices.Contains(s.Roles, upkeep.RoleWeb) {
-				names = append(names, s.Name)
-			}
-		}
-	}
-	var ids []int64
-	for _, name := range names {
-		job, err := up.SyncServer(ctx, name, action)
-		if err != nil {
-			return err
-		}
-		ids = append(ids, job.ID)
-	}
-	jobs, err := a.await(ctx, up, patience, ids...)
-	if err != nil {
-		return err
-	}
-	if err := unlessDone(jobs); err != nil {
-		return err
-	}
-	return a.synced(ctx, up, action, jobs)
-}
-
-// synced tells what became of sync jobs. Differences are a failure of verify.
-func (a *app) synced(ctx context.Context, up *client.Client, action string, jobs []upkeep.Job) error {
-	results, differs := map[string]task.SyncResult{}, false
-	for _, job := range jobs {
-		full, err := up.Job(ctx, job.ID) // the stream leaves results out
-		if err != nil {
-			return err
-		}
-		result, err := syncResult(full)
-		if err != nil {
-			return err
-		}
-		results[job.Server] = result
-		differs = differs || len(result.Drift)+len(result.Strays)+len(result.Failed) > 0
-	}
-	if a.output != "table" {
-		if err := a.show(results); err != nil {
-			return err
-		}
-	} else {
-		for _, server := range slices.Sorted(maps.Keys(results)) {
-			result := results[server]
-			fmt.Fprintf(a.out, "%s: %d sites, %d files differed, %d strays, %d failed\n", server,
-				len(result.Sites), len(result.Drift), len(result.Strays), len(result.Failed))
-			if err := a.drift(result); err != nil {
-				return err
-			}
-		}
-	}
-	if action == "verify" && differs {
-		return statusError(exitFailed)
-	}
-	return nil
 }

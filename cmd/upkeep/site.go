@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +14,7 @@ import (
 	"upkeep/internal/api/client"
 	"upkeep/internal/api/wire"
 	"upkeep/internal/declare"
-	"upkeep/internal/task"
+	"upkeep/internal/names"
 )
 
 func newSite(a *app) *cobra.Command {
@@ -45,8 +42,14 @@ passwords, headers) is declared with upkeep apply; upkeep get site NAME -o yaml
 shows the document to start from.`,
 		Example: "  upkeep site add example.test --account acme --server web1 --wait",
 		Args:    exactly("NAME"),
-		RunE: func(c *cobra.Command, args []string) error {
-			site.Name = args[0]
+		RunE: func(c *cobra.Command, args []string) (err error) {
+			if site.Name, err = hostName(args[0]); err != nil {
+				return err
+			}
+			if site.Account == "" || len(site.Servers) == 0 {
+				return &usageError{err: errors.New("--account and --server are required: whose the site is, and which web servers answer for it"),
+					hint: "upkeep server list shows the servers; in upkeep up there is one named " + localServer}
+			}
 			if noWWW {
 				off := false
 				site.WWW = &off
@@ -122,7 +125,17 @@ func (a *app) awaitSite(ctx context.Context, up *client.Client, name string, pat
 			return err
 		}
 	}
-	return a.showSite(ctx, up, name)
+	site, err := up.Site(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := a.siteDetails(site); err != nil {
+		return err
+	}
+	if site.State == upkeep.SiteFailed { // by a job that had ended before it was asked for
+		return fmt.Errorf("site %s failed: %s", name, site.Reason)
+	}
+	return nil
 }
 
 func newSiteList(a *app) *cobra.Command {
@@ -163,13 +176,7 @@ func newSiteShow(a *app) *cobra.Command {
 		Use:   "show NAME",
 		Short: "Show what servers serve of a site, and why",
 		Args:  exactly("NAME"),
-		RunE: func(c *cobra.Command, args []string) error {
-			up, err := a.client()
-			if err != nil {
-				return err
-			}
-			return a.showSite(c.Context(), up, args[0])
-		},
+		RunE:  a.aboutSite(a.showSite),
 	}
 }
 
@@ -200,144 +207,6 @@ func (a *app) siteDetails(site upkeep.SiteStatus) error {
 	return t.write(a.out)
 }
 
-func newSiteDiff(a *app) *cobra.Command {
-	var files []string
-	var patience time.Duration
-	c := &cobra.Command{
-		Use:   "diff -f FILE",
-		Short: "Show what documents would change on web servers, before they are applied",
-		Long: `Check the sites in YAML documents as apply would, and have their web servers say
-what that would change there: files as unified diffs. Nothing is changed. Status
-1 when there are differences.`,
-		Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			sources, err := a.sources(files)
-			if err != nil {
-				return err
-			}
-			up, err := a.client()
-			if err != nil {
-				return err
-			}
-			return a.preview(c.Context(), up, sources, patience)
-		},
-	}
-	c.Flags().StringArrayVarP(&files, "file", "f", nil, filesHelp)
-	c.Flags().DurationVar(&patience, "timeout", time.Minute, "how `long` to wait for the servers")
-	return c
-}
-
-func (a *app) preview(ctx context.Context, up *client.Client, sources []wire.Source, patience time.Duration) error {
-	started, err := up.PreviewSites(ctx, sources)
-	if err != nil {
-		return err
-	}
-	var ids []int64
-	for _, job := range started {
-		ids = append(ids, job.ID)
-	}
-	if len(ids) == 0 {
-		fmt.Fprintln(a.err, "there is no site in the documents")
-		return nil
-	}
-	jobs, err := a.await(ctx, up, patience, ids...)
-	if err != nil {
-		return err
-	}
-	if err := unlessDone(jobs); err != nil {
-		return err
-	}
-	return a.synced(ctx, up, "verify", jobs)
-}
-
-func syncResult(job upkeep.Job) (task.SyncResult, error) {
-	var result task.SyncResult
-	if len(job.Result) == 0 {
-		return result, nil
-	}
-	if err := json.Unmarshal(job.Result, &result); err != nil {
-		return result, fmt.Errorf("reading the result of job %d: %w", job.ID, err)
-	}
-	return result, nil
-}
-
-// drift prints how files differ.
-func (a *app) drift(result task.SyncResult) error {
-	for _, path := range slices.Sorted(maps.Keys(result.Drift)) {
-		for line := range strings.SplitSeq(strings.TrimRight(result.Drift[path], "\n"), "\n") {
-			if _, err := fmt.Fprintln(a.out, upkeep.Printable(line)); err != nil {
-				return err
-			}
-		}
-	}
-	for _, stray := range result.Strays {
-		if _, err := fmt.Fprintln(a.out, "stray:", upkeep.Printable(stray)); err != nil {
-			return err
-		}
-	}
-	for _, failed := range result.Failed {
-		if _, err := fmt.Fprintln(a.out, "failed:", upkeep.Printable(failed.Error())); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func newSiteHistory(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "history NAME",
-		Short: "Show what a site was before, the newest first",
-		Args:  exactly("NAME"),
-		RunE: func(c *cobra.Command, args []string) error {
-			up, err := a.client()
-			if err != nil {
-				return err
-			}
-			generations, err := up.SiteHistory(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if a.output != "table" {
-				return a.show(append([]wire.Generation{}, generations...))
-			}
-			t := newTable("GENERATION", "WHEN", "BY", "DOCUMENT")
-			for _, g := range generations {
-				text := string(g.Object)
-				if g.Deleted {
-					text = "deleted"
-				}
-				t.add(strconv.FormatInt(g.Generation, 10), ago(g.At, time.Now()), g.Who, text)
-			}
-			return t.write(a.out)
-		},
-	}
-}
-
-func newSiteUndo(a *app) *cobra.Command {
-	var generation int64
-	c := &cobra.Command{
-		Use:   "undo NAME",
-		Short: "Declare a site as it was at an earlier generation",
-		Args:  exactly("NAME"),
-		RunE: func(c *cobra.Command, args []string) error {
-			if generation < 0 {
-				return &usageError{err: fmt.Errorf("--to %d must be a generation, see upkeep site history", generation)}
-			}
-			up, err := a.client()
-			if err != nil {
-				return err
-			}
-			site, err := up.UndoSite(c.Context(), args[0], generation)
-			if err != nil {
-				return err
-			}
-			return a.siteDetails(site)
-		},
-	}
-	c.Flags().Int64Var(&generation, "to", 0, "`generation` to go back to (default the one before the present)")
-	return c
-}
-
 func newSiteRemove(a *app) *cobra.Command {
 	var wait bool
 	var patience time.Duration
@@ -345,29 +214,22 @@ func newSiteRemove(a *app) *cobra.Command {
 		Use:   "remove NAME",
 		Short: "Take a site back; its files are kept in the account's trash",
 		Args:  exactly("NAME"),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := a.delete(c.Context(), []deletion{{Kind: upkeep.KindSite, Name: args[0]}}); err != nil || !wait {
+		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
+			if err := a.delete(ctx, []deletion{{Kind: upkeep.KindSite, Name: name}}); err != nil || !wait {
 				return err
 			}
-			up, err := a.client()
-			if err != nil {
-				return err
-			}
-			jobs, err := up.Jobs(c.Context(), wire.JobFilter{Object: "site/" + args[0], Kind: upkeep.JobSiteRemove, Limit: 100,
+			jobs, err := up.Jobs(ctx, wire.JobFilter{Object: "site/" + name, Kind: upkeep.JobSiteRemove, Limit: 100,
 				States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning}})
-			if err != nil {
+			if err != nil || len(jobs) == 0 {
 				return err
 			}
 			var ids []int64
 			for _, job := range jobs {
 				ids = append(ids, job.ID)
 			}
-			if len(ids) == 0 {
-				return nil
-			}
-			ended, err := a.await(c.Context(), up, patience, ids...)
+			ended, err := a.await(ctx, up, patience, ids...)
 			return errors.Join(err, unlessDone(ended))
-		},
+		}),
 	}
 	waitFlags(c, &wait, &patience)
 	return c
@@ -380,22 +242,13 @@ func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
 		Use:   verb + " NAME",
 		Short: short,
 		Args:  exactly("NAME"),
-		RunE: func(c *cobra.Command, args []string) error {
-			up, err := a.client()
+		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
+			site, err := declaredSite(ctx, up, name)
 			if err != nil {
 				return err
 			}
-			found, err := up.Objects(c.Context(), upkeep.KindSite, args[0])
-			if err != nil {
-				return err
-			}
-			object, err := upkeep.DecodeObject(upkeep.KindSite, found[0].Object)
-			if err != nil {
-				return err
-			}
-			site := object.(upkeep.Site) // as the kind says
 			site.Suspended = suspend
-			result, err := a.declare(c.Context(), up, site)
+			result, err := a.declare(ctx, up, site)
 			if err != nil {
 				return err
 			}
@@ -406,11 +259,50 @@ func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
 				a.changes(result)
 				return nil
 			}
-			return a.awaitSite(c.Context(), up, args[0], patience)
-		},
+			return a.awaitSite(ctx, up, name, patience)
+		}),
 	}
 	waitFlags(c, &wait, &patience)
 	return c
+}
+
+// declaredSite is a site as it is declared.
+func declaredSite(ctx context.Context, up *client.Client, name string) (upkeep.Site, error) {
+	text, err := up.ObjectsYAML(ctx, upkeep.KindSite, name)
+	if err != nil {
+		return upkeep.Site{}, err
+	}
+	objects, err := declare.Read(name, text)
+	if err != nil {
+		return upkeep.Site{}, err
+	}
+	return objects[0].(upkeep.Site), nil // one, of the kind that was asked for
+}
+
+// aboutSite makes the Run of a verb that takes the name of a site, as people
+// write it.
+func (a *app) aboutSite(do func(ctx context.Context, up *client.Client, name string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		name, err := hostName(args[0])
+		if err != nil {
+			return err
+		}
+		up, err := a.client()
+		if err != nil {
+			return err
+		}
+		return do(c.Context(), up, name)
+	}
+}
+
+// hostName is a name as it is kept: people may write capitals, a final dot, or
+// the letters of their own script.
+func hostName(text string) (string, error) {
+	name, err := names.ASCII(text)
+	if err != nil {
+		return "", &usageError{err: fmt.Errorf("NAME %q %w", text, err)}
+	}
+	return name, nil
 }
 
 // documents writes objects as YAML.

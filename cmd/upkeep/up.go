@@ -23,13 +23,15 @@ func newUp(a *app) *cobra.Command {
 		Use:   "up [-f FILE]",
 		Short: "Try it: everything in one process, without root, until Ctrl-C",
 		Long: `Run everything in one process until Ctrl-C: checks, decisions, a DNS server of
-its own and the status page, with all state in one data folder.
+its own and the status page, with all state in one data folder. Where apache2 is
+installed, an Apache of upkeep's own serves the sites that are declared for
+server "local", on a high port of 127.0.0.1, with their files in the data folder.
 
 With -f the documents in FILE are applied at the start. Without it, and with
 nothing declared yet, a quick start is: one zone that upkeep answers for itself
 and a pool of three members. --demo also plays these members, and stops and
 starts one of them in turn, so that there is something to see.`,
-		Example: "  upkeep up --demo\n  upkeep up -f examples/quickstart.yaml --data /tmp/try",
+		Example: "  upkeep up --demo\n  upkeep up -f examples/quickstart.yaml --data /tmp/try\n  upkeep up -f examples/sites.yaml",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.run(c.Context()) },
 	}
@@ -105,7 +107,11 @@ func (u *upVerb) greet(ctx context.Context, p *process, given []wire.Source, eve
 	if err != nil {
 		return u.unlessStopped(ctx, err)
 	}
-	fmt.Fprint(u.out, welcome(p.settings, declared, p.local))
+	sites, err := p.watch.Objects(ctx, upkeep.KindSite, "")
+	if err != nil {
+		return u.unlessStopped(ctx, err)
+	}
+	fmt.Fprint(u.out, welcome(p.settings, declared, sites, p.local))
 	if u.demo {
 		if err := playDemo(ctx, declared, u.out); err != nil {
 			return err
@@ -124,7 +130,7 @@ func (u *upVerb) unlessStopped(ctx context.Context, err error) error {
 }
 
 // welcome says what is listened on and what to try next.
-func welcome(s settings, pools []upkeep.Declared, l *local) string {
+func welcome(s settings, pools, sites []upkeep.Declared, l *local) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "upkeep is up; its state is in %s\n", upkeep.Printable(s.data))
 	line := func(label, text string) { fmt.Fprintf(&b, "  %-6s %s\n", label, upkeep.Printable(text)) }
@@ -146,6 +152,11 @@ func welcome(s settings, pools []upkeep.Declared, l *local) string {
 			line("try", digLine(s.dns, pool))
 		}
 		line("try", program()+" pool why "+pool.Name+dataFlag(s.data))
+	}
+	if l.apache != nil && len(sites) > 0 {
+		name := sites[0].Object.ObjectName()
+		line("try", "curl -H 'Host: "+name+"' http://"+l.apache.Address+"/")
+		line("try", program()+" site show "+name+dataFlag(s.data))
 	}
 	b.WriteString("Ctrl-C stops it. What happens:\n")
 	return b.String()

@@ -42,6 +42,10 @@ func (d *Desk) Servers(ctx context.Context) ([]upkeep.AgentStatus, error) {
 	if err != nil {
 		return nil, err
 	}
+	sites, err := d.Store.CountSites(ctx)
+	if err != nil {
+		return nil, err
+	}
 	links := d.Jobs.Links()
 	all := make([]upkeep.AgentStatus, 0, len(servers))
 	for _, row := range servers {
@@ -49,7 +53,7 @@ func (d *Desk) Servers(ctx context.Context) ([]upkeep.AgentStatus, error) {
 		if !is {
 			continue // reported where it is read
 		}
-		s := upkeep.AgentStatus{Name: server.Name, Roles: server.Roles, State: "new", Pending: pending[server.Name]}
+		s := upkeep.AgentStatus{Name: server.Name, Roles: server.Roles, State: "new", Pending: pending[server.Name], Sites: sites[server.Name]}
 		for _, i := range invitations {
 			if i.Server == server.Name && i.Used.IsZero() && i.Expires.After(time.Now()) {
 				s.State = "waiting"

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -147,6 +148,9 @@ func (d *Dispatcher) Run(ctx context.Context, kind string, payload json.RawMessa
 	if instead, is := derived[kind]; is {
 		return upkeep.Job{}, upkeep.WithHint(fmt.Errorf("running a %s job: such jobs follow from what is declared: %w", kind, upkeep.ErrRefused), instead)
 	}
+	if len(payload) == 0 {
+		payload = json.RawMessage("{}") // there are kinds that need no more
+	}
 	if kind == upkeep.JobUserEnsure {
 		payload = d.numbered(ctx, payload)
 	}
@@ -270,7 +274,11 @@ func (d *Dispatcher) Preview(ctx context.Context, who string, sites []upkeep.Sit
 		if !is {
 			return nil, upkeep.WithHint(fmt.Errorf("account %s: %w", site.Account, upkeep.ErrNotFound), "declare the account first: files carry its number")
 		}
-		generation := found[ref(upkeep.KindSite, site.Name)].Generation + 1
+		present := found[ref(upkeep.KindSite, site.Name)]
+		generation := present.Generation
+		if !reflect.DeepEqual(present.Object, upkeep.Object(site)) {
+			generation++
+		}
 		look := task.SiteSync{Sites: []task.SiteApply{applyOf(site, account, generation)}, Verify: true, Partial: true}
 		for _, server := range site.Servers {
 			if err := d.able(ctx, look.Kind(), server); err != nil {

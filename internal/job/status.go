@@ -124,7 +124,7 @@ func (k knowledge) site(site upkeep.Site, generation int64, suspended bool) upke
 	}
 	status.Reason = "answers on " + strings.Join(site.Servers, ", ")
 	if suspended {
-		status.Reason = "suspended: it answers 503 and keeps everything"
+		status.Reason = "it answers 503 and keeps everything"
 	}
 	for _, server := range site.Servers {
 		served := k.served(site, server, generation, suspended)

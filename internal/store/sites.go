@@ -62,6 +62,24 @@ func (s *Store) SiteStates(ctx context.Context, server, site string) ([]SiteStat
 	return states, nil
 }
 
+// CountSites is how many sites each server answers for.
+func (s *Store) CountSites(ctx context.Context) (map[string]int, error) {
+	var rows []struct {
+		Server string
+		Count  int
+	}
+	err := s.read.NewSelect().Model((*siteStateRow)(nil)).Column("server").ColumnExpr("count(*) AS count").
+		Where("generation > 0").Group("server").Scan(ctx, &rows)
+	if err != nil {
+		return nil, s.explain("counting sites", err)
+	}
+	counts := make(map[string]int, len(rows))
+	for _, row := range rows {
+		counts[row.Server] = row.Count
+	}
+	return counts, nil
+}
+
 // keepSites writes down what the jobs that ended have told of sites.
 func (t Tx) keepSites(ctx context.Context, ends []JobEnd, ended []jobRow) error {
 	servers := make(map[int64]string, len(ended))

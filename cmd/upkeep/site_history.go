@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"upkeep/internal/api/client"
+	"upkeep/internal/api/wire"
+)
+
+func newSiteHistory(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "history NAME",
+		Short: "Show what a site was before, the newest first",
+		Long: `Show the generations of a site that are kept, the newest first, with the fields
+in which each differs from the one before. With -o yaml or json each has its
+whole document.`,
+		Args: exactly("NAME"),
+		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
+			generations, err := up.SiteHistory(ctx, name)
+			if err != nil {
+				return err
+			}
+			if a.output != "table" {
+				return a.show(append([]wire.Generation{}, generations...))
+			}
+			t := newTable("GENERATION", "WHEN", "BY", "CHANGED")
+			for i, g := range generations {
+				var before wire.Generation
+				if i+1 < len(generations) {
+					before = generations[i+1]
+				}
+				what, err := changedFields(before, g)
+				if err != nil {
+					return err
+				}
+				t.add(strconv.FormatInt(g.Generation, 10), ago(g.At, time.Now()), g.Who, what)
+			}
+			return t.write(a.out)
+		}),
+	}
+}
+
+// changedFields names the fields in which a generation differs from the one
+// before it.
+func changedFields(before, g wire.Generation) (string, error) {
+	switch {
+	case g.Deleted:
+		return "removed", nil
+	case len(before.Object) == 0 && g.Generation == 1:
+		return "added", nil
+	case before.Deleted:
+		return "added again", nil
+	case len(before.Object) == 0:
+		return "the one before is not kept", nil
+	}
+	var was, is map[string]json.RawMessage
+	if err := errors.Join(json.Unmarshal(before.Object, &was), json.Unmarshal(g.Object, &is)); err != nil {
+		return "", fmt.Errorf("reading generation %d: %w", g.Generation, err)
+	}
+	fields := map[string]bool{}
+	for _, one := range []map[string]json.RawMessage{was, is} {
+		for field := range one {
+			if string(was[field]) != string(is[field]) {
+				fields[field] = true
+			}
+		}
+	}
+	return strings.Join(slices.Sorted(maps.Keys(fields)), ", "), nil
+}
+
+func newSiteUndo(a *app) *cobra.Command {
+	var generation int64
+	var wait bool
+	var patience time.Duration
+	c := &cobra.Command{
+		Use:   "undo NAME",
+		Short: "Declare a site as it was at an earlier generation",
+		Args:  exactly("NAME"),
+		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
+			if generation < 0 {
+				return &usageError{err: fmt.Errorf("--to %d must be a generation, see upkeep site history", generation)}
+			}
+			site, err := up.UndoSite(ctx, name, generation)
+			if err != nil {
+				return err
+			}
+			if wait {
+				return a.awaitSite(ctx, up, name, patience)
+			}
+			return a.siteDetails(site)
+		}),
+	}
+	c.Flags().Int64Var(&generation, "to", 0, "`generation` to go back to (default the newest that differs from the present one)")
+	waitFlags(c, &wait, &patience)
+	return c
+}
