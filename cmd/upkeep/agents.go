@@ -56,8 +56,8 @@ func (p *process) openAgents(ctx context.Context, folder *datadir.Dir, kept *sto
 	return nil
 }
 
-// desk is where people ask about sites and servers.
-func (p *process) desk(kept *store.Store) *hosting.Desk {
+// newDesk is where people ask about sites and servers.
+func (p *process) newDesk(kept *store.Store) *hosting.Desk {
 	d := &hosting.Desk{Store: kept, Jobs: p.jobs, Declarer: p.watch, Inviter: p.keys, Address: p.agents, Notice: p.watch.Notice}
 	if p.public != nil {
 		d.Agents = p.hub

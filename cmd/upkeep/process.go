@@ -23,6 +23,7 @@ import (
 	"upkeep/internal/api"
 	"upkeep/internal/console"
 	"upkeep/internal/datadir"
+	"upkeep/internal/hosting"
 	"upkeep/internal/job"
 	"upkeep/internal/link"
 	"upkeep/internal/link/authority"
@@ -82,6 +83,7 @@ type process struct {
 	keys     *authority.Authority
 	public   net.Listener // of agents; nil for none
 	local    *local       // the agent in this process; nil for none
+	desk     *hosting.Desk
 	servers  []server
 	lost     <-chan struct{} // closed when another process has taken the database over
 	closers  []func() error  // in the order of opening; run backwards
@@ -145,8 +147,8 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 		if err != nil {
 			return nil, err
 		}
-		desk := p.desk(kept)
-		kept.Follow(desk)
+		p.desk = p.newDesk(kept)
+		kept.Follow(p.desk)
 		if err := p.jobs.Start(ctx); err != nil {
 			return nil, err
 		}
@@ -159,7 +161,7 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 		}
 		return api.New(api.Options{
 			Declarer: p.watch, Observer: p.watch, Forcer: p.watch, Recorder: p.watch, Notifier: p.notifier,
-			Jobs: p.jobs, Sites: desk, Servers: desk,
+			Jobs: p.jobs, Sites: p.desk, Servers: p.desk,
 			Log: log, Version: version(), Token: token, Private: private, Hosts: s.httpHosts, Metrics: meter.Handler(), Page: page, Alive: p.watch.Alive,
 		})
 	}); err != nil {
@@ -267,6 +269,7 @@ func (p *process) run(ctx context.Context, ready func(context.Context) error) er
 	for _, s := range p.servers {
 		part(func() error { return api.Serve(ctx, s.listener, s.handler, p.log) })
 	}
+	part(func() error { return p.desk.Attend(ctx, p.watch.Subscribe) })
 	if p.local != nil {
 		part(func() error { return p.local.run(ctx, p) })
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"upkeep"
@@ -122,10 +123,7 @@ func (d *Desk) Revoke(ctx context.Context, who, server string) error {
 	if err := d.Store.Roster().Revoke(ctx, server); err != nil {
 		return err
 	}
-	if d.Agents != nil {
-		d.Agents.Drop(server, "its certificate was revoked")
-	}
-	d.Jobs.Disconnect(server)
+	d.drop(server, "its certificate was revoked")
 	d.Notice("server/"+server, "its certificate was revoked", "by "+who)
 	return nil
 }
@@ -141,6 +139,42 @@ func (d *Desk) Follow(ctx context.Context, tx store.Tx, changes []store.Altered)
 		}
 	}
 	return nil
+}
+
+// Attend ends the links of servers that are declared no more, as it happens, until
+// ctx ends. Without it they would last until the next look at all certificates.
+func (d *Desk) Attend(ctx context.Context, subscribe func() (<-chan upkeep.Event, func())) error {
+	for ctx.Err() == nil {
+		events, cancel := subscribe()
+		d.attend(ctx, events)
+		cancel()
+	}
+	return nil
+}
+
+// attend returns when the channel is closed, since its reader fell behind.
+func (d *Desk) attend(ctx context.Context, events <-chan upkeep.Event) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, open := <-events:
+			if !open {
+				return
+			}
+			server, is := strings.CutPrefix(e.Object, upkeep.KindServer+"/")
+			if is && e.Kind == upkeep.EventDeclared && e.What == store.Deleted {
+				d.drop(server, "the server is declared no more")
+			}
+		}
+	}
+}
+
+func (d *Desk) drop(server, why string) {
+	if d.Agents != nil {
+		d.Agents.Drop(server, why)
+	}
+	d.Jobs.Disconnect(server)
 }
 
 // Listen is the address at which agents connect, for people to read.
