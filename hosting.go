@@ -16,7 +16,8 @@ type Hosting struct {
 	// Sites are those that changed ones are sub-sites of, and the sub-sites of
 	// changed ones.
 	Sites map[string]Site
-	// Needs has, for roles of changed servers, a site that needs them.
+	// Needs has, for roles of changed servers, what needs them, such as
+	// "site example.test".
 	Needs map[Need]string
 }
 
@@ -46,8 +47,8 @@ func CheckHosting(changed []Object, around Hosting) []Conflict {
 			around.account(&r, o.Account)
 		case Server:
 			for _, role := range Roles {
-				if site, needed := around.Needs[Need{o.Name, role}]; needed && !slices.Contains(o.Roles, role) {
-					r.add("roles", strings.Join(o.Roles, ", "), "must keep %s, which site %s needs", role, site)
+				if what, needed := around.Needs[Need{o.Name, role}]; needed && !slices.Contains(o.Roles, role) {
+					r.add("roles", strings.Join(o.Roles, ", "), "must keep %s, which %s needs", role, what)
 				}
 			}
 		}

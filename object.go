@@ -28,10 +28,12 @@ var Kinds = append(slices.Clone(PoolKinds), HostingKinds...)
 // PoolKinds are those of health-checked DNS. There are few of them, and rules
 // between them are checked over all, see [CheckAll]. HostingKinds are those of
 // sites, of which there may be many thousands: rules between them are checked
-// around what changes, see [CheckHosting].
+// around what changes, see [CheckHosting]. CheckedKinds are those that CheckAll
+// looks at: publishers name servers, of which there are few too.
 var (
 	PoolKinds    = []string{KindZone, KindPool, KindReceiver}
 	HostingKinds = []string{KindServer, KindAccount, KindDelegation, KindSite}
+	CheckedKinds = append(slices.Clone(PoolKinds), KindServer)
 )
 
 // Object is a declared thing: a [Pool], a [Zone], a [Receiver], a [Server], an
@@ -95,15 +97,19 @@ type Conflict struct {
 	FieldError
 }
 
-// CheckAll returns the rules broken between declared things of [PoolKinds], the
-// whole set as it would be after a change: zones that pools name must exist, two writers
-// must not claim one name, a member is not checked by a name that upkeep itself
-// publishes, and zones that share include files have the same content.
+// CheckAll returns the rules broken between declared things of [CheckedKinds],
+// the whole set as it would be after a change: zones that pools name must exist,
+// two writers must not claim one name, a member is not checked by a name that upkeep itself
+// publishes, zones that share include files have the same content, and agents that
+// publish are on servers of role dns.
 func CheckAll(objects []Object) []Conflict {
-	c := conflicts{zones: map[string]Zone{}, owners: map[string]string{}}
+	c := conflicts{zones: map[string]Zone{}, servers: map[string]Server{}, owners: map[string]string{}}
 	for _, object := range objects {
-		if zone, is := object.(Zone); is {
-			c.zones[zone.Name] = zone
+		switch o := object.(type) {
+		case Zone:
+			c.zones[o.Name] = o
+		case Server:
+			c.servers[o.Name] = o
 		}
 	}
 	for _, zone := range c.zones {
@@ -114,8 +120,11 @@ func CheckAll(objects []Object) []Conflict {
 		}
 	}
 	for _, object := range objects {
-		if pool, is := object.(Pool); is {
-			c.checkPool(pool)
+		switch o := object.(type) {
+		case Pool:
+			c.checkPool(o)
+		case Zone:
+			c.checkAgents(o)
 		}
 	}
 	c.checkShared(objects)
@@ -123,9 +132,27 @@ func CheckAll(objects []Object) []Conflict {
 }
 
 type conflicts struct {
-	zones  map[string]Zone
-	owners map[string]string // absolute name to who publishes addresses at it
-	found  []Conflict
+	zones   map[string]Zone
+	servers map[string]Server
+	owners  map[string]string // absolute name to who publishes addresses at it
+	found   []Conflict
+}
+
+// checkAgents refuses publishers whose agent cannot be there.
+func (c *conflicts) checkAgents(zone Zone) {
+	for i, p := range zone.Publishers {
+		if p.Agent == "" {
+			continue
+		}
+		at := fmt.Sprintf("publishers[%d].agent", i)
+		server, exists := c.servers[p.Agent]
+		switch {
+		case !exists:
+			c.add(zone, at, p.Agent, "must be a declared server; none of that name exists")
+		case !slices.Contains(server.Roles, RoleDNS):
+			c.add(zone, at, p.Agent, "must be a server with the role %s; it has %s", RoleDNS, strings.Join(server.Roles, ", "))
+		}
+	}
 }
 
 func (c *conflicts) add(object Object, field, value, rule string, args ...any) {

@@ -33,7 +33,8 @@ func (c *conflicts) checkShared(objects []Object) {
 			}
 		}
 	}
-	first := map[string]Zone{} // by include directory
+	type place struct{ agent, dir string }
+	first := map[place]Zone{} // by include directory, of this machine or of an agent's
 	zones := make([]Zone, 0, len(c.zones))
 	for _, zone := range c.zones {
 		zones = append(zones, zone)
@@ -44,7 +45,7 @@ func (c *conflicts) checkShared(objects []Object) {
 			if p.Type != PublishBind {
 				continue
 			}
-			dir := filepath.Clean(p.RealPath(p.IncludeDir))
+			dir := place{p.Agent, filepath.Clean(p.RealPath(p.IncludeDir))}
 			other, shared := first[dir]
 			if !shared {
 				first[dir] = zone

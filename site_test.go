@@ -429,7 +429,7 @@ func TestCheckHosting(t *testing.T) {
 		Accounts: map[string]Account{"acme": {}, "bob": {}},
 		Servers:  map[string]Server{"web1": {Roles: []string{RoleWeb}}, "web2": {Roles: []string{RoleWeb}}, "nfs1": {Roles: []string{RoleFiles}}},
 		Sites:    map[string]Site{"example.test": site, "blog.example.test": sub, "deep.example.test": {Name: "deep.example.test", SubOf: "blog.example.test"}},
-		Needs:    map[Need]string{{"web1", RoleWeb}: "example.test"},
+		Needs:    map[Need]string{{"web1", RoleWeb}: "site example.test"},
 	}
 	with := func(s Site, change func(*Site)) Site { change(&s); return s }
 	for i, one := range []struct {

@@ -119,10 +119,19 @@ type ZoneStatus struct {
 // PublisherStatus is the outcome of a publisher's last run.
 type PublisherStatus struct {
 	Type   string    `json:"type"`
+	Agent  string    `json:"agent,omitempty"` // the server whose agent carries it out
 	Serial uint32    `json:"serial"`
 	At     time.Time `json:"at,omitzero"`
 	Error  string    `json:"error,omitempty"`
 	Hint   string    `json:"hint,omitempty"`
+}
+
+// By says what publishes: "bind", or "bind on dns1".
+func (p PublisherStatus) By() string {
+	if p.Agent != "" {
+		return p.Type + " on " + p.Agent
+	}
+	return p.Type
 }
 
 // ServerStatus is what one name server answers for a zone.

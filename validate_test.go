@@ -205,6 +205,57 @@ func TestRulesBetween(t *testing.T) {
 	}
 }
 
+// A publisher that an agent carries out leaves to the server's policy what runs
+// and is asked there.
+func TestAgentPublisher(t *testing.T) {
+	good := Publisher{Type: PublishBind, Agent: "dns1", IncludeDir: "/etc/bind/upkeep", ZoneFile: "/etc/bind/db.a.test"}
+	zone := func(publishers ...Publisher) Zone { return Zone{Name: "a.test", Publishers: publishers} }
+	with := func(change func(*Publisher)) Publisher {
+		p := good
+		change(&p)
+		return p
+	}
+	inside := with(func(p *Publisher) { p.View, p.IncludeDir = "inside", "/etc/bind/inside" })
+	for field, one := range map[string]Zone{
+		"":                          zone(good, inside),
+		"publishers[0].rndc":        zone(with(func(p *Publisher) { p.RNDC = []string{"/usr/sbin/rndc"} })),
+		"publishers[0].checkzone":   zone(with(func(p *Publisher) { p.Checkzone = []string{"true"} })),
+		"publishers[0].chroot":      zone(with(func(p *Publisher) { p.Chroot = "/chroot" })),
+		"publishers[0].server":      zone(with(func(p *Publisher) { p.Server = "192.0.2.53:53" })),
+		"publishers[0].agent":       zone(with(func(p *Publisher) { p.Agent = "Dns 1" })),
+		"publishers[0].zone_file":   zone(with(func(p *Publisher) { p.ZoneFile = "db.a.test" })),
+		"publishers[0].include_dir": zone(with(func(p *Publisher) { p.IncludeDir = "/etc/bind/../cron.d" })),
+		"publishers[1].agent":       zone(good, with(func(p *Publisher) { p.IncludeDir = "/elsewhere" })),
+	} {
+		found := one.Validate()
+		if field == "" && len(found) > 0 || field != "" && (len(found) != 1 || found[0].Field != field) {
+			t.Errorf("%s: %v", field, found)
+		}
+	}
+	update := zone(Publisher{Type: PublishUpdate, Server: "192.0.2.53:53", Key: "/key", Agent: "dns1"})
+	if found := update.Validate(); len(found) != 1 || found[0].Field != "publishers[0].agent" {
+		t.Errorf("an update through an agent: %v", found)
+	}
+
+	here := with(func(p *Publisher) { p.Agent = "" })
+	other := Zone{Name: "b.test", Publishers: []Publisher{here}, TTL: Duration(time.Hour)}
+	for name, one := range map[string]struct {
+		objects []Object
+		field   string
+	}{
+		"all is well":                  {[]Object{zone(good), Server{Name: "dns1", Roles: []string{RoleWeb, RoleDNS}}}, ""},
+		"no server":                    {[]Object{zone(good)}, "publishers[0].agent"},
+		"a server without the role":    {[]Object{Server{Name: "dns1", Roles: []string{RoleWeb}}, zone(good)}, "publishers[0].agent"},
+		"the same folder, elsewhere":   {[]Object{Server{Name: "dns1", Roles: []string{RoleDNS}}, zone(good), other}, ""},
+		"the same folder, by two here": {[]Object{Server{Name: "dns1", Roles: []string{RoleDNS}}, zone(good, with(func(p *Publisher) { p.View = "v" }))}, "publishers[1].include_dir"},
+	} {
+		found := CheckAll(one.objects)
+		if one.field == "" && len(found) > 0 || one.field != "" && (len(found) != 1 || found[0].Field != one.field) {
+			t.Errorf("%s: %v, want %q", name, found, one.field)
+		}
+	}
+}
+
 // What is left out is filled in such that the whole obeys the rules, whatever
 // the type of check.
 func TestDefaultsObeyTheRules(t *testing.T) {

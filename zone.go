@@ -3,6 +3,7 @@ package upkeep
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -73,6 +74,10 @@ type Publisher struct {
 	View       string   `json:"view,omitempty"`
 	RNDC       []string `json:"rndc,omitempty"`
 	Checkzone  []string `json:"checkzone,omitempty"`
+	// Agent is the server, of role dns, whose agent does all this on a name server
+	// elsewhere. The files are that server's; its policy has the commands, the
+	// chroot and the address at which named is asked.
+	Agent string `json:"agent,omitempty"`
 
 	// update: the primary's address, and for bind the address at which its
 	// served SOA is asked. Key is a TSIG key file as tsig-keygen writes it.
@@ -91,6 +96,7 @@ var publisherFields = map[string][]string{
 	"view":           {PublishBind},
 	"rndc":           {PublishBind},
 	"checkzone":      {PublishBind},
+	"agent":          {PublishBind},
 	"server":         {PublishBind, PublishUpdate},
 	"key":            {PublishUpdate},
 }
@@ -154,7 +160,11 @@ func (z Zone) Validate() []FieldError {
 	}
 	transfers := 0
 	for i, p := range z.Publishers {
-		p.validate(r, fmt.Sprintf("publishers[%d]", i))
+		at := fmt.Sprintf("publishers[%d]", i)
+		p.validate(r, at)
+		if p.Agent != "" && slices.ContainsFunc(z.Publishers[:i], func(o Publisher) bool { return o.Agent == p.Agent && o.View == p.View }) {
+			r.add(at+".agent", p.Agent, "publishes this zone already; another publisher there must be for another view")
+		}
 		if p.Type == PublishTransfer {
 			transfers++
 		}
@@ -225,7 +235,7 @@ func (p Publisher) validate(r *rules, at string) {
 	given := map[string]bool{
 		"secondaries": len(p.Secondaries) > 0, "allow_transfer": len(p.AllowTransfer) > 0, "tsig": p.TSIG != "",
 		"zone_file": p.ZoneFile != "", "include_dir": p.IncludeDir != "", "chroot": p.Chroot != "", "view": p.View != "",
-		"rndc": len(p.RNDC) > 0, "checkzone": len(p.Checkzone) > 0, "server": p.Server != "", "key": p.Key != "",
+		"rndc": len(p.RNDC) > 0, "checkzone": len(p.Checkzone) > 0, "server": p.Server != "", "key": p.Key != "", "agent": p.Agent != "",
 	}
 	for field, is := range given {
 		if takers := publisherFields[field]; is && !slices.Contains(takers, p.Type) {
@@ -256,6 +266,9 @@ func (p Publisher) validate(r *rules, at string) {
 				r.add(at+"."+field, nil, "must be a command, program first, free of NUL bytes; no shell is involved")
 			}
 		}
+		if p.Agent != "" {
+			p.validateAgent(r, at)
+		}
 	case PublishUpdate:
 		if p.Server == "" {
 			r.add(at+".server", nil, "is required: the address of the primary")
@@ -266,6 +279,28 @@ func (p Publisher) validate(r *rules, at string) {
 	}
 	if p.Server != "" {
 		validateServer(r, at+".server", p.Server)
+	}
+}
+
+// validateAgent checks a bind publisher that an agent carries out. What a job may
+// say there is less than what a document says of this machine: commands and
+// addresses are root's to choose on the server.
+func (p Publisher) validateAgent(r *rules, at string) {
+	if !objectName.MatchString(p.Agent) {
+		r.add(at+".agent", p.Agent, "must be the name of a server: lower-case letters, digits and hyphens, at most 63")
+	}
+	for field, given := range map[string]bool{"rndc": len(p.RNDC) > 0, "checkzone": len(p.Checkzone) > 0, "chroot": p.Chroot != ""} {
+		if given {
+			r.add(at+"."+field, nil, "must be left out with agent: it stands in the policy file on %s", p.Agent)
+		}
+	}
+	if p.Server != "" {
+		r.add(at+".server", p.Server, "must be left out with agent: the policy file on %s says where the agent asks named; list the addresses that control can ask under servers of the zone", p.Agent)
+	}
+	for field, path := range map[string]string{"zone_file": p.ZoneFile, "include_dir": p.IncludeDir} {
+		if path != "" && (path[0] != '/' || filepath.Clean(path) != path) {
+			r.add(at+"."+field, path, "must be an absolute path on %s, without . and .. and without a slash at its end, as its policy file has it", p.Agent)
+		}
 	}
 }
 

@@ -114,7 +114,7 @@ func summary(d wire.Declared) string {
 		Zones, Records []json.RawMessage
 		Members        []json.RawMessage
 		Check          struct{ Type string }
-		Publishers     []struct{ Type string }
+		Publishers     []upkeep.PublisherStatus
 		Servers        []string
 		Type           string
 		Events         []string
@@ -131,7 +131,7 @@ func summary(d wire.Declared) string {
 	case upkeep.KindZone:
 		types := []string{}
 		for _, p := range fields.Publishers {
-			types = append(types, p.Type)
+			types = append(types, p.By())
 		}
 		text := "published by " + strings.Join(types, " and ")
 		if n := len(fields.Servers); n > 0 {

@@ -16,18 +16,21 @@ import (
 func (p *process) publishers(ctx context.Context, dns *zone.Server) watch.PublisherFunc {
 	var bind *zone.Bind // one for all zones, since zones may share include files
 	var once sync.Once
+	agents := newAgentPublishers(p.jobs)
 	return func(w *watch.Watch, z upkeep.Zone, declared upkeep.Publisher) (zone.Publisher, error) {
 		notice := func(name, what, why string) { w.Notice("zone/"+name, what, why) }
 		once.Do(func() { bind = zone.NewBind(zone.BindOptions{Logger: p.log, Notice: notice}) })
-		switch declared.Type {
-		case upkeep.PublishTransfer:
+		switch {
+		case declared.Type == upkeep.PublishTransfer:
 			if dns == nil {
 				return nil, upkeep.WithHint(errors.New("upkeep answers no DNS here"), "give it an address with --dns")
 			}
 			return dns.Publisher(ctx, z, declared)
-		case upkeep.PublishBind:
+		case declared.Type == upkeep.PublishBind && declared.Agent != "":
+			return agents.publisher(z, declared, notice, func() { w.Republish(z.Name) }), nil
+		case declared.Type == upkeep.PublishBind:
 			return bind.Publisher(z, declared)
-		case upkeep.PublishUpdate:
+		case declared.Type == upkeep.PublishUpdate:
 			return zone.NewUpdate(z, declared, zone.UpdateOptions{Logger: p.log, Notice: notice, Memory: memory{w, z.Name + "/"}})
 		}
 		return nil, fmt.Errorf("publisher type %q is not known", declared.Type)

@@ -74,7 +74,7 @@ func zoneTable(zones []upkeep.ZoneStatus, now time.Time) *table {
 					state += " (" + p.Hint + ")"
 				}
 			}
-			t.add(zone.Name, "publisher "+p.Type, serial(p.Serial), state)
+			t.add(zone.Name, "publisher "+p.By(), serial(p.Serial), state)
 		}
 		for _, s := range zone.Servers {
 			state := "answers what was published"

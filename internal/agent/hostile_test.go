@@ -7,11 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"upkeep"
 	"upkeep/internal/link"
 	"upkeep/internal/task"
 	"upkeep/internal/testkit"
+	"upkeep/internal/zone"
 )
 
 const hostilePolicy = `
@@ -86,7 +88,7 @@ func zoneJob(include, file, more string) string {
 	if file == "" {
 		publisher = fmt.Sprintf(`{"type":"bind","include_dir":%q%s}`, include, more)
 	}
-	return fmt.Sprintf(`{"zone":{"name":"example.test","publishers":[%s]},"publisher":%s,"serial":1,"sets":[{"owner":"@","ttl":60,"addresses":["192.0.2.1"]}]}`, publisher, publisher)
+	return fmt.Sprintf(`{"zone":{"name":"example.test","publishers":[%s]},"publisher":%s,"sets":[{"owner":"@","ttl":60,"addresses":["192.0.2.1"]}]}`, publisher, publisher)
 }
 
 // TestHostileControl has control itself in an attacker's hands: the jobs are
@@ -192,10 +194,29 @@ func TestZonePublish(t *testing.T) {
 	if _, err := os.Stat(l.path("pwned")); err == nil {
 		t.Error("a command of the job was run")
 	}
+	// Another zone of the same files that is declared no more does not stand in the
+	// way; one that is, does.
+	other := job
+	other.Zone.Name, other.Zone.Publishers = "other.test", []upkeep.Publisher{publisher}
+	other.Zone.SOA.Refresh = upkeep.Duration(time.Hour)
+	l.root.zones.made[zoneView{"other.test", ""}] = madeZone{asked: l.root.zones.made[zoneView{"example.test", ""}].asked, publisher: l.sharing(other.Zone)}
+	job.Sets[0].Addresses, job.Sharing = []string{"192.0.2.9"}, []string{"example.test", "other.test"}
+	l.wantFailed(job, 2, "share include_dir")
+	job.Sharing = []string{"example.test"}
+	l.wantDone(job, 3)
 	// Where somebody else may write, root does not.
 	l.must(os.Chmod(named.Path("inc"), 0o775))
 	job.Sets[0].Addresses = []string{"192.0.2.8"}
-	l.wantFailed(job, 2, "may be written to by others")
+	l.wantFailed(job, 4, "may be written to by others")
+}
+
+// sharing has the agent know another zone, as a job of an earlier day would.
+func (l *lab) sharing(other upkeep.Zone) *zone.BindPublisher {
+	l.t.Helper()
+	asked := l.root.zones.made[zoneView{"example.test", ""}].asked
+	publisher, err := l.root.zones.bind.Publisher(other.WithDefaults(), asked)
+	l.must(err)
+	return publisher
 }
 
 func mustFind(t *testing.T, program string) string {

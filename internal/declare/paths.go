@@ -37,6 +37,9 @@ func ResolvePaths(object upkeep.Object, base string) upkeep.Object {
 		object.Publishers = slices.Clone(object.Publishers)
 		for i := range object.Publishers {
 			p := &object.Publishers[i]
+			if p.Agent != "" {
+				continue // its paths are those of another machine
+			}
 			for _, path := range []*string{&p.TSIG, &p.ZoneFile, &p.IncludeDir, &p.Chroot, &p.Key} {
 				*path = below(*path)
 			}

@@ -51,6 +51,7 @@ type Dispatcher struct {
 	sessions map[string]*session // by queue
 	serving  sync.WaitGroup      // calls of Serve
 	seen     map[string]Presence // servers that were connected once, by name
+	errands  map[*Errand]bool    // that are open
 }
 
 // Presence is what is known of the link to a server's agent.
@@ -69,7 +70,7 @@ func New(ctx context.Context, cfg Config) (*Dispatcher, error) {
 		store: cfg.Store, key: cfg.Key, log: cfg.Log, announce: cfg.Announce, now: time.Now,
 		keep:     [2]time.Duration{cfg.Keep, cfg.KeepFailed},
 		record:   newRecord(cfg.Store, cfg.Log),
-		sessions: map[string]*session{}, seen: map[string]Presence{},
+		sessions: map[string]*session{}, seen: map[string]Presence{}, errands: map[*Errand]bool{},
 	}
 	const day = 24 * time.Hour
 	for i, otherwise := range []time.Duration{30 * day, 180 * day} {
@@ -149,6 +150,7 @@ func (d *Dispatcher) Serve(ctx context.Context, server string, hello link.Hello,
 	err := d.client.Queues().Add(queue, river.QueueConfig{MaxWorkers: inFlight})
 	if err == nil {
 		s.log.Info("agent connected", "version", hello.Version)
+		d.back(server)
 		err = s.run(ctx)
 		s.log.Info("agent disconnected", "why", err)
 	}

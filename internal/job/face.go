@@ -135,9 +135,10 @@ func (d *Dispatcher) Disconnect(server string) {
 // derived are the kinds whose jobs follow from declared things alone, with what
 // to do instead of asking for one.
 var derived = map[string]string{
-	upkeep.JobSiteApply:  "have its server put right with: upkeep regenerate SERVER",
-	upkeep.JobSiteFiles:  "have its server put right with: upkeep regenerate SERVER",
-	upkeep.JobSiteRemove: "remove the site with: upkeep site remove NAME",
+	upkeep.JobSiteApply:   "have its server put right with: upkeep regenerate SERVER",
+	upkeep.JobSiteFiles:   "have its server put right with: upkeep regenerate SERVER",
+	upkeep.JobSiteRemove:  "remove the site with: upkeep site remove NAME",
+	upkeep.JobZonePublish: "zones are published when their pools change; see: upkeep zone status",
 }
 
 // Run makes a job of a kind for a server on behalf of who. The payload is the

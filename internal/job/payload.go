@@ -253,7 +253,7 @@ func (p parcel) ending(told link.Outcome) store.JobEnd {
 		if done && !payload.Verify {
 			end.Sites, end.AllSites = syncStates(told.Result)
 		}
-	case task.ServerFacts:
+	case task.ServerFacts, task.ZonePublish:
 		end.Result = told.Result
 	}
 	return end

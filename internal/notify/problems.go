@@ -55,7 +55,7 @@ func problems(ctx context.Context, status Status, f filter, now time.Time) ([]st
 		}
 		for _, p := range z.Publishers {
 			if p.Error != "" {
-				add("zone %s is not published by %s: %s", z.Name, p.Type, p.Error)
+				add("zone %s is not published by %s: %s", z.Name, p.By(), p.Error)
 			}
 		}
 		for _, s := range z.Servers {

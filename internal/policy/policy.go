@@ -4,6 +4,7 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -94,6 +95,9 @@ type Zones struct {
 	Server string `json:"server,omitempty"`
 	// Chroot is the folder that named has for its root (named -t).
 	Chroot string `json:"chroot,omitempty"`
+	// Notify are the secondaries that are sent a NOTIFY after each change, as
+	// address:port: named holds its own second one back for notify-delay.
+	Notify []string `json:"notify,omitempty"`
 }
 
 // maxFile bounds the policy file, in bytes.
@@ -364,10 +368,18 @@ func (b *broken) zones(p Policy) {
 	b.command("zones.rndc", z.RNDC)
 	b.command("zones.checkzone", z.Checkzone)
 	if z.Server != "" {
-		check := upkeep.Zone{Name: "x.test", Publishers: []upkeep.Publisher{{Type: upkeep.PublishBind, IncludeDir: "/x", Server: z.Server}}}
-		for _, field := range check.Validate() {
-			b.add("zones.server", z.Server, "%s", field.Rule)
-		}
+		b.zone("zones.server", z.Server, upkeep.Zone{Publishers: []upkeep.Publisher{{Type: upkeep.PublishBind, IncludeDir: "/x", Server: z.Server}}})
+	}
+	if len(z.Notify) > 0 {
+		b.zone("zones.notify", "", upkeep.Zone{Publishers: []upkeep.Publisher{{Type: upkeep.PublishBind, IncludeDir: "/x"}}, Servers: z.Notify})
+	}
+}
+
+// zone holds something of the policy's to the rules of zones.
+func (b *broken) zone(at, value string, as upkeep.Zone) {
+	as.Name = "x.test"
+	for _, field := range as.Validate() {
+		b.add(at, cmp.Or(value, field.Value), "%s", field.Rule)
 	}
 }
 

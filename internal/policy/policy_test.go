@@ -142,6 +142,7 @@ func TestRefusedTexts(t *testing.T) {
 		"zones: {include_dirs: [bind]}":              "must be an absolute path",
 		"zones: {include_dirs: [/b], rndc: [rndc]}":  "as an absolute path",
 		"zones: {include_dirs: [/b], server: here}":  "zones.server",
+		"zones: {include_dirs: [/b], notify: [ns2]}": "zones.notify",
 		"a: 1\n---\nb: 2":                            "one document only",
 		"- mkdir":                                    "must be a mapping",
 		"kinds: !!binary x":                          "tags have no use",

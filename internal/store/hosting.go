@@ -23,7 +23,7 @@ type useRow struct {
 
 func (r useRow) user() Ref { return Ref{r.Kind, r.Name} }
 
-// Roles of uses, beside [upkeep.RoleWeb] and [upkeep.RoleFiles] of servers.
+// Roles of uses, beside those of servers.
 const (
 	useAccount = "account"
 	useParent  = "subof"
@@ -46,6 +46,14 @@ func usesOf(object upkeep.Object) []useRow {
 		}
 		if o.SubOf != "" {
 			use(useParent, upkeep.KindSite, o.SubOf)
+		}
+	case upkeep.Zone:
+		agents := map[string]bool{}
+		for _, p := range o.Publishers {
+			if p.Agent != "" && !agents[p.Agent] {
+				agents[p.Agent] = true
+				use(upkeep.RoleDNS, upkeep.KindServer, p.Agent)
+			}
 		}
 	case upkeep.Delegation:
 		use(useAccount, upkeep.KindAccount, o.Account)
@@ -197,8 +205,8 @@ func (p *plan) after(ctx context.Context, wanted map[Ref]bool) ([]upkeep.Object,
 	return objects, err
 }
 
-// needs finds a site for each role that a server does not have and a site that
-// stays as it is needs.
+// needs finds, for each role that a server does not have, a site or zone that
+// needs it and stays as it is.
 func (p *plan) needs(ctx context.Context, needs map[upkeep.Need]string) error {
 	for _, a := range p.altered {
 		is, put := a.New.(upkeep.Server)
@@ -206,7 +214,7 @@ func (p *plan) needs(ctx context.Context, needs map[upkeep.Need]string) error {
 			continue
 		}
 		var lost []string
-		for _, role := range []string{upkeep.RoleWeb, upkeep.RoleFiles} {
+		for _, role := range []string{upkeep.RoleWeb, upkeep.RoleFiles, upkeep.RoleDNS} {
 			if !slices.Contains(is.Roles, role) {
 				lost = append(lost, role)
 			}
@@ -220,7 +228,7 @@ func (p *plan) needs(ctx context.Context, needs map[upkeep.Need]string) error {
 		}
 		for _, use := range uses {
 			if !p.rewritten(use.user()) {
-				needs[upkeep.Need{Server: is.Name, Role: use.Role}] = use.Name
+				needs[upkeep.Need{Server: is.Name, Role: use.Role}] = use.Kind + " " + use.Name
 			}
 		}
 	}

@@ -94,9 +94,9 @@ func (p *plan) read(ctx context.Context) error {
 		refs = append(refs, ref)
 	}
 	if p.touches(upkeep.PoolKinds) {
-		refs = slices.DeleteFunc(refs, func(r Ref) bool { return slices.Contains(upkeep.PoolKinds, r.Kind) })
+		refs = slices.DeleteFunc(refs, func(r Ref) bool { return slices.Contains(upkeep.CheckedKinds, r.Kind) })
 		var rows []objectRow
-		if err := p.tx.NewSelect().Model(&rows).Where("kind IN (?)", bun.List(upkeep.PoolKinds)).Scan(ctx); err != nil {
+		if err := p.tx.NewSelect().Model(&rows).Where("kind IN (?)", bun.List(upkeep.CheckedKinds)).Scan(ctx); err != nil {
 			return err
 		}
 		p.keep(rows)
@@ -194,20 +194,23 @@ func (p *plan) record(result Result, what string, was, is upkeep.Object) {
 }
 
 // checkAll refuses a change that breaks a rule between things of
-// [upkeep.PoolKinds]. One that was broken before, by an older version's leave,
+// [upkeep.CheckedKinds]. One that was broken before, by an older version's leave,
 // does not stand in the way of changes that have nothing to do with it.
 func (p *plan) checkAll() error {
 	var before, after []upkeep.Object
 	refs := make([]Ref, 0, len(p.rows))
 	for ref, row := range p.rows {
-		if !row.Deleted && !hosting(ref.Kind) {
+		if !row.Deleted && slices.Contains(upkeep.CheckedKinds, ref.Kind) {
 			refs = append(refs, ref)
 		}
 	}
 	slices.SortFunc(refs, func(a, b Ref) int { return strings.Compare(a.String(), b.String()) })
 	for _, ref := range refs {
 		declared, err := p.rows[ref].declared()
-		if err != nil {
+		switch {
+		case err != nil && hosting(ref.Kind):
+			continue // a damaged server is not there
+		case err != nil:
 			return err
 		}
 		before = append(before, declared.Object)

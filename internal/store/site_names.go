@@ -262,14 +262,14 @@ func (n *nameSpace) lookalikes(ctx context.Context) error {
 }
 
 // writeHosting saves what belongs to changed rows of [upkeep.HostingKinds]: their
-// names, uses, numbers and history.
+// names, uses, numbers and history. Zones use servers too.
 func (p *plan) writeHosting(ctx context.Context) error {
 	var sites []string
 	users := map[string][]string{}
 	var claims []nameRow
 	var uses []useRow
 	for _, a := range p.altered {
-		if !hosting(a.Ref.Kind) || a.Ref.Kind == upkeep.KindSite && p.settled[a.Ref.Name] {
+		if !hosting(a.Ref.Kind) && a.Ref.Kind != upkeep.KindZone || a.Ref.Kind == upkeep.KindSite && p.settled[a.Ref.Name] {
 			continue
 		}
 		users[a.Ref.Kind] = append(users[a.Ref.Kind], a.Ref.Name)

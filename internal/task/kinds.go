@@ -38,14 +38,17 @@ type UserRemove struct {
 func (UserRemove) Kind() string     { return upkeep.JobUserRemove }
 func (t UserRemove) Object() string { return "account/" + t.Account }
 
-// ZonePublish is the bind publisher through the agent on a name server.
+// ZonePublish is the bind publisher through the agent on a name server. It says
+// what the zone is to have; the agent chooses the serial, from the one that its
+// named serves.
 type ZonePublish struct {
 	Zone upkeep.Zone `json:"zone"`
 	// Publisher is the one of the zone's that names this server.
 	Publisher upkeep.Publisher `json:"publisher"`
-	// SOA and Addresses are the texts of the two include files.
-	Serial uint32 `json:"serial"`
-	Sets   []Set  `json:"sets"`
+	// Sharing are the names of all zones that include the same files there, this
+	// one among them: what the agent knows of others from before is forgotten.
+	Sharing []string `json:"sharing,omitempty"`
+	Sets    []Set    `json:"sets"`
 }
 
 // Set is the addresses at one name.
@@ -55,8 +58,15 @@ type Set struct {
 	Addresses []string `json:"addresses"`
 }
 
-func (ZonePublish) Kind() string     { return upkeep.JobZonePublish }
-func (t ZonePublish) Object() string { return "zone/" + t.Zone.Name }
+func (ZonePublish) Kind() string { return upkeep.JobZonePublish }
+
+// Object tells views apart: each is published by itself.
+func (t ZonePublish) Object() string {
+	if t.Publisher.View != "" {
+		return "zone/" + t.Zone.Name + "/" + t.Publisher.View
+	}
+	return "zone/" + t.Zone.Name
+}
 
 // Notification is a message for an account, shown until it is read. No agent
 // sees it.

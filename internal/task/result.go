@@ -29,4 +29,18 @@ type SyncResult struct {
 	Strays []string `json:"strays,omitempty"`
 }
 
+// ZoneResult is the result of zone.publish.
+type ZoneResult struct {
+	// Serial is the one under which named answers the content.
+	Serial uint32 `json:"serial"`
+	// Notices are things that an operator should know and that are no failure.
+	Notices []ZoneNotice `json:"notices,omitempty"`
+}
+
+// ZoneNotice is one of them: what was found, and why it matters.
+type ZoneNotice struct {
+	What string `json:"what"`
+	Why  string `json:"why"`
+}
+
 // The result of server.facts is an [upkeep.Facts]. Other kinds have none.

@@ -20,7 +20,7 @@ var good = map[string]string{
 	upkeep.JobSiteApply:    `{"site":{"name":"example.test","account":"acme","servers":["web1"]},"generation":1,"tenant":{"account":"acme","uid":20001}}`,
 	upkeep.JobSiteRemove:   `{"name":"example.test","account":"acme","generation":2}`,
 	upkeep.JobSiteSync:     `{"sites":[{"site":{"name":"example.test","account":"acme","servers":["web1"]},"generation":1,"tenant":{"account":"acme","uid":20001}}]}`,
-	upkeep.JobZonePublish:  `{"zone":{"name":"example.test","publishers":[{"type":"bind","include_dir":"/etc/bind/upkeep"}]},"publisher":{"type":"bind","include_dir":"/etc/bind/upkeep"},"serial":0,"sets":[{"owner":"@","ttl":60,"addresses":["192.0.2.1"]}]}`,
+	upkeep.JobZonePublish:  `{"zone":{"name":"example.test","publishers":[{"type":"bind","include_dir":"/etc/bind/upkeep"}]},"publisher":{"type":"bind","include_dir":"/etc/bind/upkeep"},"sets":[{"owner":"@","ttl":60,"addresses":["192.0.2.1"]}]}`,
 	upkeep.JobNotification: `{"account":"acme","text":"your site\nis live"}`,
 	upkeep.JobServerFacts:  `{}`,
 }

@@ -19,6 +19,7 @@ const (
 	maxDepth = 16
 	maxSites = 100_000 // of one server
 	maxSets  = 10_000  // of one zone
+	maxZones = 100_000 // that share include files
 )
 
 // broken collects broken rules.
@@ -175,6 +176,15 @@ func (t ZonePublish) Validate() []upkeep.FieldError {
 	if len(t.Sets) > maxSets {
 		b.add("sets", fmt.Sprint(len(t.Sets)), "may have at most %d elements", maxSets)
 		return b
+	}
+	if len(t.Sharing) > maxZones {
+		b.add("sharing", fmt.Sprint(len(t.Sharing)), "may have at most %d elements", maxZones)
+		return b
+	}
+	for i, name := range t.Sharing {
+		if !upkeep.ValidName(name) {
+			b.add(fmt.Sprintf("sharing[%d]", i), name, "must be the name of a zone")
+		}
 	}
 	for i, set := range t.Sets {
 		set.validate(&b, fmt.Sprintf("sets[%d]", i))

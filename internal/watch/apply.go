@@ -41,7 +41,7 @@ func (w *Watch) Apply(ctx context.Context, who string, objects []upkeep.Object, 
 		return Applied{}, err
 	}
 	if slices.ContainsFunc(objects, watched) {
-		before, err := w.cfg.Store.Objects(ctx, upkeep.PoolKinds...)
+		before, err := w.cfg.Store.Objects(ctx, upkeep.CheckedKinds...)
 		if err != nil {
 			return Applied{}, err
 		}
@@ -56,12 +56,12 @@ func (w *Watch) Apply(ctx context.Context, who string, objects []upkeep.Object, 
 // watched reports things that the loop works with.
 func watched(o upkeep.Object) bool { return slices.Contains(upkeep.PoolKinds, o.ObjectKind()) }
 
-// merge returns what would be declared of [upkeep.PoolKinds] once objects are put
-// over what was before.
+// merge returns what would be declared of [upkeep.CheckedKinds] once objects are
+// put over what was before.
 func merge(before, objects []upkeep.Object) []upkeep.Object {
 	after := before
 	for _, object := range objects {
-		if !watched(object) {
+		if !slices.Contains(upkeep.CheckedKinds, object.ObjectKind()) {
 			continue
 		}
 		if at := slices.IndexFunc(after, func(o upkeep.Object) bool { return same(o, object) }); at >= 0 {
@@ -98,7 +98,7 @@ func (w *Watch) Delete(ctx context.Context, who string, refs ...store.Ref) error
 	defer w.declare.Unlock()
 	pools := slices.DeleteFunc(slices.Clone(refs), func(r store.Ref) bool { return !slices.Contains(upkeep.PoolKinds, r.Kind) })
 	if len(pools) > 0 {
-		declared, err := w.cfg.Store.Objects(ctx, upkeep.PoolKinds...)
+		declared, err := w.cfg.Store.Objects(ctx, upkeep.CheckedKinds...)
 		if err != nil {
 			return err
 		}
@@ -208,7 +208,7 @@ func (w *Watch) validate(objects []upkeep.Object) error {
 }
 
 // checkAll is the error for rules that are broken between things of
-// [upkeep.PoolKinds], of which all are given.
+// [upkeep.CheckedKinds], of which all are given.
 func checkAll(all []upkeep.Object) error {
 	invalid := &upkeep.InvalidError{}
 	for _, conflict := range upkeep.CheckAll(all) {

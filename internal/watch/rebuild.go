@@ -213,6 +213,9 @@ func (w *Watch) servers(z upkeep.Zone) []string {
 		}
 	}
 	for _, p := range z.Publishers {
+		if p.Agent != "" {
+			continue // where its named is asked from here is for the zone to list
+		}
 		if p.Type != upkeep.PublishTransfer {
 			add(cmp.Or(p.Server, "127.0.0.1:53"))
 			continue

@@ -44,5 +44,9 @@ func (z *zoneRun) renumberer() (zone.Renumberer, error) {
 	if r, can := z.publishers[0].(zone.Renumberer); can {
 		return r, nil
 	}
+	if agent := z.spec.Publishers[0].Agent; agent != "" {
+		return nil, upkeep.WithHint(fmt.Errorf("zone %s is published by the agent on %s, which chooses the serial there: %w", z.spec.Name, agent, upkeep.ErrRefused),
+			"renumber by hand: raise the serial by 2147483647, wait for all secondaries, then let upkeep go on; or declare a publisher on this machine meanwhile")
+	}
 	return nil, fmt.Errorf("zone %s: its publisher is not running, or takes no serial: %w", z.spec.Name, upkeep.ErrRefused)
 }

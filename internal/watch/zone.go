@@ -50,7 +50,7 @@ func (w *Watch) startZone(spec upkeep.Zone, previous *zoneRun, made *sync.WaitGr
 	}
 	z.publishers = make([]zone.Publisher, len(spec.Publishers))
 	for i, p := range spec.Publishers {
-		z.status.Publishers[i].Type = p.Type
+		z.status.Publishers[i].Type, z.status.Publishers[i].Agent = p.Type, p.Agent
 	}
 	made.Add(1)
 	w.runners.Go(func() {
@@ -118,6 +118,7 @@ func (z *zoneRun) run(ctx context.Context) {
 			z.prove(ctx, content, fresh, false, retry)
 			wait, retry = retry-time.Since(began), min(2*retry, retryMax)
 		case !z.prove(ctx, content, fresh, true, proveFor):
+			z.doubt()
 			wait, retry = proveSlow, retryFirst
 		default:
 			retry = retryFirst
@@ -130,6 +131,36 @@ func (z *zoneRun) run(ctx context.Context) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// doubter is a publisher that does not look each time at whether what it has
+// published is still there, since looking costs much; Doubt has it look the next
+// time.
+type doubter interface{ Doubt() }
+
+// doubt tells the publishers that a name server does not answer what was
+// published.
+func (z *zoneRun) doubt() {
+	for _, p := range z.publishers {
+		if d, is := p.(doubter); is {
+			d.Doubt()
+		}
+	}
+}
+
+// Republish has a zone published again at once, because what a publisher waited
+// for has come about.
+func (w *Watch) Republish(name string) {
+	w.mu.Lock()
+	z := w.zones[name]
+	w.mu.Unlock()
+	if z == nil {
+		return
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	close(z.fresh)
+	z.fresh = make(chan struct{})
 }
 
 // publish runs every publisher and reports whether all of them succeeded. They
@@ -201,12 +232,12 @@ func (z *zoneRun) publishEvent(before, after upkeep.PublisherStatus) upkeep.Even
 	e := upkeep.Event{At: after.At, Kind: upkeep.EventPublish, Who: "upkeep", Object: "zone/" + z.spec.Name}
 	switch {
 	case after.Error != "":
-		e.What, e.Why = "publishing by "+after.Type+" did not succeed; trying again", after.Error
+		e.What, e.Why = "publishing by "+after.By()+" did not succeed; trying again", after.Error
 		if after.Hint != "" {
 			e.Why += " (" + after.Hint + ")"
 		}
 	default:
-		e.What = fmt.Sprintf("serial %d published by %s", after.Serial, after.Type)
+		e.What = fmt.Sprintf("serial %d published by %s", after.Serial, after.By())
 		if before.Error != "" {
 			e.Why = "after: " + before.Error
 		}

@@ -19,6 +19,7 @@ var hostingTests = []test{
 	{"sites come back, and rules around them hold", sitesComeBack},
 	{"what is used is not deleted", usedNotDeleted},
 	{"servers keep the roles that sites need", rolesKept},
+	{"servers stay as zones need them", zonesNeedServers},
 	{"sub-sites go with their site", subSites},
 	{"a name has one site", nameHasOneSite},
 	{"names move within one change", namesMove},
@@ -136,6 +137,32 @@ func rolesKept(t *testing.T, open func() *store.Store) {
 	one.Servers = []string{"web2"}
 	refused(t, s, store.Change{Put: []upkeep.Object{one}}, "site/example.test", "servers[0]", "role web")
 	put(t, s, one, server("web2", "web"), server("web1", "dns")) // what needed it moves away
+}
+
+func zonesNeedServers(t *testing.T, open func() *store.Store) {
+	s := open()
+	published := func(agents ...string) upkeep.Zone {
+		z := upkeep.Zone{Name: "example.test"}
+		for i, agent := range agents {
+			z.Publishers = append(z.Publishers, upkeep.Publisher{Type: upkeep.PublishBind, Agent: agent, IncludeDir: fmt.Sprintf("/etc/bind/%d", i), View: fmt.Sprintf("v%d", i)})
+		}
+		return z
+	}
+	one := published("dns1", "dns1")
+	refused(t, s, store.Change{Put: []upkeep.Object{published("dns1")}}, "zone/example.test", "publishers[0].agent", "none of that name exists")
+	refused(t, s, store.Change{Put: []upkeep.Object{published("dns1"), server("dns1", "web")}}, "zone/example.test", "publishers[0].agent", "role dns")
+	put(t, s, one, server("dns1", "dns"))
+	put(t, s, server("dns2", "dns"))
+	refused(t, s, store.Change{Put: []upkeep.Object{server("dns1", "web")}}, "server/dns1", "roles", "must keep dns, which zone example.test needs")
+	dns1 := store.Ref{Kind: "server", Name: "dns1"}
+	if _, err := s.Apply(ctx, "tester", store.Change{Delete: []store.Ref{dns1}}); !errors.Is(err, upkeep.ErrConflict) || !strings.Contains(err.Error(), "zone example.test still uses server dns1") {
+		t.Errorf("deleting a server that publishes: %v", err)
+	}
+	put(t, s, published("dns2"))
+	_, err := s.Apply(ctx, "tester", store.Change{Delete: []store.Ref{dns1}})
+	must(t, err)
+	_, err = s.Apply(ctx, "tester", store.Change{Delete: []store.Ref{store.RefOf(one), {Kind: "server", Name: "dns2"}}})
+	must(t, err)
 }
 
 func subSites(t *testing.T, open func() *store.Store) {
