@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -86,6 +87,9 @@ func (a *app) delete(ctx context.Context, targets []deletion) error {
 		refs[i] = wire.Ref{Kind: t.Kind, Name: t.Name}
 	}
 	if err := up.Delete(ctx, refs...); err != nil {
+		if errors.Is(err, upkeep.ErrNotFound) && len(targets) == 1 && targets[0].Kind == upkeep.KindSite && hintOf(err) == "" {
+			return upkeep.WithHint(err, "upkeep site list shows those that are declared")
+		}
 		return err
 	}
 	for i := range targets {

@@ -107,7 +107,8 @@ func (i *importVerb) print(plan article.Plan) error {
 		}
 		fmt.Fprintf(i.out, "# job %s %s\n", payload.Kind(), text)
 	}
-	fmt.Fprintf(i.err, "%d accounts, %d sites, %d jobs; nothing was made: --apply does\n", len(plan.Accounts), len(plan.Sites), len(plan.Jobs))
+	fmt.Fprintf(i.err, "%s, %s, %s; nothing was made: --apply does\n",
+		count(len(plan.Accounts), "account"), count(len(plan.Sites), "site"), count(len(plan.Jobs), "job"))
 	return nil
 }
 

@@ -226,7 +226,8 @@ JSON: --payload '{...}', or - for standard input. The agent's policy on the
 server has the last word.
 
 Kinds: ` + strings.Join(task.Kinds(), ", "),
-		Example: `  upkeep job run server.facts --server web1
+		Example: `  upkeep job run server.facts --server web1 --wait
+  upkeep job run user.ensure --server web1 --payload '{"account":"acme"}'
   upkeep job run mkdir --server web1 --payload '{"root":"home","path":"acme/backup","owner":"acme","group":"acme","mode":"0750"}'`,
 		Args: exactly("KIND"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -392,7 +393,11 @@ func (a *app) await(ctx context.Context, up *client.Client, patience time.Durati
 	defer cancel()
 	jobs, err := a.followJobs(waiting, up, ids, func(upkeep.Job) error { return nil })
 	if err != nil && ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) {
-		return nil, &timeoutError{waiting: fmt.Sprintf("%d jobs have not ended after %s; see: upkeep job list --state pending,running", len(ids), patience)}
+		have := "jobs have"
+		if len(ids) == 1 {
+			have = "job has"
+		}
+		return nil, &timeoutError{waiting: fmt.Sprintf("%d %s not ended after %s; see: upkeep job list --state pending,running", len(ids), have, patience)}
 	}
 	return jobs, err
 }

@@ -40,23 +40,31 @@ func (p *process) openLocal(ctx context.Context, apache string) (l *local, err e
 			err = errors.Join(err, l.close())
 		}
 	}()
-	dir, err := filepath.Abs(filepath.Join(p.data, localServer))
+	data, err := filepath.Abs(p.data)
 	if err != nil {
 		return l, err
 	}
+	dir, state := filepath.Join(data, localServer), filepath.Join(data, localServer, "agent")
 	switch {
 	case apache == "none":
 		l.notes = append(l.notes, "no sites are served: --apache none")
 	case webserver.FindApache() == "":
 		l.notes = append(l.notes, "no sites are served: no Apache is installed (apt-get install apache2)")
 	default:
-		if err := l.openApache(ctx, dir, apache, p); err != nil {
+		var note string
+		if dir, note, err = sitesFolder(data); err != nil {
+			return l, err
+		}
+		if note != "" {
+			l.notes = append(l.notes, note)
+		}
+		if err := l.openApache(ctx, dir, state, apache, p); err != nil {
 			return l, err
 		}
 	}
 	rules := policy.ForUser(dir, l.apache != nil)
 	options := agent.Options{
-		Server: localServer, Key: p.keys.SigningKey().Public().(ed25519.PublicKey), Policy: rules, State: filepath.Join(dir, "agent"),
+		Server: localServer, Key: p.keys.SigningKey().Public().(ed25519.PublicKey), Policy: rules, State: state,
 		Version: version(), Logger: p.log, Now: time.Now, Web: l.web,
 	}
 	if l.root, err = agent.New(options); err != nil {
@@ -67,7 +75,7 @@ func (p *process) openLocal(ctx context.Context, apache string) (l *local, err e
 	return l, nil
 }
 
-func (l *local) openApache(ctx context.Context, dir, address string, p *process) error {
+func (l *local) openApache(ctx context.Context, dir, state, address string, p *process) error {
 	if address == "auto" {
 		port, err := freePortFrom(8080)
 		if err != nil {
@@ -81,7 +89,7 @@ func (l *local) openApache(ctx context.Context, dir, address string, p *process)
 	}
 	layout, url := webserver.PrivateLayout(dir, address), "http://"+address
 	applier, err := webserver.Open(ctx, webserver.Options{
-		Server: l.apache, Layout: layout, State: filepath.Join(dir, "agent", "web"), Address: address, URL: url, Logger: p.log,
+		Server: l.apache, Layout: layout, State: filepath.Join(state, "web"), Address: address, URL: url, Logger: p.log,
 	})
 	if err != nil {
 		return err

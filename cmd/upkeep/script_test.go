@@ -29,8 +29,13 @@ func TestMain(m *testing.M) {
 // The sessions in testdata run the real program: upkeep up in the background,
 // listeners as members, and the verbs against it.
 func TestSessions(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
+	testscript.Run(t, sessions("testdata"))
+}
+
+// sessions are those in a folder, with the commands that all have.
+func sessions(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		UpdateScripts:       os.Getenv("UPKEEP_UPDATE") != "",
@@ -44,7 +49,7 @@ func TestSessions(t *testing.T) {
 			"member":  cmdMember,
 			"until":   cmdUntil,
 		},
-	})
+	}
 }
 
 type memberKey struct{}

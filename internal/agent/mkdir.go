@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -34,7 +35,9 @@ func mkdir(_ context.Context, r *Root, j job) (any, error) {
 	defer func() { <-r.disk }()
 	parent := r.roots[t.Root]
 	if dir := path.Dir(t.Path); dir != "." {
-		if parent, err = parent.Walk(dir); err != nil {
+		if parent, err = parent.Walk(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("the folder above it is not there (homes are made with the first site of their account): %w", err)
+		} else if err != nil {
 			return nil, err
 		}
 		defer parent.Close()
