@@ -47,6 +47,8 @@ bench: deps
 	go run ./bench/dns
 	go run ./bench/falseremovals -days 20
 	go run ./bench/failover
+	go run ./bench/agents
+	go run ./bench/sites
 
 clean:
 	rm -rf bin
