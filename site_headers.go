@@ -19,10 +19,10 @@ var (
 )
 
 // ownHeaders are the web server's to say: those of one connection (RFC 9110
-// section 7.6.1), those that frame or describe the body, and those of its own
-// authentication.
+// section 7.6.1), those that frame or describe the body, those that name the
+// servers on the way, and those of its own authentication.
 var ownHeaders = strings.Fields(`connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings
-	content-length content-encoding content-range date status location
+	content-length content-encoding content-range date status location server via
 	proxy-authenticate proxy-authentication-info www-authenticate authentication-info`)
 
 // maxFieldText is the longest value of a header or of the environment.

@@ -314,3 +314,14 @@ func BenchmarkApacheSite(b *testing.B) {
 		}
 	}
 }
+
+// A header that no configuration may hold is refused where it is declared, and not
+// first by the server that it is to be applied on.
+func TestFramingHeadersAreRefusedEarly(t *testing.T) {
+	for _, name := range framing {
+		site := upkeep.Site{Name: "example.test", Account: "acme", Servers: []string{"web1"}, Headers: map[string]string{name: "x"}}
+		if broken := site.Validate(); len(broken) != 1 {
+			t.Errorf("%s: %v", name, broken)
+		}
+	}
+}
