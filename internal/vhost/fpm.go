@@ -58,5 +58,5 @@ php_admin_value[open_basedir] = %s:/tmp
 php_admin_value[cgi.fix_pathinfo] = 0
 php_admin_flag[allow_url_include] = off
 `, children, memory, in.SiteFolder())
-	return []File{{Path: FolderFPM + "/" + shortName(in.Site.Name) + ".conf", Text: sealed(";", in.Generation, text), Mode: 0o600}}, nil
+	return []File{{Path: poolFile(in.Site.Name), Text: sealed(";", in.Generation, text), Mode: 0o600}}, nil
 }

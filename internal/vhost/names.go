@@ -32,6 +32,19 @@ func wildcardFile(site string) string {
 	return fmt.Sprintf("%s/90-%03d-%s.conf", FolderSites, 999-strings.Count(site, ".")-1, shortName(site))
 }
 
+// Files are the paths of all files with fixed names that a site may have, and
+// Folders those of the folders that are its own.
+func Files(site string) []string {
+	return []string{exactFile(site), wildcardFile(site), poolFile(site)}
+}
+
+// Folders are beside [Files].
+func Folders(site string) []string {
+	return []string{FolderPages + "/" + shortName(site), FolderAuth + "/" + shortName(site)}
+}
+
+func poolFile(site string) string { return FolderFPM + "/" + shortName(site) + ".conf" }
+
 const defaultFile = FolderSites + "/000-default.conf"
 
 // socketName is the name of the socket of a site's php-fpm pool. The path of a

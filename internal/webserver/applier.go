@@ -52,6 +52,7 @@ type Applier struct {
 	survived fingerprint // the same, of the test that is under way
 	foreign  map[string]bool
 	pace     pace
+	away     bool // the server was waited for in vain
 
 	mu    sync.Mutex
 	stats Stats

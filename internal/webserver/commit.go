@@ -29,11 +29,11 @@ func (r *round) commit(ctx context.Context) error {
 	if !reload {
 		return nil
 	}
-	start := time.Now()
-	if err := r.o.Server.Reload(ctx); err != nil {
+	if err := r.reload(ctx); err != nil {
 		r.doubt()
 		return fmt.Errorf("reloading the web server: %w", err)
 	}
+	start := time.Now()
 	r.count(func(s *Stats) { s.Reloads++ })
 	err := r.client.until(ctx, r.deadline(), probe, want)
 	stall := time.Since(start)
@@ -48,6 +48,47 @@ func (r *round) commit(ctx context.Context) error {
 	return nil
 }
 
+// reload has the server read its files. One that does not run reads them when it
+// starts: it is started where it is upkeep's own, and waited for where a service
+// manager brings it back. A server that was waited for in vain is not waited for
+// again until it was seen.
+func (r *round) reload(ctx context.Context) error {
+	err := r.o.Server.Reload(ctx)
+	if !errors.Is(err, errNotRunning) {
+		r.away = false
+		return err
+	}
+	if starter, can := r.o.Server.(interface{ Start(context.Context) error }); can {
+		return starter.Start(ctx)
+	}
+	if !r.away {
+		r.o.Logger.Warn("the web server does not run; it is waited for", "err", err)
+		err = untilRunning(ctx, r.o.Patience, func() error { return r.o.Server.Reload(ctx) })
+	}
+	if r.away = errors.Is(err, errNotRunning); r.away {
+		return upkeep.WithHint(err, "start it; it then reads what is in place. After that, have it proven with: upkeep regenerate")
+	}
+	return err
+}
+
+// untilRunning tries to signal a server until it runs, or the patience is at an
+// end.
+func untilRunning(ctx context.Context, patience time.Duration, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := try()
+		if !errors.Is(err, errNotRunning) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 // move puts files in their places. What a site had is kept until the next time
 // as its last good version, by a second link to the same file.
 func (r *round) move() error {
@@ -58,6 +99,7 @@ func (r *round) move() error {
 			if w.temp == "" {
 				continue // a pool, which is in its place
 			}
+			c.moved = true
 			if err := r.moveOne(c, w); err != nil {
 				return err
 			}
@@ -65,6 +107,7 @@ func (r *round) move() error {
 		}
 		r.count(func(s *Stats) { s.Writes += len(c.writes) + len(c.removes) })
 		for _, path := range c.removes {
+			c.moved = true
 			place := r.layout.Place(path)
 			if err := removeAll(place, r.good(path)); err != nil {
 				return err
@@ -145,6 +188,7 @@ func (r *round) putBack(changes []*change) error {
 			}
 			all = errors.Join(all, r.restore(w.file, w.before))
 		}
+		c.moved = len(c.removes) > 0 // which are not brought back
 	}
 	return all
 }

@@ -82,8 +82,13 @@ func (r *round) pools(ctx context.Context) error {
 	if err = errors.Join(err, place(accepted)); err != nil || len(accepted) == 0 {
 		return err
 	}
-	if err := signal(r.o.PHP.PIDFile, r.o.PHP.Program, unix.SIGUSR2); err != nil {
-		return upkeep.WithHint(fmt.Errorf("reloading php-fpm: %w", err), "start php-fpm; the pools of its sites are in place")
+	reload := func() error { return signal(r.o.PHP.PIDFile, r.o.PHP.Program, unix.SIGUSR2) }
+	if err := untilRunning(ctx, r.o.Patience, reload); err != nil {
+		for _, c := range accepted {
+			c.fail(upkeep.WithHint(fmt.Errorf("reloading php-fpm: %w", err), "start php-fpm, and retry the job"))
+			c.field = "php"
+		}
+		return place(nil)
 	}
 	return nil
 }

@@ -102,10 +102,30 @@ func signal(pidFile, program string, s unix.Signal) error {
 	if err := isProgram(pid, program); err != nil {
 		return err
 	}
+	if s != unix.SIGTERM && !handles(pid, s) { // one that is to end may as well do so at once
+		return fmt.Errorf("%w: process %d is starting or ending", errNotRunning, pid)
+	}
 	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil {
 		return fmt.Errorf("signalling process %d: %w", pid, err)
 	}
 	return nil
+}
+
+// handles reports whether a process has a handler for a signal (proc(5), SigCgt).
+// Apache writes its pid file some time before it has them, and a signal to reload
+// ends it then.
+func handles(pid int, s unix.Signal) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if mask, found := strings.CutPrefix(line, "SigCgt:"); found {
+			caught, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			return err == nil && caught&(1<<(s-1)) != 0
+		}
+	}
+	return false
 }
 
 // environment keeps of a process's variables those that web servers' own

@@ -55,10 +55,12 @@ type change struct {
 	removes []string // files that are no longer wanted, as paths of package vhost
 	// unproven is true when the site has not answered with these files yet.
 	unproven bool
-	probes   []vhost.Probe
-	result   upkeep.JobState
-	err      error
-	field    string
+	// moved is true when what is in place is not what was there before.
+	moved  bool
+	probes []vhost.Probe
+	result upkeep.JobState
+	err    error
+	field  string
 }
 
 // write is one file that differs from what is on disk.
@@ -146,7 +148,11 @@ func (r *round) work(ctx context.Context) error {
 		}
 		r.step("test")
 	}
-	err = r.commit(ctx)
+	if err = r.commit(ctx); err != nil {
+		for _, c := range r.live() { // before anything is remembered as proven
+			c.fail(err)
+		}
+	}
 	err = errors.Join(err, r.finish())
 	r.step("keep")
 	return err
@@ -301,8 +307,46 @@ func (r *round) compareOne(c *change) error {
 		if !wanted[path] {
 			c.removes = append(c.removes, path)
 		}
+		wanted[path] = true
+	}
+	if r.whole == nil && c != r.common { // else they are among the strays
+		left, err := r.leftovers(c.site, wanted)
+		if err != nil {
+			return err
+		}
+		c.removes = append(c.removes, left...)
+		c.unproven = c.unproven || slices.ContainsFunc(left, isSite)
 	}
 	return nil
+}
+
+// leftovers are files of a site that are in place and of which nothing is known: a
+// kill came before that was written down. A site that was to go would stay, and
+// nobody would ever ask for it again.
+func (r *round) leftovers(site string, known map[string]bool) ([]string, error) {
+	var left []string
+	for _, path := range vhost.Files(site) {
+		if known[path] || r.layout.Folder(folderOf(path)) == "" {
+			continue
+		}
+		if place := r.layout.Place(path); made(place) {
+			left = append(left, path)
+		}
+	}
+	for _, folder := range vhost.Folders(site) {
+		found, err := strays(r.layout.Place(folder), folder, known)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		left = append(left, found...)
+	}
+	return left, nil
+}
+
+// folderOf is the first part of a path.
+func folderOf(path string) string {
+	folder, _, _ := strings.Cut(path, "/")
+	return folder
 }
 
 // isSite reports whether the web server reads the file at a reload, and not only
@@ -404,24 +448,19 @@ func (r *round) discard() {
 	}
 }
 
-// finish remembers what is known now.
+// finish remembers what is known now. Of a change that failed after its files were
+// in place it is known that they are there: the server may read them at any time.
 func (r *round) finish() error {
 	dirty := r.manifest.Piped != r.layout.Piped
 	r.manifest.Piped = r.layout.Piped
 	for _, c := range r.changes {
-		if c.err != nil || c.result == upkeep.JobSuperseded {
+		if c.result == upkeep.JobSuperseded || c.err != nil && !c.moved {
 			continue
 		}
-		if c.input == nil {
+		if e := c.entry(); e == nil {
 			dirty = dirty || c.before != nil
 			delete(r.manifest.Sites, c.site)
-			continue
-		}
-		e := &entry{Generation: c.generation, Names: c.names, Files: make(map[string]string, len(c.files)), Proven: true}
-		for _, f := range c.files {
-			e.Files[f.Path] = sumOf(f.Text)
-		}
-		if !e.equal(c.before) {
+		} else if !e.equal(c.before) {
 			dirty = true
 			r.manifest.Sites[c.site] = e
 		}
@@ -431,6 +470,23 @@ func (r *round) finish() error {
 		return nil
 	}
 	return r.manifest.save(r.o.State)
+}
+
+// entry is what is to be remembered of a change; nil for a site that is gone.
+func (c *change) entry() *entry {
+	switch {
+	case c.input == nil && c.err == nil:
+		return nil
+	case c.input == nil && c.before == nil:
+		return &entry{Generation: c.generation}
+	case c.input == nil: // the server may still answer for it
+		return &entry{Generation: c.before.Generation, Names: c.before.Names, Files: c.before.Files}
+	}
+	e := &entry{Generation: c.generation, Names: c.names, Files: make(map[string]string, len(c.files)), Proven: c.err == nil}
+	for _, f := range c.files {
+		e.Files[f.Path] = sumOf(f.Text)
+	}
+	return e
 }
 
 func (e *entry) equal(o *entry) bool {

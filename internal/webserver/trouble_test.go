@@ -418,6 +418,9 @@ func TestGenerations(t *testing.T) {
 func TestServerDown(t *testing.T) {
 	w := newWorld(t)
 	w.mustApply(w.input("a.test", 1))
+	// A server that something else starts.
+	w.options.Server, w.options.Patience = w.apache.Apache, 200*time.Millisecond
+	w.reopen()
 	if err := w.apache.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -434,8 +437,109 @@ func TestServerDown(t *testing.T) {
 	if err := w.apache.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	before := w.Stats().Reloads
 	w.mustApply(w.input("b.test", 1))
 	w.answers("b.test")
+	// The files were in place when it started: it is asked, and not reloaded.
+	if after := w.Stats().Reloads; after != before {
+		t.Errorf("%d reloads", after-before)
+	}
+}
+
+// A server that is being started again is waited for, whoever does that.
+func TestServerReturns(t *testing.T) {
+	w := newWorld(t)
+	w.options.Server = w.apache.Apache
+	w.reopen()
+	if err := w.apache.Close(); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan Result, 1)
+	go func() { result <- w.apply(w.input("a.test", 1)) }()
+	testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+		_, err := os.Stat(w.options.Layout.Place(vhost.Files("a.test")[0]))
+		return err == nil, fmt.Sprint(err)
+	})
+	if err := w.apache.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-result; r.State != upkeep.JobDone {
+		t.Errorf("%s: %v", r.State, r.Err)
+	}
+	w.answers("a.test")
+}
+
+// The server of upkeep's own is started where it has ended.
+func TestPrivateServerIsStarted(t *testing.T) {
+	w := newWorld(t)
+	if err := w.apache.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.mustApply(w.input("a.test", 1))
+	w.answers("a.test")
+}
+
+// What a job left that failed once its files were in place is known: a removal
+// takes it away, and it is never called proven.
+func TestFailedAfterTheMove(t *testing.T) {
+	w := newWorld(t)
+	w.options.Server, w.options.Patience = w.apache.Apache, 100*time.Millisecond
+	w.reopen()
+	w.mustApply(w.input("a.test", 1))
+	if err := w.apache.Close(); err != nil {
+		t.Fatal(err)
+	}
+	in := w.input("b.test", 2)
+	in.Site.Wildcard, in.Site.ErrorPages = true, map[string]string{"404": "Not here."}
+	for range 2 {
+		if r := w.apply(in); r.State != upkeep.JobFailed {
+			t.Fatalf("without a server: %+v", r)
+		}
+	}
+	if err := w.apache.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.expect("GET", "x.b.test", "/nowhere", 404, "Not here.")
+	if r := w.Remove(t.Context(), "b.test", 3); r.State != upkeep.JobDone {
+		t.Fatal(r.Err)
+	}
+	w.expect("GET", "x.b.test", "/", 421, "")
+	w.expect("GET", "b.test", "/", 421, "")
+	w.answers("a.test")
+}
+
+// A kill comes between the move of files into place and what is remembered of it.
+// The site is removed, or changed, before anything else is done about it.
+func TestKilledBeforeItWasRemembered(t *testing.T) {
+	w := newWorld(t)
+	in := w.input("a.test", 1)
+	in.Site.Wildcard = true
+	in.Site.Protect = []upkeep.Protection{{Path: "/x", Users: map[string]string{"u": "$2y$05$Ud.N4/E1iXzGrcVFq9r0gux1iOuiN/Dm8UT7rCD3/x0B0DGOh0cfq"}}}
+	forget := func() {
+		t.Helper()
+		w.mustApply(in)
+		if err := w.Applier.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(manifestFile(w.options.State)); err != nil {
+			t.Fatal(err)
+		}
+		w.open()
+	}
+	forget()
+	w.mustApply(w.input("a.test", 2)) // which has neither wildcard nor password
+	w.answers("a.test")
+	w.expect("GET", "x.a.test", "/", 421, "")
+	in.Generation = 3
+	forget()
+	if r := w.Remove(t.Context(), "a.test", 4); r.State != upkeep.JobDone {
+		t.Fatal(r.Err)
+	}
+	w.expect("GET", "a.test", "/", 421, "")
+	w.expect("GET", "x.a.test", "/", 421, "")
+	if report := w.Sync(t.Context(), nil, true); report.Err != nil || len(report.Drift) > 0 {
+		t.Errorf("left behind: %+v", report)
+	}
 }
 
 // Where log files do not fit, sites are refused, or one process takes the logs.
