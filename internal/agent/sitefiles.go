@@ -49,9 +49,9 @@ func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task
 	}
 	defer account.Close()
 	if site.SubOf != "" {
-		return r.subFolder(account, site, owner)
+		return r.subFolder(account, site, owner, group)
 	}
-	folder, _, err := account.Ensure(site.Name, safefs.Attributes{UID: owner.uid, GID: group, Mode: 0o750, Keep: true})
+	folder, _, err := account.Ensure(site.Name, siteFolder(owner, group))
 	if err != nil {
 		return err
 	}
@@ -71,6 +71,11 @@ func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task
 	return nil
 }
 
+// siteFolder is what the folder of a site is like.
+func siteFolder(owner owner, group int) safefs.Attributes {
+	return safefs.Attributes{UID: owner.uid, GID: group, Mode: 0o750, Keep: true}
+}
+
 // roots0751 is what the home of an account is like.
 func (r *Root) roots0751() safefs.Attributes {
 	want := ownFile()
@@ -78,9 +83,11 @@ func (r *Root) roots0751() safefs.Attributes {
 	return want
 }
 
-// subFolder makes the pages of a site that lives in the folder of another.
-func (r *Root) subFolder(account *safefs.Dir, site upkeep.Site, owner owner) error {
-	folder, err := account.Open(site.SubOf)
+// subFolder makes the pages of a site that lives in the folder of another. That
+// folder is made here, too, where it is missing: the job of the other site may
+// come later, or wait for something.
+func (r *Root) subFolder(account *safefs.Dir, site upkeep.Site, owner owner, group int) error {
+	folder, _, err := account.Ensure(site.SubOf, siteFolder(owner, group))
 	if err != nil {
 		return fmt.Errorf("the folder of the site %s, in which this one lives: %w", site.SubOf, err)
 	}
