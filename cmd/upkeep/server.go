@@ -195,11 +195,9 @@ func newServerRemove(a *app) *cobra.Command {
 what upkeep made there away: change or delete them and wait for their jobs.`,
 		Args: exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			up, err := a.client()
-			if err != nil {
-				return err
-			}
-			return errors.Join(up.RevokeServer(c.Context(), args[0]), a.delete(c.Context(), []deletion{{Kind: upkeep.KindServer, Name: args[0]}}))
+			// With the server goes its certificate, in one transaction: a server that is
+			// still used keeps both.
+			return a.delete(c.Context(), []deletion{{Kind: upkeep.KindServer, Name: args[0]}})
 		},
 	}
 }
