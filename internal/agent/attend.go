@@ -93,13 +93,15 @@ func (a *attending) take(ctx context.Context, f frame) error {
 	if a.jobs[f.tag] != nil {
 		return fmt.Errorf("the front uses the number %d twice", f.tag)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	job, cancel := context.WithCancelCause(ctx)
 	a.jobs[f.tag] = cancel
 	a.held += len(f.body)
 	go func() {
 		defer a.release(f, cancel)
-		outcome := a.worker.Do(ctx, signedOf(f.body), func(p link.Progress) { a.say(frameProgress, f.tag, p) })
-		a.say(frameOutcome, f.tag, outcome)
+		outcome := a.worker.Do(job, signedOf(f.body), func(p link.Progress) { a.say(frameProgress, f.tag, p) })
+		if ctx.Err() == nil { // else the agent is stopping, which is not the job's fault
+			a.say(frameOutcome, f.tag, outcome)
+		}
 	}()
 	return nil
 }

@@ -15,6 +15,8 @@ import (
 // Worker is the privileged half as the front sees it: a [Root] in this process,
 // or one at the other end of a socket.
 type Worker interface {
+	// Do returns what became of a job; an outcome without a state means that
+	// nobody knows, because root has ended. Control sends such a job again.
 	Do(ctx context.Context, signed link.Signed, tell func(link.Progress)) link.Outcome
 	Facts(ctx context.Context) upkeep.Facts
 }
@@ -117,7 +119,7 @@ func (f *Front) take(signed link.Signed) {
 		defer func() { <-f.slots }()
 		defer f.forget(id, mine)
 		outcome := f.worker.Do(ctx, signed, f.step)
-		if f.ctx.Err() != nil {
+		if f.ctx.Err() != nil || outcome.State == "" {
 			return // the agent is stopping, which is not the job's fault
 		}
 		if outcome.ID == 0 {

@@ -110,13 +110,16 @@ func (r *remote) send(f frame) error {
 	return err
 }
 
-// Do implements [Worker].
+// Do implements [Worker]. Where root ends meanwhile there is no outcome.
 func (r *remote) Do(ctx context.Context, signed link.Signed, tell func(link.Progress)) link.Outcome {
 	body := append(append(make([]byte, 0, len(signed.Signature)+len(signed.Body)), signed.Signature...), signed.Body...)
 	answer, err := r.ask(ctx, frameJob, body, tell)
 	var outcome link.Outcome
 	if err == nil {
 		err = json.Unmarshal(answer, &outcome)
+	}
+	if errors.Is(err, errRootGone) || errors.Is(err, net.ErrClosed) {
+		return link.Outcome{}
 	}
 	if err != nil {
 		return failed(0, err)
