@@ -73,7 +73,8 @@ type Detector struct {
 	rtt                    roundTrip
 	loss, refusal          chain
 	silent, refused, alive float32 // heights of the tests
-	run, runRefused        uint16  // failures in a row, and refusals among them
+	run                    uint16  // failures in a row
+	runRefused, runSlow    uint16  // refusals among them, and those after contact was made
 	fails, oks             uint16  // plain counters; of a decision, the failures behind it
 	sick                   uint8   // failures above successes at regular slots
 	cause                  cause
@@ -138,7 +139,8 @@ func (d *Detector) forgetStale(at time.Time) {
 
 // clear drops the evidence against the target.
 func (d *Detector) clear() {
-	d.silent, d.refused, d.run, d.runRefused, d.slow, d.waited = 0, 0, 0, 0, false, 0
+	d.silent, d.refused, d.slow, d.waited = 0, 0, false, 0
+	d.run, d.runRefused, d.runSlow = 0, 0, 0
 }
 
 func (d *Detector) turn(v upkeep.Verdict, at time.Time, why cause) {
@@ -203,7 +205,7 @@ func (d *Detector) takeBack(at time.Time) {
 		return
 	}
 	d.run--
-	d.runRefused = min(d.runRefused, d.run)
+	d.runRefused, d.runSlow = min(d.runRefused, d.run), min(d.runSlow, d.run)
 	if d.run == 0 {
 		d.clear()
 		return
@@ -221,11 +223,14 @@ func fall(height float32, p float64) float32 {
 // learn ends the present run of failures. They were losses, for the target
 // lives; unless nobody knew it to be up, or they took it down and others
 // followed, when it may have been dead indeed. A removal that the very next probe
-// contradicts, sent right after it for that end, is a mistake to learn from.
+// contradicts, sent right after it for that end, is a mistake to learn from; but
+// where contact was made most of the times the path lost nothing: a program had
+// stopped, for as long as it was given, and was rightly removed.
 func (d *Detector) learn(at time.Time) {
 	run, refused := int(d.run), int(d.runRefused)
-	d.run, d.runRefused = 0, 0
-	mistake := d.fresh && !d.p.passive && at.Sub(d.since) < contradiction
+	stopped := 2*d.runSlow > d.run
+	d.run, d.runRefused, d.runSlow = 0, 0, 0
+	mistake := d.fresh && !d.p.passive && !stopped && at.Sub(d.since) < contradiction
 	if run > 0 && (d.verdict == upkeep.Unknown || d.verdict == upkeep.Down && d.oks == 0 && !mistake) {
 		return
 	}
@@ -288,7 +293,9 @@ func (d *Detector) bad(s Sample) {
 	} else {
 		d.waited = max(d.waited, wait)
 	}
-	d.slow = d.slow || s.Slow
+	if s.Slow {
+		d.slow, d.runSlow = true, up(d.runSlow)
+	}
 	d.run = up(d.run)
 	counted := s.At
 	if d.p.passive {

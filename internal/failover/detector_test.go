@@ -452,6 +452,30 @@ func TestContradictedRemovalIsALesson(t *testing.T) {
 	}
 }
 
+// TestStoppedProgramIsNoLesson: a program that takes connections and answers none
+// until it was removed did stop. Were it learned as loss, each stop would be seen
+// later than the one before: after 2 s, 3 s, 8 s, 22 s.
+func TestStoppedProgramIsNoLesson(t *testing.T) {
+	for _, c := range []upkeep.Check{{Type: upkeep.CheckHTTP}, {Type: upkeep.CheckHTTPS, Interval: upkeep.Duration(100 * time.Millisecond)}} {
+		p := newPatient(t, c).answer(3000, time.Millisecond)
+		var first time.Duration
+		for i := range 5 {
+			_, took := p.kill(Sample{Slow: true})
+			if i == 0 {
+				first = took
+			} else if took > first {
+				t.Errorf("%s: seen after %s, and after %s when it had stopped %d times", c.Type, first, took, i)
+			}
+			p.next(false)
+			p.observe(Sample{OK: true, RTT: time.Millisecond})
+			p.answer(20, time.Millisecond)
+			if p.Verdict() != upkeep.Up {
+				t.Fatalf("%s: %s after 20 answers", c.Type, p.Verdict())
+			}
+		}
+	}
+}
+
 // TestNeighboursMakeCareful: when others of the same check lose packets that
 // they did not use to lose, each suspicion asks for more; when they die, not.
 func TestNeighboursMakeCareful(t *testing.T) {
