@@ -146,7 +146,8 @@ func (b *budget) advise() {
 	case largest.Name == "detect" && b.spec.Check.Interval > upkeep.Duration(time.Second):
 		b.Advice = append(b.Advice, fmt.Sprintf("check.interval: up to %s are waited before the first failure is seen; 1s costs one probe a second for each member", b.spec.Check.Interval))
 	case largest.Name == "transfer":
-		b.Advice = append(b.Advice, "min-refresh-time: on the secondaries, \"min-refresh-time 10;\" in named.conf bounds what a lost NOTIFY costs, with soa.refresh as low")
+		b.Advice = append(b.Advice, "min-refresh-time: on the secondaries, \"min-refresh-time 10;\" in named.conf bounds what a lost NOTIFY costs, with soa.refresh as low",
+			"serial-query-rate: on the secondaries, \"serial-query-rate 1000;\" lets them ask for a second change within half a second at once")
 	}
 	b.Advice = append(b.Advice, b.spec.Warnings()...)
 }

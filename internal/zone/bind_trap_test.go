@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"upkeep"
 	"upkeep/internal/testkit"
 )
@@ -90,6 +92,133 @@ func TestBindNudgesSecondaries(t *testing.T) {
 			return status.InSync, status.Error
 		})
 	}
+}
+
+// A NOTIFY that is lost is sent again before it holds a removal up.
+func TestBindNudgesAgain(t *testing.T) {
+	lab := newBindLab(t, bindSetup{named: testkit.NamedConfig{
+		Options: "allow-transfer { any; };",
+		Config:  `zone "example.test" { type primary; file "{dir}/db.example.test"; notify no; };`,
+		Files:   map[string]string{"inc/soa.include": "$TTL 60\n@ IN SOA ns1 hostmaster 7 86400 86400 864000 60\n"},
+	}})
+	secondary := testkit.StartNamed(t, testkit.NamedConfig{
+		Config: fmt.Sprintf(`zone "example.test" { type secondary; file "{dir}/db"; primaries { 127.0.0.1 port %s; }; };`,
+			strings.TrimPrefix(lab.Addr, "127.0.0.1:")),
+	})
+	eventuallyServes(t, secondary.Addr, 7)
+	lossy := newLossyNotify(t, secondary.Addr)
+	lab.zone.SOA.Refresh, lab.zone.SOA.Retry = upkeep.Duration(upkeep.Day), upkeep.Duration(upkeep.Day)
+	lab.zone.Servers = []string{lab.Addr, lossy.addr}
+	least := time.Hour // of the times that the lost ones cost: the machine may be busy
+	for _, set := range [][]string{{"192.0.2.1"}, {"192.0.2.2"}, {"192.0.2.3"}, {"192.0.2.4"}} {
+		lossy.lose()
+		serial := lab.publish(t, set...)
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+			status := Prove(t.Context(), secondary.Addr, "example.test", serial, poolSets(set...))
+			return status.InSync, status.Error
+		})
+		least = min(least, lossy.cost(t))
+	}
+	if least > 200*time.Millisecond {
+		t.Errorf("a lost NOTIFY costs %s at least", least)
+	}
+}
+
+// A secondary that is told of two changes within half a second asks for the second
+// one when the half second is over: named sends its queries for serials in batches,
+// ten of them in half a second by default (serial-query-rate 20). A higher rate has
+// shorter batches.
+func TestBindSecondaryAsksAtOnce(t *testing.T) {
+	lab := newBindLab(t, bindSetup{named: testkit.NamedConfig{
+		Options: "allow-transfer { any; };",
+		Config:  `zone "example.test" { type primary; file "{dir}/db.example.test"; notify no; };`,
+		Files:   map[string]string{"inc/soa.include": "$TTL 60\n@ IN SOA ns1 hostmaster 7 86400 86400 864000 60\n"},
+	}})
+	secondary := testkit.StartNamed(t, testkit.NamedConfig{
+		Options: "serial-query-rate 1000;",
+		Config: fmt.Sprintf(`zone "example.test" { type secondary; file "{dir}/db"; primaries { 127.0.0.1 port %s; }; };`,
+			strings.TrimPrefix(lab.Addr, "127.0.0.1:")),
+	})
+	eventuallyServes(t, secondary.Addr, 7)
+	lab.zone.SOA.Refresh, lab.zone.SOA.Retry = upkeep.Duration(upkeep.Day), upkeep.Duration(upkeep.Day)
+	lab.zone.Servers = []string{lab.Addr, secondary.Addr}
+	follow := func(address string) time.Duration {
+		serial := lab.publish(t, address)
+		began := time.Now()
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+			status := Prove(t.Context(), secondary.Addr, "example.test", serial, poolSets(address))
+			return status.InSync, status.Error
+		})
+		return time.Since(began)
+	}
+	least := time.Hour // the machine may be busy
+	for i := range 4 {
+		first := follow(fmt.Sprintf("192.0.2.%d", 2*i+1))
+		least = min(least, max(first, follow(fmt.Sprintf("192.0.2.%d", 2*i+2))))
+	}
+	if least > 150*time.Millisecond {
+		t.Errorf("one of two changes is followed after %s at least", least)
+	}
+}
+
+// lossyNotify is a name server by a path that loses a NOTIFY when asked to.
+type lossyNotify struct {
+	addr string
+
+	mu    sync.Mutex
+	loses bool
+	lost  time.Time // when one was
+	again time.Time // when the one after it came
+}
+
+func newLossyNotify(t *testing.T, server string) *lossyNotify {
+	l := &lossyNotify{}
+	started := make(chan struct{})
+	relay := &dns.Server{Net: "udp", Addr: "127.0.0.1:0", NotifyStartedFunc: func() { close(started) }}
+	relay.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
+	relay.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
+		if m.Opcode == dns.OpcodeNotify && l.loseOne() {
+			return
+		}
+		if answer, err := dns.Exchange(m, server); err == nil {
+			_ = w.WriteMsg(answer)
+		}
+	})
+	go func() { _ = relay.ListenAndServe() }()
+	<-started
+	t.Cleanup(func() { _ = relay.Shutdown() })
+	l.addr = relay.PacketConn.LocalAddr().String()
+	return l
+}
+
+// lose has the next NOTIFY lost.
+func (l *lossyNotify) lose() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loses, l.lost, l.again = true, time.Time{}, time.Time{}
+}
+
+func (l *lossyNotify) loseOne() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.loses:
+		l.loses, l.lost = false, time.Now()
+		return true
+	case l.again.IsZero():
+		l.again = time.Now()
+	}
+	return false
+}
+
+// cost is the time from the NOTIFY that was lost to the next one.
+func (l *lossyNotify) cost(t *testing.T) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost.IsZero() || l.again.IsZero() {
+		t.Fatal("no NOTIFY was lost, or it was not sent again")
+	}
+	return l.again.Sub(l.lost)
 }
 
 // Under inline signing a raw serial that does not rise is not loaded at all,

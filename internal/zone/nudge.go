@@ -33,8 +33,10 @@ func newNudger(zone string, log *slog.Logger) *nudger {
 }
 
 // nudgeTimeouts are the waits of successive attempts. The message is a favour,
-// and the primary's own follows.
-var nudgeTimeouts = [...]time.Duration{300 * time.Millisecond, time.Second}
+// and the primary's own follows. The first is shorter than a long round trip: who
+// is told twice checks once more whether there is anything new, whereas a message
+// that is lost costs a removal all of the wait.
+var nudgeTimeouts = [...]time.Duration{40 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond, time.Second}
 
 // tell nudges every server but the primary and does not wait for it.
 func (n *nudger) tell(primary string, servers []string) {
