@@ -35,7 +35,7 @@ func (c *chain) lost(m model, run int) {
 }
 
 func (c *chain) step(m model, x float32) {
-	c.p += (x - c.p) * float32(gain(c.n, m.weight, lossMemory))
+	c.p += (x - c.p) * float32(gain(c.n, m.weight, m.memory))
 	c.fast += (x - c.fast) * float32(gain(c.n, fastWeight, fastMemory))
 	c.n = up(c.n)
 }
@@ -64,16 +64,17 @@ func up(n uint16) uint16 {
 // beyond their habit.
 func (c *chain) bound(m model, excess float64) float64 {
 	p := float64(c.p)
-	p += 2*deviation(p, gain(c.n, m.weight, lossMemory)) + caution(c.n)
+	p += 2*deviation(p, gain(c.n, m.weight, m.memory)) + caution(c.n)
 	return clamp(max(p, float64(c.fast))+excess, m.floor, maxLoss)
 }
 
 // boundAgain is the same after a failure. Losses are never taken to repel each
 // other. The first value is an upper one already, so that the margin grows with
-// what was seen.
+// what was seen, and is for what goes beyond that value: failures that stood alone
+// are no sign that the next ones will not.
 func (c *chain) boundAgain(m model, excess float64) float64 {
 	p := float64(c.again)
-	p += 2 * deviation(p, gain(c.m, m.againSure, againMemory)) * min(1, float64(c.m)/32)
+	p += 2 * deviation(max(0, p-m.again), gain(c.m, m.againSure, againMemory)) * min(1, float64(c.m)/32)
 	return clamp(max(p, c.bound(m, excess)), m.again, maxAgain)
 }
 
@@ -94,7 +95,7 @@ func deviation(p, gain float64) float64 {
 // that is still the first opinion: for people to read.
 func (c *chain) share(m model) float64 {
 	p := max(0, float64(c.p)-m.first*m.weight/(m.weight+float64(c.n)))
-	if p == 0 {
+	if p < 1e-9 { // what rounding leaves
 		return 0
 	}
 	return p / (p + 1 - min(float64(c.again), maxAgain))

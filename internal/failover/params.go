@@ -115,6 +115,7 @@ func threshold(accepted upkeep.Rate, interval time.Duration, burst bool) float64
 type model struct {
 	first     float64 // before anything is known
 	weight    float64 // of first, in samples
+	memory    float64 // samples that the learned loss goes back
 	floor     float64 // a path is never trusted more than this
 	again     float64 // floor and first value of a failure after a failure
 	againSure float64 // weight of again, in samples
@@ -122,17 +123,18 @@ type model struct {
 
 // Values of the models. Heartbeats start from a better opinion, because three
 // missed beats must be enough for a decision within a third of a second; they
-// come ten times as often, so that the opinion is soon corrected.
+// come ten times as often, so that the opinion is soon corrected. For the same
+// reason their memory holds ten times as many: as much time, and a single beat that
+// was lost is not taken for a habit.
 var (
-	activeLoss  = model{first: 0.002, weight: 500, floor: 0.001, again: 0.0075, againSure: 20}
-	passiveLoss = model{first: 0.00001, weight: 2000, floor: 0.0002, again: 0.0005, againSure: 20}
-	refusals    = model{first: 0.0005, weight: 1000, floor: 0.0005, again: 0.0005, againSure: 20}
+	activeLoss  = model{first: 0.002, weight: 500, memory: 2048, floor: 0.001, again: 0.0075, againSure: 20}
+	passiveLoss = model{first: 0.00001, weight: 2000, memory: 20480, floor: 0.0002, again: 0.0005, againSure: 20}
+	refusals    = model{first: 0.0005, weight: 1000, memory: 2048, floor: 0.0005, again: 0.0005, againSure: 20}
 )
 
 const (
 	maxLoss      = 0.4 // more is not a path to publish: see sickScore
 	maxAgain     = 0.9
-	lossMemory   = 2048  // samples that the learned loss goes back
 	againMemory  = 256   // failures that the learned persistence goes back
 	fastMemory   = 64    // samples of the estimate that follows a sudden rise
 	fastWeight   = 8     // samples without loss that it begins with

@@ -2,12 +2,14 @@ package simulate
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
 	"upkeep"
+	"upkeep/internal/failover"
 )
 
 var beats = upkeep.Check{Type: upkeep.CheckHeartbeat, Interval: tenth}
@@ -55,6 +57,78 @@ func TestBeatsAreCountedEvenly(t *testing.T) {
 			t.Errorf("beats late by up to %s: removed %d times", late*time.Millisecond, b.Falls)
 		}
 	}
+}
+
+// asks is the number of missed beats in a row that would take the member down now.
+func (b *Beater) asks() int {
+	d, at := *b.Detector, b.start.Add(b.now)
+	for n := 1; ; n++ {
+		at = at.Add(time.Duration(b.Check.Interval))
+		if step := d.Observe(failover.Sample{At: at, RTT: 10 * time.Millisecond}); step.Verdict == upkeep.Down {
+			return n
+		}
+	}
+}
+
+// TestBeatsKeepThePromise holds max_false where no simulation lives long enough to
+// see it broken: what a member on a path of random loss asks for is looked at again
+// and again, and how often that many are lost in a row is then known.
+func TestBeatsKeepThePromise(t *testing.T) {
+	for _, loss := range []float64{0.0001, 0.0003, 0.0007, 0.002, 0.01, 0.1, 0.3} {
+		t.Run(fmt.Sprint(loss), func(t *testing.T) {
+			t.Parallel()
+			random := source(1, 60)
+			b := NewBeater(beats, Random{Loss: loss, Rand: random}, random)
+			b.Live(time.Minute)
+			chance, looks := 0.0, 0
+			least, most := 1000, 0
+			for at := time.Minute; at < 18*time.Hour; at += 3700 * time.Millisecond {
+				if b.Live(at); b.Detector.Failing() {
+					continue // a run of losses that began earlier
+				}
+				n := b.asks()
+				least, most = min(least, n), max(most, n)
+				chance += math.Pow(loss, float64(n)) * (1 - loss)
+				looks++
+			}
+			decade := chance / float64(looks) * float64(10*upkeep.Year) / float64(beats.Interval)
+			t.Logf("%.2g false removals in ten years; %d to %d beats asked for", decade, least, most)
+			if decade > 0.3 {
+				t.Errorf("%.2g false removals in ten years, where one is accepted by three tests together", decade)
+			}
+		})
+	}
+}
+
+// TestOneLostBeatIsForgiven: a beat that is lost alone makes the member ask for more
+// of them for half a minute, however many such there were before.
+func TestOneLostBeatIsForgiven(t *testing.T) {
+	path := &lossesAt{}
+	b := NewBeater(beats, path, source(1, 70))
+	b.Live(30 * time.Minute)
+	for at := 30 * time.Minute; at < 15*time.Hour; at += time.Hour {
+		path.next = at
+		if b.Live(at + 2*time.Second); b.asks() < 5 {
+			t.Errorf("%s: %d beats are asked for 2s after one was lost", at, b.asks())
+		}
+		if b.Live(at + 30*time.Second); b.asks() != 3 {
+			t.Errorf("%s: %d beats are asked for 30s after one was lost", at, b.asks())
+		}
+	}
+	if b.Misses != 15 || b.Falls != 0 {
+		t.Errorf("%d misses and %d falls", b.Misses, b.Falls)
+	}
+}
+
+// lossesAt loses the first sample after the given time.
+type lossesAt struct{ next time.Duration }
+
+func (l *lossesAt) Lost(at time.Duration) bool {
+	if l.next == 0 || at < l.next {
+		return false
+	}
+	l.next = 0
+	return true
 }
 
 // TestDetectionTimesByBeats: a member that has beaten for a minute is down within
