@@ -45,6 +45,10 @@ func upkeepContenders() []contender {
 			start: heartbeats(publisher),
 		})
 	}
+	all = append(all, contender{
+		name: "upkeep on BIND through an agent, 1s", deaths: probed, secondary: true, lived: lived, patience: 10 * time.Second, period: time.Second,
+		start: throughAgent(fmt.Sprintf("{type: tcp, port: %d, interval: 1s}", service)),
+	})
 	for i := range all {
 		all[i].note = fmt.Sprintf("all options left at their defaults but the interval, and `probation: 1s` so that a member is back soon for its next death; members lived for %s before the first", lived)
 	}
@@ -72,7 +76,13 @@ func upkeep(publisher, check string) func(*stage) error {
 		if _, err := s.start(s.dns, argv...); err != nil {
 			return err
 		}
-		document := zone + fmt.Sprintf(`---
+		return s.declare(s.dns, zone, check)
+	}
+}
+
+// declare has the upkeep on a host take the zone and a pool of all members.
+func (s *stage) declare(host *netlab.Host, zone, check string) error {
+	document := zone + fmt.Sprintf(`---
 kind: pool
 name: web
 zones: [%s]
@@ -81,19 +91,19 @@ members: [%s]
 check: %s
 policy: {probation: 1s, probation_max: 1s}
 `, zoneName, s.list("%s", ", "), check)
-		if err := s.write("upkeep.yaml", "%s", document); err != nil {
-			return err
-		}
-		var output string
-		err = await("upkeep takes the document", 30*time.Second, func() bool {
-			output, err = s.dns.Run(s.upkeep, "apply", "--data", data, "-f", filepath.Join(s.dir, "upkeep.yaml"))
-			return err == nil
-		})
-		if err != nil {
-			return fmt.Errorf("%w\n%s", err, output)
-		}
-		return nil
+	if err := s.write("upkeep.yaml", "%s", document); err != nil {
+		return err
 	}
+	var output string
+	err := await("upkeep takes the document", 30*time.Second, func() (taken bool) {
+		var err error
+		output, err = host.Run(s.upkeep, "apply", "--data", filepath.Join(s.dir, "data"), "-f", filepath.Join(s.dir, "upkeep.yaml"))
+		return err == nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, output)
+	}
+	return nil
 }
 
 func (s *stage) servers() string {
