@@ -166,8 +166,8 @@ func (w *Watch) Drained(ctx context.Context, poolName, memberGlob string) (done 
 }
 
 func (w *Watch) stillAnswered(p *pool, addr netip.Addr, now time.Time) string {
-	if slices.Contains(p.decision.Published, addr) {
-		return fmt.Sprintf("%s is still published: %s", addr, p.decision.Reason)
+	if decided := w.decided(p, now); slices.Contains(decided.Published, addr) {
+		return fmt.Sprintf("%s is still published: %s", addr, decided.Reason)
 	}
 	if !w.outEverywhere(p, addr) {
 		return fmt.Sprintf("not every name server answers without %s yet", addr)

@@ -62,9 +62,10 @@ func (z *zoneRun) snapshot() upkeep.ZoneStatus {
 // the set shown is the one that was decided and stored.
 func (w *Watch) poolStatus(p *pool, now time.Time) upkeep.PoolStatus {
 	said, freeze := w.decide(p, now)
+	decided := w.decided(p, now)
 	s := upkeep.PoolStatus{
-		Name: p.spec.Name, Generation: p.generation, Published: slices.Clone(p.decision.Published),
-		TTL: p.decision.TTL, Reason: said.Reason, Next: said.Next, Frozen: freeze.Reason,
+		Name: p.spec.Name, Generation: p.generation, Published: slices.Clone(decided.Published),
+		TTL: decided.TTL, Reason: said.Reason, Next: said.Next, Frozen: freeze.Reason,
 		ChangedAt: p.state.ChangedAt, Failover: p.state.Took, Warnings: p.spec.Warnings(),
 		Members: make([]upkeep.MemberStatus, len(p.spec.Members)), Zones: []upkeep.ZoneStatus{},
 	}
@@ -87,6 +88,16 @@ func (w *Watch) poolStatus(p *pool, now time.Time) upkeep.PoolStatus {
 		}
 	}
 	return s
+}
+
+// decided is the last decision on p: what the first round will decide, while none
+// has been since the start.
+func (w *Watch) decided(p *pool, now time.Time) failover.Decision {
+	if len(p.decision.Members) > 0 {
+		return p.decision
+	}
+	coming, _ := w.decide(p, now)
+	return coming
 }
 
 func (w *Watch) memberStatus(p *pool, i int, said failover.MemberDecision, published bool, now time.Time) upkeep.MemberStatus {

@@ -216,6 +216,43 @@ func TestRestartKeepsWhatWasPublished(t *testing.T) {
 	r.published("192.0.2.1") // the last set stands until a round of checks is in
 }
 
+// TestAskedBeforeTheFirstRound asks a monitor that has just started: it tells of
+// what is published, and takes nobody for drained.
+func TestAskedBeforeTheFirstRound(t *testing.T) {
+	r := newRig(t)
+	pool := testPool("192.0.2.1", "192.0.2.2")
+	pool.TTL = upkeep.Duration(42 * time.Second)
+	r.declare(testZone(), pool)
+	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
+		r.prober.find(m, 5, good)
+	}
+	r.published("192.0.2.1 192.0.2.2")
+	r.stop()
+	kept, err := store.Open(t.Context(), r.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := New(t.Context(), Config{
+		Store: kept, Prober: r.prober, Log: slog.New(slog.DiscardHandler),
+		Publisher: func(*Watch, upkeep.Zone, upkeep.Publisher) (zone.Publisher, error) { return r.publisher, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := w.Pool(t.Context(), "web")
+	if err != nil || len(status.Published) != 2 || status.TTL != pool.TTL || !status.Members[0].Published {
+		t.Errorf("got %+v, %v", status, err)
+	}
+	if done, waiting, err := w.Drained(t.Context(), "web", "192.0.2.1"); err != nil || done {
+		t.Errorf("drained: %t, %s, %v", done, waiting, err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := errors.Join(w.Run(ctx), kept.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAdminStateIsALayer(t *testing.T) {
 	r := newRig(t)
 	r.declare(testZone(), testPool("192.0.2.1", "192.0.2.2"))
