@@ -25,9 +25,10 @@ when it is ready and feeds the watchdog while its loop turns.
 
 Every flag can be given in the environment. SIGHUP re-reads nothing: declared
 things live in the database, and flags are those of the start.`,
-		Example: "  upkeep serve --data /var/lib/upkeep --dns 192.0.2.53:53 --http 127.0.0.1:8053",
-		Args:    noArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return s.run(c.Context()) },
+		Example: "  upkeep serve --data /var/lib/upkeep --dns 192.0.2.53:53 --http 127.0.0.1:8053\n" +
+			"  upkeep serve --agents :8055      # sites on other servers, see upkeep server add",
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return s.run(c.Context()) },
 	}
 	c.Flags().StringVar(&s.level, "log", fromEnv("UPKEEP_LOG", "info"), "log from this `LEVEL` up: debug, info, warn, error ($UPKEEP_LOG)")
 	s.flags(c.Flags(), "", "127.0.0.1:8053", "")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -105,11 +106,16 @@ func (a *app) invite(ctx context.Context, up *client.Client, name string) error 
 		return a.show(invitation)
 	}
 	address := "https://CONTROL:PORT"
-	if invitation.Listen != "" {
+	if at, err := netip.ParseAddrPort(invitation.Listen); err == nil && at.Addr().IsUnspecified() {
+		address = fmt.Sprintf("https://CONTROL:%d", at.Port())
+	} else if invitation.Listen != "" {
 		address = "https://" + invitation.Listen
 	}
 	_, err = fmt.Fprintf(a.out, "On %s, as root, before %s:\n  upkeep join %s %s\n", invitation.Server,
 		invitation.Expires.Local().Format("15:04"), address, invitation.Token)
+	if strings.Contains(address, "CONTROL") {
+		fmt.Fprintf(a.out, "CONTROL is the name or the address by which %s reaches this machine.\n", invitation.Server)
+	}
 	return err
 }
 

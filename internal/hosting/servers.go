@@ -66,7 +66,10 @@ func (d *Desk) Servers(ctx context.Context) ([]upkeep.AgentStatus, error) {
 			}
 		}
 		if presence, known := links[server.Name]; known {
-			s.State, s.Connected, s.Since = "joined", presence.Connected, presence.Since
+			if presence.Connected { // the one in this process has no certificate
+				s.State = "joined"
+			}
+			s.Connected, s.Since = presence.Connected, presence.Since
 			s.Facts = &presence.Hello.Facts
 		}
 		if facts, err := d.facts(ctx, server.Name); err != nil {

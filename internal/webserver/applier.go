@@ -131,6 +131,10 @@ func Open(ctx context.Context, o Options) (*Applier, error) {
 		return nil, fmt.Errorf("reading what is known of sites: %w", err)
 	}
 	if err := a.quarantine(ctx); err != nil {
+		var hint *upkeep.HintError
+		if errors.As(err, &hint) {
+			err = fmt.Errorf("%w; %s", err, hint.Hint)
+		}
 		o.Logger.Error("the web server's configuration does not pass its test", "err", err)
 	}
 	ctx, a.stop = context.WithCancel(context.WithoutCancel(ctx))

@@ -83,6 +83,10 @@ func (a *Applier) testedPaths() []string {
 func (a *Applier) surveyAnew(ctx context.Context) error {
 	names, files, err := a.o.Server.Foreign(ctx)
 	if err != nil {
+		var hint *upkeep.HintError
+		if errors.As(err, &hint) {
+			return fmt.Errorf("nothing was changed: %w", err)
+		}
 		return upkeep.WithHint(err, "nothing was changed; mend the web server's own configuration first")
 	}
 	a.foreign = make(map[string]bool, len(names))
