@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,13 +17,13 @@ func newApply(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "apply -f FILE",
 		Short: "Declare the objects in YAML documents, all of them or none",
-		Long: `Declare pools and zones as YAML documents with kind and name. All documents of
-all files are applied, or none when any of them breaks a rule. Applying the same
-again changes nothing. What is not in the files stays as it is.
+		Long: `Declare things as YAML documents with kind and name: ` + strings.Join(upkeep.Kinds, ", ") + `.
+All documents of all files are applied, or none when any of them breaks a rule.
+Applying the same again changes nothing. What is not in the files stays as it is.
 
 Relative paths inside a file (key files, include folders) count from the folder
 of the file.`,
-		Example: "  upkeep apply -f web.yaml\n  upkeep get pool web -o yaml | sed s/60s/30s/ | upkeep apply -f -",
+		Example: "  upkeep apply -f web.yaml\n  upkeep get pool web -o yaml | sed s/1m/30s/ | upkeep apply -f -",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.apply(c.Context(), files, dry)

@@ -38,8 +38,8 @@ one a minute, must be able to come back to the sender.
 With a command after --, beats say that the member is well only while the
 command exits with status 0. It is run without a shell, never twice at once, and
 killed with what it started when its time is over.`,
-		Example: `  upkeep beat --to monitor.example.test:5301 --key /etc/upkeep/beat.key --interval 100ms
-  upkeep beat --to 192.0.2.53:5301 --key /etc/upkeep/beat.key -- curl -fsS http://127.0.0.1/`,
+		Example: `  upkeep beat --to monitor.example.test:8054 --key /etc/upkeep/beat.key --interval 100ms
+  upkeep beat --to 192.0.2.53:8054 --key /etc/upkeep/beat.key -- curl -fsS http://127.0.0.1/`,
 		Args: b.args,
 		RunE: func(c *cobra.Command, args []string) error { return b.run(c.Context(), args) },
 	}

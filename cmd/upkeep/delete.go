@@ -21,6 +21,7 @@ func newDelete(a *app) *cobra.Command {
 		Long: `Delete one object, or those that YAML documents name. An object that another one
 that stays still names is refused. With -f all of them are deleted, in one
 transaction, or none.`,
+		Example:           "  upkeep delete pool web\n  upkeep delete -f web.yaml",
 		Args:              atMost(2),
 		ValidArgsFunction: a.completeObjects,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -18,11 +18,12 @@ func newDiff(a *app) *cobra.Command {
 		Long: `Show what apply would change, as unified diffs of the documents. Nothing is
 changed. As with diff(1) the exit status is 0 when nothing would change, 1 when
 something would, and 2 or above on errors.`,
-		Args: noArgs,
+		Example: "  upkeep diff -f web.yaml\n  upkeep diff -f web.yaml || upkeep apply -f web.yaml",
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			err := a.diff(c.Context(), files)
 			if err != nil && exitStatus(err) == exitFailed && err != statusError(exitFailed) {
-				return &usageError{err: err, hint: hintOf(err)}
+				return &troubleError{err}
 			}
 			return err
 		},

@@ -7,6 +7,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
 
 	"upkeep"
 	"upkeep/internal/declare"
@@ -49,6 +52,30 @@ func TestDocumentsOnPagesAreValid(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A command line that people copy must do something: diff ends with 1 when there
+// are differences, so what follows it after && never runs; and documents are
+// printed with durations in their shortest form.
+func TestCommandsForPeopleWork(t *testing.T) {
+	texts := pages(t)
+	var visit func(c *cobra.Command)
+	visit = func(c *cobra.Command) {
+		texts[c.CommandPath()] = c.Example + "\n" + c.Long
+		for _, child := range c.Commands() {
+			visit(child)
+		}
+	}
+	visit(newRoot(&app{}))
+	never := regexp.MustCompile(`upkeep (\w+ )*diff [^|;\n]*&&|upkeep zone adopt .*--help`)
+	for where, text := range texts {
+		if line := never.FindString(text); line != "" {
+			t.Errorf("%s: %q leads nowhere", where, line)
+		}
+	}
+	if minute := upkeep.Duration(time.Minute).String(); !strings.Contains(texts["upkeep apply"], "s/"+minute+"/") {
+		t.Errorf("the example of apply does not replace %q", minute)
 	}
 }
 

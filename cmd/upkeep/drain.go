@@ -53,6 +53,7 @@ func newPoolUndrain(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "undrain POOL MEMBER",
 		Short:             "Give a drained or forced member back to its verdict",
+		Example:           "  upkeep pool undrain web 192.0.2.11",
 		Args:              exactly("POOL", "MEMBER"),
 		ValidArgsFunction: a.completePools,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -91,6 +92,9 @@ measured verdict stays visible. The state survives restarts. To take the last
 members of a pool out is refused without --all: nothing would be published then.
 
 POOL and MEMBER may be quoted globs; of several that match, the latest wins.`,
+		Example: "  upkeep pool force web 192.0.2.11 down --why \"disk is replaced\"\n" +
+			"  upkeep pool force web '192.0.2.*' drain --why \"rack 7 moves\"\n" +
+			"  upkeep pool force web 192.0.2.11 auto",
 		Args:              exactly("POOL", "MEMBER", "STATE"),
 		ValidArgsFunction: a.completeForce,
 		RunE: func(c *cobra.Command, args []string) error {

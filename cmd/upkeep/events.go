@@ -31,7 +31,7 @@ func newEvents(a *app) *cobra.Command {
 			if since != "" {
 				age, err := upkeep.ParseDuration(since)
 				if err != nil {
-					return &usageError{err: fmt.Errorf("--since: %w", err)}
+					return &usageError{err: fmt.Errorf("--since: %w", err), hint: "how long ago, such as --since 90s, 1h or 2d"}
 				}
 				filter.Since = time.Now().Add(-age)
 			}

@@ -45,6 +45,13 @@ type usageError struct {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
+// troubleError is a failure of a verb whose status 1 means something else, as
+// with diff(1).
+type troubleError struct{ err error }
+
+func (e *troubleError) Error() string { return e.err.Error() }
+func (e *troubleError) Unwrap() error { return e.err }
+
 // timeoutError is a wait that took too long.
 type timeoutError struct{ waiting string }
 
@@ -59,6 +66,7 @@ func (e statusError) Error() string { return fmt.Sprintf("exit status %d", int(e
 func exitStatus(err error) int {
 	var (
 		usage   *usageError
+		trouble *troubleError
 		invalid *upkeep.InvalidError
 		late    *timeoutError
 		problem *wire.Problem
@@ -69,7 +77,7 @@ func exitStatus(err error) int {
 		return exitOK
 	case errors.As(err, &status):
 		return int(status)
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &trouble):
 		return exitUsage
 	case errors.As(err, &invalid), errors.As(err, &problem) && problem.Invalid():
 		return exitInvalid

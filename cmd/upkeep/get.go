@@ -37,9 +37,25 @@ func kinds(args []string) ([]string, error) {
 	}
 	kind := strings.TrimSuffix(strings.ToLower(args[0]), "s")
 	if !slices.Contains(upkeep.Kinds, kind) {
-		return nil, &usageError{err: fmt.Errorf("kind %q must be one of %s", args[0], strings.Join(upkeep.Kinds, ", "))}
+		return nil, &usageError{
+			err:  fmt.Errorf("kind %q must be one of %s", args[0], strings.Join(upkeep.Kinds, ", ")),
+			hint: nearKind(kind),
+		}
 	}
 	return []string{kind}, nil
+}
+
+// nearKind suggests the kinds that begin as the given word does, or all.
+func nearKind(word string) string {
+	near := upkeep.Kinds
+	if n := min(2, len(word)); n > 0 {
+		alike := func(kind string) bool { return strings.HasPrefix(kind, word[:n]) }
+		if slices.ContainsFunc(near, alike) {
+			near = slices.DeleteFunc(slices.Clone(near), func(kind string) bool { return !alike(kind) })
+			return "did you mean: " + strings.Join(near, ", ")
+		}
+	}
+	return "upkeep get lists what is declared, of all kinds"
 }
 
 func (a *app) get(ctx context.Context, args []string) error {

@@ -59,9 +59,10 @@ func newNotify(a *app) *cobra.Command {
 		RunE:  verbsOnly,
 	}
 	c.AddCommand(&cobra.Command{
-		Use:   "test RECEIVER",
-		Short: "Send a receiver a test message now, and say what became of it",
-		Args:  exactly("RECEIVER"),
+		Use:     "test RECEIVER",
+		Short:   "Send a receiver a test message now, and say what became of it",
+		Example: "  upkeep notify test oncall",
+		Args:    exactly("RECEIVER"),
 		RunE: func(c *cobra.Command, args []string) error {
 			up, err := a.client()
 			if err != nil {

@@ -46,7 +46,7 @@ type settings struct {
 	agents string
 
 	httpHosts   []string // names by which browsers may address http
-	httpPrivate string   // "true": nothing is shown without the token
+	httpPrivate truth    // "true": nothing is shown without the token
 }
 
 // flags adds the settings to a verb, each with its environment variable.
@@ -61,9 +61,19 @@ func (s *settings) flags(flags *pflag.FlagSet, dns, http, beat string) {
 		hosts = strings.Split(names, ",")
 	}
 	flags.StringSliceVar(&s.httpHosts, "http-host", hosts, "let browsers address --http by this `NAME`, beside addresses, localhost and this machine's name; may be repeated ($UPKEEP_HTTP_HOST)")
-	flags.StringVar(&s.httpPrivate, "http-private", fromEnv("UPKEEP_HTTP_PRIVATE", "false"), "show the status page and metrics to nobody without the token ($UPKEEP_HTTP_PRIVATE)")
+	s.httpPrivate = truth(fromEnv("UPKEEP_HTTP_PRIVATE", "false"))
+	flags.Var(&s.httpPrivate, "http-private", "show the status page and metrics to nobody without the token ($UPKEEP_HTTP_PRIVATE)")
 	flags.Lookup("http-private").NoOptDefVal = "true"
 }
+
+// truth is a flag of true or false that may come from the environment, where it
+// can be neither: that is found when it is used, and is then wrong usage. Its type
+// is that of a switch, so that help shows no value to give.
+type truth string
+
+func (t *truth) String() string         { return string(*t) }
+func (t *truth) Set(value string) error { *t = truth(value); return nil }
+func (t *truth) Type() string           { return "bool" }
 
 func fromEnv(name, otherwise string) string {
 	if value, set := os.LookupEnv(name); set {
@@ -98,7 +108,7 @@ type server struct {
 // open opens everything and decides nothing yet. On an error nothing stays open.
 func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err error) {
 	p = &process{settings: s, log: log}
-	private, err := strconv.ParseBool(s.httpPrivate)
+	private, err := strconv.ParseBool(string(s.httpPrivate))
 	if err != nil {
 		return p, &usageError{err: fmt.Errorf("--http-private %q must be true or false", s.httpPrivate)}
 	}

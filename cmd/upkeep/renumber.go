@@ -21,7 +21,8 @@ RFC 1982 allows; each is taken when every listed server has the one before.
 
 It can be interrupted at any time and started again: nothing is remembered but
 what the servers answer.`,
-		Args: exactly("the zone"),
+		Example: "  upkeep zone renumber example.test\n  upkeep zone renumber example.test --timeout 10m",
+		Args:    exactly("the zone"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.renumber(c.Context(), args[0], timeout)
 		},

@@ -26,7 +26,7 @@ func newSiteDiff(a *app) *cobra.Command {
 what that would change there: names that are gained and lost, files as unified
 diffs, and whether the server is reloaded. Nothing is changed. Status 1 when there
 are differences.`,
-		Example: "  upkeep get site example.test -o yaml > site.yaml\n  vi site.yaml\n  upkeep site diff -f site.yaml && upkeep apply -f site.yaml",
+		Example: "  upkeep get site example.test -o yaml > site.yaml\n  vi site.yaml\n  upkeep site diff -f site.yaml || upkeep apply -f site.yaml",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			sources, err := a.sources(files)

@@ -11,7 +11,10 @@ import (
 	"upkeep/internal/api/wire"
 )
 
-const filesHelp = "`file` of YAML documents, a folder of *.yaml and *.yml files, or - for standard input; may be repeated"
+const (
+	filesHelp = "`file` of YAML documents, a folder of *.yaml and *.yml files, or - for standard input; may be repeated"
+	filesText = "a file of YAML documents, a folder of *.yaml and *.yml files, or - for standard input"
+)
 
 // sources reads the texts that -f names. Relative paths inside the documents
 // count from the file's own folder, or from here for standard input.
@@ -41,7 +44,7 @@ func (a *app) source(file string) ([]wire.Source, error) {
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, fmt.Errorf("reading documents: %w", err)
+		return nil, upkeep.WithHint(fmt.Errorf("reading documents: %w", err), "-f takes "+filesText)
 	}
 	names := []string{file}
 	if info.IsDir() {

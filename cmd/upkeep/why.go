@@ -8,20 +8,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"upkeep"
+	"upkeep/internal/api/client"
 )
 
 func newPoolWhy(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "why POOL [MEMBER]",
+		Use:   "why [POOL [MEMBER]]",
 		Short: "Say why each member is in the answers of DNS or not, and what would change it",
 		Long: `Say for a pool and each of its members why things are as they are, when they last
-changed, and what would change them next.`,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return exactly("POOL")(c, args)
-			}
-			return atMost(2)(c, args)
-		},
+changed, and what would change them next. Without a name it does so for all.`,
+		Example:           "  upkeep pool why web\n  upkeep pool why web 192.0.2.11",
+		Args:              atMost(2),
 		ValidArgsFunction: a.completePools,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.why(c.Context(), args)
@@ -33,6 +30,9 @@ func (a *app) why(ctx context.Context, args []string) error {
 	up, err := a.client()
 	if err != nil {
 		return err
+	}
+	if len(args) == 0 {
+		return a.whyAll(ctx, up)
 	}
 	pool, err := up.Pool(ctx, args[0])
 	if err != nil {
@@ -53,8 +53,33 @@ func (a *app) why(ctx context.Context, args []string) error {
 	if a.output != "table" {
 		return a.show(pool)
 	}
-	now := time.Now()
-	if len(args) == 1 {
+	a.whyPool(pool, len(args) == 1, time.Now())
+	return nil
+}
+
+func (a *app) whyAll(ctx context.Context, up *client.Client) error {
+	pools, err := up.Pools(ctx)
+	if err != nil {
+		return err
+	}
+	if a.output != "table" {
+		return a.show(pools)
+	}
+	if len(pools) == 0 {
+		fmt.Fprintln(a.err, "no pool is declared; upkeep apply -f FILE declares")
+	}
+	for i, pool := range pools {
+		if i > 0 {
+			fmt.Fprintln(a.out)
+		}
+		a.whyPool(pool, true, time.Now())
+	}
+	return nil
+}
+
+// whyPool explains the members of a pool, and the pool itself where it is whole.
+func (a *app) whyPool(pool upkeep.PoolStatus, whole bool, now time.Time) {
+	if whole {
 		a.poolHead(pool, now)
 		for _, zone := range pool.Zones {
 			for _, server := range zone.Servers {
@@ -65,12 +90,11 @@ func (a *app) why(ctx context.Context, args []string) error {
 		}
 	}
 	for i, m := range pool.Members {
-		if i > 0 || len(args) == 1 {
+		if i > 0 || whole {
 			fmt.Fprintln(a.out)
 		}
 		a.whyMember(m, now)
 	}
-	return nil
 }
 
 func because(reason string) string {
