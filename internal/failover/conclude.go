@@ -201,7 +201,29 @@ func (d *decider) familyReason(f *family) string {
 	case failOpen:
 		return d.openReason(f, count)
 	}
-	return count
+	return count + d.waiting(f)
+}
+
+// waiting says how many members count as up and are not published yet because
+// they are on probation, "" when none is.
+func (d *decider) waiting(f *family) string {
+	n, first := 0, time.Duration(0)
+	for _, m := range f.members {
+		if m.backup || m.publish || m.out() || m.Verdict != upkeep.Up || d.past(m.ready) {
+			continue
+		}
+		if left := m.ready.Sub(d.Now); n == 0 || left < first {
+			first = left
+		}
+		n++
+	}
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return ", 1 of them on probation for another " + short(first)
+	}
+	return fmt.Sprintf(", %d of them on probation, the first for another %s", n, short(first))
 }
 
 func (d *decider) openReason(f *family, count string) string {
@@ -213,12 +235,12 @@ func (d *decider) openReason(f *family, count string) string {
 		return count + ": nothing is published, as the policy says (fail_open: none)"
 	case upkeep.FailOpenFixed:
 		if len(f.extra) > 0 || f.any() {
-			return count + ": failing open to the fixed set of the policy"
+			return count + ": failing open to the fixed set of the policy (fail_open: fixed)"
 		}
 	case upkeep.FailOpenLast:
-		return count + ": failing open to the last good set"
+		return count + ": failing open to the last good set (fail_open: last)"
 	}
-	return count + ": failing open to all members"
+	return count + ": failing open to all members (fail_open: all)"
 }
 
 // next says what would change the published set.

@@ -518,3 +518,15 @@ func TestDecideSurvivesOddInput(t *testing.T) {
 		t.Run(name, func(t *testing.T) { Decide(in) })
 	}
 }
+
+// Members that are up and not in DNS yet must not read as a contradiction.
+func TestReasonNamesProbation(t *testing.T) {
+	s := newScene(t, "1 2 3", upkeep.Policy{}).set(upkeep.Up, "1", "2", "3").want("1 2 3")
+	if r := s.last.Reason; r != "3 of 3 members are up" {
+		t.Errorf("reason %q", r)
+	}
+	s.set(upkeep.Down, "1", "2").want("3")
+	s.set(upkeep.Up, "1").want("3", "2 of 3 members are up, 1 of them on probation for another 10s")
+	s.pass(3*time.Second).set(upkeep.Up, "2").want("3", "3 of 3 members are up, 2 of them on probation, the first for another 7s")
+	s.pass(7*time.Second).want("1 3", "3 of 3 members are up, 1 of them on probation for another 3s")
+}

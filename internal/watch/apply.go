@@ -35,6 +35,14 @@ type AppliedChange struct {
 // Rules between things of [upkeep.HostingKinds] are the store's, which looks at
 // what is around a change only: pools are neither read nor rebuilt for a site.
 func (w *Watch) Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (Applied, error) {
+	applied, err := w.apply(ctx, who, objects, dryRun)
+	if err == nil { // and no lock is held while name servers are asked
+		applied.Warnings = append(applied.Warnings, zone.DoubtServers(ctx, applied.zones())...)
+	}
+	return applied, err
+}
+
+func (w *Watch) apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (Applied, error) {
 	w.declare.Lock()
 	defer w.declare.Unlock()
 	if err := w.validate(objects); err != nil {
@@ -51,6 +59,17 @@ func (w *Watch) Apply(ctx context.Context, who string, objects []upkeep.Object, 
 	}
 	stored, err := w.commit(ctx, who, store.Change{Put: objects, DryRun: dryRun})
 	return outcome(objects, stored), err
+}
+
+// zones are those that an apply made or changed.
+func (a Applied) zones() []upkeep.Zone {
+	var zones []upkeep.Zone
+	for _, change := range a.Changes {
+		if z, is := change.New.(upkeep.Zone); is && change.Action != store.Unchanged {
+			zones = append(zones, z)
+		}
+	}
+	return zones
 }
 
 // watched reports things that the loop works with.

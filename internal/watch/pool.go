@@ -163,6 +163,7 @@ func earlier(a, b time.Time) time.Time {
 func (w *Watch) settle(p *pool, now time.Time, states map[string][]byte) []upkeep.Event {
 	old, oldTTL := p.state.Failover.Published, time.Duration(p.state.Failover.TTL)
 	d, freeze := w.decide(p, now)
+	wasOpen := p.state.Failover.Open4 || p.state.Failover.Open6
 	p.decision, p.freeze, p.state.Failover = d, freeze, d.State
 	p.outlive(oldTTL, now)
 	var events []upkeep.Event
@@ -184,6 +185,15 @@ func (w *Watch) settle(p *pool, now time.Time, states map[string][]byte) []upkee
 		w.depart(p, old, now)
 		p.state.ChangedAt = now
 		say("publishing "+describe(d.Published, len(p.spec.Members)), d.Change)
+	}
+	// The set may be the one of before, as when no member ever answered.
+	switch {
+	case d.Open && !wasOpen && len(d.Published) == 0:
+		say("answering with no address", d.Reason)
+	case d.Open && !wasOpen:
+		say("failing open: answering with "+describe(d.Published, len(p.spec.Members)), d.Reason)
+	case wasOpen && !d.Open:
+		say("no longer failing open", d.Reason)
 	}
 	blob, err := json.Marshal(p.state)
 	switch {

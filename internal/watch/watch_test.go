@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -520,4 +521,29 @@ func TestSecondariesAreProven(t *testing.T) {
 	if got := w.servers(z); !slices.Equal(got, z.Servers) {
 		t.Errorf("asked for the proof: %v, where one server is listed", got)
 	}
+}
+
+// That a pool fails open is told even where it changes no answer, as when no
+// member ever answered.
+func TestFailingOpenIsTold(t *testing.T) {
+	r := newRig(t)
+	r.declare(testZone(), testPool("192.0.2.1", "192.0.2.2"))
+	r.published("192.0.2.1 192.0.2.2")
+	told := func(what, why string) {
+		t.Helper()
+		testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+			events, err := r.cfg.Store.Events(t.Context(), store.EventFilter{Kind: upkeep.EventDecision, Limit: 100, Latest: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.ContainsFunc(events, func(e upkeep.Event) bool {
+				return e.Object == "pool/web" && strings.Contains(e.What, what) && strings.Contains(e.Why, why)
+			}), fmt.Sprintf("no event %q of %+v", what, events)
+		})
+	}
+	r.prober.find("192.0.2.1", 3, refused)
+	r.prober.find("192.0.2.2", 3, refused)
+	told("failing open: answering with 2 of 2: 192.0.2.1, 192.0.2.2", "0 of 2 members are up: failing open to all members (fail_open: all)")
+	r.prober.find("192.0.2.1", 5, good)
+	told("no longer failing open", "1 of 2 members are up")
 }

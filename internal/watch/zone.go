@@ -239,7 +239,7 @@ func (z *zoneRun) publishEvent(before, after upkeep.PublisherStatus) upkeep.Even
 	default:
 		e.What = fmt.Sprintf("serial %d published by %s", after.Serial, after.By())
 		if before.Error != "" {
-			e.Why = "after: " + before.Error
+			e.Why = "it had not succeeded before: " + before.Error
 		}
 	}
 	return e

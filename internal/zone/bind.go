@@ -346,7 +346,7 @@ func (w *write) askServed(ctx context.Context) error {
 			return nil // nothing is known
 		}
 		status = fresh
-		p.notices.add("the served serial was taken from rndc", err.Error())
+		p.notices.add(fmt.Sprintf("%s does not answer for %s: its serial was asked of rndc, and publishing may take long", p.server, p.name), err.Error()+" ("+serverHint+")")
 		w.before = served{known: true, serial: fresh.served(), raw: fresh.serial}
 	}
 	if status.inlineSigning {

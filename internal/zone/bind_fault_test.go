@@ -503,5 +503,10 @@ func TestBindServerDropsQuestions(t *testing.T) {
 		edit: func(n *testkit.Named, z *upkeep.Zone) { z.Publishers[0].Server = deaf.LocalAddr().String() },
 	})
 	lab.refused(t, lab.content("192.0.2.1"), "named has loaded serial", "does not answer it", "is server of the publisher")
+
+	// A listed server that does answer is named, with the line to write.
+	content := lab.content("192.0.2.1")
+	content.Zone.Servers = []string{deaf.LocalAddr().String(), lab.Addr}
+	lab.refused(t, content, "write server: \""+lab.Addr+"\"")
 	lab.proven(t, lab.served(t), "192.0.2.1")
 }

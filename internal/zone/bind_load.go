@@ -217,9 +217,25 @@ func (w *write) late(ctx context.Context, serial uint32, last error) error {
 	}
 	if covers(status.serial, serial) {
 		return upkeep.WithHint(fmt.Errorf("named has loaded serial %d, but %s does not answer it: %w", serial, p.server, last),
-			"is server of the publisher the address of the named that rndc controls?")
+			w.elsewhere(ctx, serial))
 	}
 	return &loadError{w.diagnose(ctx, fmt.Sprintf("%s after the reload it still has the serial of before", p.bind.o.Settle))}
+}
+
+const serverHint = "is server of the publisher the address of the named that rndc controls?"
+
+// elsewhere is the hint for a serial that is loaded and not answered: a listed
+// server that does answer it may be the named that is meant. It is not taken
+// without being told, for it may as well be a secondary.
+func (w *write) elsewhere(ctx context.Context, serial uint32) string {
+	ctx, cancel := context.WithTimeout(ctx, othersTimeout)
+	defer cancel()
+	for _, server := range w.content.Zone.Servers {
+		if got, err := ServedSerial(ctx, server, w.p.name); err == nil && covers(got, serial) {
+			return fmt.Sprintf("%s %s answers it: if that is this named, write server: %q into the publisher", serverHint, server, server)
+		}
+	}
+	return serverHint
 }
 
 // diagnose gathers what can be known of why named did not load the zone; named
