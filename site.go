@@ -40,6 +40,8 @@ type Site struct {
 	// other's.
 	Root string `json:"root,omitempty"`
 
+	// CGI runs programs in cgi-bin as the account's own user. The web server needs
+	// suexec for that; without it the site is refused there.
 	CGI bool `json:"cgi,omitempty"`
 	// PHP runs scripts by php-fpm as the account's own user; off when left out.
 	PHP *PHP `json:"php,omitempty"`

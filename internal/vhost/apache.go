@@ -294,12 +294,13 @@ func (s *apacheSite) cgi() {
 	dir := s.in.SiteFolder() + "/cgi-bin"
 	s.from("cgi")
 	s.put(dScriptAlias, word("/cgi-bin/"), value(dir+"/"))
-	// With suexec, programs run as the account's user; without it as the web
-	// server's, which the operator is told of.
-	s.begin(sIfModule, word("mod_suexec.c"))
-	id := "#" + strconv.Itoa(s.in.UID)
-	s.put(dSuexecUserGroup, value(id), value(id))
-	s.end()
+	if !s.in.Layout.OneUser {
+		// Programs run as the account's user or not at all: as the web server's they
+		// could read every neighbour's files and speak to every neighbour's PHP. An
+		// Apache without mod_suexec does not know the directive, and the site fails.
+		id := "#" + strconv.Itoa(s.in.UID)
+		s.put(dSuexecUserGroup, value(id), value(id))
+	}
 	s.directory("cgi", dir, true)
 }
 

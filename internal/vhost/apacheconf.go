@@ -58,7 +58,6 @@ const (
 	sRequireAll  section = "RequireAll"
 	sRequireAny  section = "RequireAny"
 	sIfDefine    section = "IfDefine"
-	sIfModule    section = "IfModule"
 )
 
 // arg is one argument. It comes from one of the functions below, which say what

@@ -56,6 +56,9 @@ type Layout struct {
 	// first. With Piped it is used; without, each site has log files of its own.
 	Pipe  []string
 	Piped bool
+	// OneUser is set where the web server, its sites and their programs all belong
+	// to one user: there are no neighbours that programs of a site could hurt.
+	OneUser bool
 }
 
 // Folders of files, as the first part of a [File]'s path.

@@ -180,3 +180,24 @@ func TestLinksOfCustomers(t *testing.T) {
 		t.Errorf("a folder that is a link: %+v", r)
 	}
 }
+
+// TestProgramsNeedTheirOwnUser has an Apache of many users and no suexec: a site
+// with programs fails, for they would run as the web server and read every
+// neighbour's files; its neighbours do not.
+func TestProgramsNeedTheirOwnUser(t *testing.T) {
+	w := newWorld(t)
+	if err := w.Applier.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.options.Layout.OneUser = false
+	w.open()
+	programs, plain := w.input("programs.test", 1), w.input("plain.test", 1)
+	programs.Site.CGI = true
+	w.mustApply(plain)
+	result := w.apply(programs)
+	if result.State != upkeep.JobFailed || result.Field != "cgi" || !strings.Contains(result.Err.Error(), "Suexec") {
+		t.Errorf("a site with programs: %+v", result)
+	}
+	w.expect("GET", "plain.test", "/", 200, "page of plain.test")
+	w.expect("GET", "programs.test", "/", 421, "")
+}

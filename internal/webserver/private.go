@@ -46,7 +46,7 @@ func PrivateLayout(dir, address string) vhost.Layout {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	return vhost.Layout{
 		Include: at("sites"), Pages: at("pages"), Auth: at("auth"), Logs: at("logs"), Sockets: at("run"), Home: at("home"),
-		Listen: address, Group: webGroup(),
+		Listen: address, Group: webGroup(), OneUser: true,
 	}
 }
 
