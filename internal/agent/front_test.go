@@ -257,7 +257,9 @@ func TestStoppedAgentBlamesNoJob(t *testing.T) {
 		r := newRemote(front)
 		go func() { _ = r.read() }()
 		outcome := make(chan link.Outcome, 1)
-		go func() { outcome <- r.Do(context.Background(), link.Signed{Body: []byte("{}"), Signature: make([]byte, 64)}, nil) }()
+		go func() {
+			outcome <- r.Do(context.Background(), link.Signed{Body: []byte("{}"), Signature: make([]byte, 64)}, nil)
+		}()
 		<-worker.begun
 		stop()
 		<-ended
