@@ -459,3 +459,37 @@ func TestDatabaseCutsConnections(t *testing.T) {
 		t.Logf("done after %s", time.Since(begin))
 	}
 }
+
+// A move whose new server never had the site leaves it where it was, and the
+// server there has to be told when the site is deleted.
+func TestMoveThatFailed(t *testing.T) {
+	onBoth(t, func(t *testing.T, dsn string) {
+		c := start(t, dsn)
+		old := connect(t, c, "web1", func(j link.Job) link.Outcome {
+			result, _ := json.Marshal(task.SiteResult{Generation: j.Generation})
+			return link.Outcome{ID: j.ID, State: upkeep.JobDone, Result: result}
+		})
+		c.put(t, site("a.test", "web1"))
+		c.until(t, web(all), counts{upkeep.JobDone: 1})
+		c.put(t, site("a.test", "web2"))
+		waiting, err := c.List(context.Background(), store.JobFilter{Server: "web2"})
+		if err != nil || len(waiting) != 1 {
+			t.Fatal(waiting, err)
+		}
+		if _, err := c.Cancel(context.Background(), waiting[0].ID, "uid 0"); err != nil {
+			t.Fatal(err)
+		}
+		c.until(t, web(all), counts{upkeep.JobDone: 1, upkeep.JobCancelled: 1})
+		status, err := c.SiteStatus(context.Background(), "a.test")
+		if err != nil || len(status.Servers) != 2 || status.Servers[1].Server != "web1" || status.Servers[1].State != upkeep.SiteFailed {
+			t.Errorf("status %+v, %v", status, err)
+		}
+		if _, err := c.store.Apply(context.Background(), "uid 0", store.Change{Delete: []store.Ref{{Kind: upkeep.KindSite, Name: "a.test"}}}); err != nil {
+			t.Fatal(err)
+		}
+		c.until(t, web(all), counts{upkeep.JobDone: 2, upkeep.JobCancelled: 1})
+		if diff := cmp.Diff([]string{"site.apply site/a.test 1", "site.remove site/a.test 3"}, old.sent()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

@@ -309,7 +309,11 @@ func (d *Dispatcher) Follow(ctx context.Context, tx store.Tx, changes []store.Al
 			}
 		}
 	}
-	_, err := tx.Enqueue(ctx, follow(changes, sites, tx.Who))
+	serving, err := tx.Serving(ctx, removable(changes, sites))
+	if err != nil {
+		return err
+	}
+	_, err = tx.Enqueue(ctx, follow(changes, sites, serving, tx.Who))
 	return err
 }
 

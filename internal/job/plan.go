@@ -18,6 +18,8 @@ type plan struct {
 	jobs []store.NewJob
 	// applies are the site.apply jobs of this plan, by site and server.
 	applies map[[2]string]int
+	// serving are the servers that have something of a site, by its name.
+	serving map[string][]string
 	// messages are for accounts.
 	messages []message
 }
@@ -27,10 +29,11 @@ type message struct{ account, object, text string }
 
 // follow says which jobs follow from a change of declared things that who made.
 // sites are all that are declared after it; those that cannot be read are left
-// out. What is in a job beyond its object follows from what is declared when it
+// out. serving are the servers that have something of a site, by the name of each
+// of [removable]. What is in a job beyond its object follows from what is declared when it
 // is sent.
-func follow(changes []store.Altered, sites []upkeep.Declared, who string) []store.NewJob {
-	p := plan{who: who, applies: map[[2]string]int{}}
+func follow(changes []store.Altered, sites []upkeep.Declared, serving map[string][]string, who string) []store.NewJob {
+	p := plan{who: who, applies: map[[2]string]int{}, serving: serving}
 	for _, change := range ordered(changes) {
 		switch change.Ref.Kind {
 		case upkeep.KindSite:
@@ -47,6 +50,25 @@ func follow(changes []store.Altered, sites []upkeep.Declared, who string) []stor
 // reading of them all.
 func needsSites(changes []store.Altered) bool {
 	return slices.ContainsFunc(changes, func(c store.Altered) bool { return c.Ref.Kind == upkeep.KindAccount && accountMatters(c) })
+}
+
+// removable are the names of the sites that a change may take from servers.
+func removable(changes []store.Altered, sites []upkeep.Declared) (names []string) {
+	accounts := map[string]bool{}
+	for _, c := range changes {
+		switch {
+		case c.Ref.Kind == upkeep.KindSite && c.Old != nil:
+			names = append(names, c.Ref.Name)
+		case c.Ref.Kind == upkeep.KindAccount && accountMatters(c):
+			accounts[c.Ref.Name] = true
+		}
+	}
+	for _, declared := range sites {
+		if site := declared.Object.(upkeep.Site); accounts[site.Account] {
+			names = append(names, site.Name)
+		}
+	}
+	return names
 }
 
 // ordered puts sites whose folders others live in before those.
@@ -74,16 +96,35 @@ func (p *plan) site(c store.Altered) {
 	if put {
 		applied = p.apply(is, c.Generation)
 	}
-	for _, server := range was.Servers {
-		if put && slices.Contains(is.Servers, server) {
-			continue
-		}
+	if c.Old != nil {
 		// A site leaves a server only when it answers everywhere else: if that
-		// fails, the old server goes on.
-		p.add(upkeep.Job{Account: account, Server: server, Kind: upkeep.JobSiteRemove, Object: c.Ref.String(), Generation: c.Generation},
-			task.SiteRemove{Name: c.Ref.Name, Account: was.Account, Generation: c.Generation, KeepFiles: was.Files != ""}, applied...)
+		// fails, the old server goes on. One that is suspended is to answer nowhere.
+		if put && is.Suspended {
+			applied = nil
+		}
+		p.remove(was, is.Servers, upkeep.Job{Account: account, Object: c.Ref.String(), Generation: c.Generation}, applied)
 	}
 	p.tell(account, c.Ref.String(), siteNews(c))
+}
+
+// remove adds the jobs that take a site from all servers that have something of
+// it but those that stay. These are not only the servers of the generation before:
+// a move that failed or was cancelled leaves the site where it was before that.
+func (p *plan) remove(was upkeep.Site, stay []string, job upkeep.Job, behind []int) {
+	job.Kind = upkeep.JobSiteRemove
+	servers := slices.Clone(was.Servers)
+	for _, server := range p.serving[was.Name] {
+		if !slices.Contains(servers, server) {
+			servers = append(servers, server)
+		}
+	}
+	for _, server := range servers {
+		if slices.Contains(stay, server) {
+			continue
+		}
+		job.Server = server
+		p.add(job, task.SiteRemove{Name: was.Name, Account: was.Account, Generation: job.Generation, KeepFiles: was.Files != ""}, behind...)
+	}
 }
 
 // apply adds the jobs that have a site answered for as declared, and returns
@@ -133,6 +174,9 @@ func (p *plan) account(c store.Altered, sites []upkeep.Declared) {
 			continue // changed together with its account
 		}
 		p.apply(site, declared.Generation)
+		if is.Suspended {
+			p.remove(site, site.Servers, upkeep.Job{Account: site.Account, Object: upkeep.KindSite + "/" + site.Name, Generation: declared.Generation}, nil)
+		}
 	}
 	if was := c.Old.(upkeep.Account); was.Suspended != is.Suspended {
 		text := "Your account works again."

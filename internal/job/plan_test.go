@@ -59,6 +59,8 @@ func TestFollow(t *testing.T) {
 	sub := planned(upkeep.Site{Name: "sub.a.test", Servers: []string{"web1"}, SubOf: "a.test"})
 	off := a
 	off.Suspended = true
+	off2 := moved
+	off2.Suspended = true
 	others := planned(upkeep.Site{Name: "z.test", Account: "other", Servers: []string{"web1"}})
 	note := func(i int, object, text string) string {
 		return fmt.Sprintf(`%d: notification %s {"account":"acme","text":"%s"}`, i, object, text)
@@ -66,6 +68,7 @@ func TestFollow(t *testing.T) {
 	for name, test := range map[string]struct {
 		changes []store.Altered
 		sites   []upkeep.Site
+		serving map[string][]string
 		who     string
 		want    []string
 	}{
@@ -98,6 +101,23 @@ func TestFollow(t *testing.T) {
 			want: []string{`0: site.remove site/a.test@5 on web1 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
 				`1: site.remove site/a.test@5 on web2 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
 				note(2, "site/a.test", "a.test was removed. Its files are kept.")},
+		},
+		"a deleted site that never left a server": {
+			changes: []store.Altered{deleted(5, moved)}, serving: map[string][]string{"a.test": {"web1", "web2"}}, who: "acme",
+			want: []string{`0: site.remove site/a.test@5 on web2 {"name":"a.test","account":"acme","generation":5}`,
+				`1: site.remove site/a.test@5 on web1 {"name":"a.test","account":"acme","generation":5}`},
+		},
+		"a site that never left a server is changed": {
+			changes: []store.Altered{put(6, moved, moved)}, serving: map[string][]string{"a.test": {"web1", "web2"}}, who: "acme",
+			want: []string{"0: site.apply site/a.test@6 on web2", `1: site.remove site/a.test@6 on web1 after 0 {"name":"a.test","account":"acme","generation":6}`},
+		},
+		"a site that never left a server is suspended, and waits for nothing": {
+			changes: []store.Altered{put(6, moved, off2)}, serving: map[string][]string{"a.test": {"web1"}}, who: "acme",
+			want: []string{"0: site.apply site/a.test@6 on web2", `1: site.remove site/a.test@6 on web1 {"name":"a.test","account":"acme","generation":6}`},
+		},
+		"the account of a site that never left a server is suspended": {
+			changes: []store.Altered{put(2, acme, suspended)}, sites: []upkeep.Site{moved}, serving: map[string][]string{"a.test": {"web1"}}, who: "acme",
+			want: []string{"0: site.apply site/a.test@7 on web2", `1: site.remove site/a.test@7 on web1 {"name":"a.test","account":"acme","generation":7}`},
 		},
 		"a deleted site whose row could not be read": {changes: []store.Altered{{Ref: store.RefOf(a), Generation: 3}}},
 		"a suspended site": {
@@ -145,7 +165,7 @@ func TestFollow(t *testing.T) {
 			if who == "" {
 				who = "uid 0"
 			}
-			jobs := follow(test.changes, sites, who)
+			jobs := follow(test.changes, sites, test.serving, who)
 			if diff := cmp.Diff(test.want, told(jobs)); diff != "" {
 				t.Error(diff)
 			}

@@ -136,8 +136,33 @@ func (k knowledge) site(site upkeep.Site, generation int64, suspended bool) upke
 			worst, status.Reason = served.State, server+": "+served.Reason
 		}
 	}
+	for _, served := range k.left(site) {
+		status.Servers = append(status.Servers, served)
+		if rank(served.State) > rank(worst) && served.State == upkeep.SiteFailed {
+			worst, status.Reason = served.State, served.Server+": "+served.Reason
+		}
+	}
 	status.State = worst
 	return status
+}
+
+// left are the servers that go on answering for a site that is not declared there
+// any more. Until a removal that waits is done, that is as it should be.
+func (k knowledge) left(site upkeep.Site) (left []upkeep.ServedStatus) {
+	for key, state := range k.states {
+		if key[0] != site.Name || state.Generation == 0 || slices.Contains(site.Servers, state.Server) {
+			continue
+		}
+		served := upkeep.ServedStatus{Server: state.Server, Generation: state.Generation, URL: state.URL, State: upkeep.SiteFailed}
+		if job, busy := k.jobs[key]; busy {
+			served.State, served.Reason = upkeep.SitePending, "it is still there: "+k.waiting(job)
+		} else {
+			served.Reason = "it is still there, though it is not declared to be; have it put right with: upkeep regenerate " + state.Server
+		}
+		left = append(left, served)
+	}
+	slices.SortFunc(left, func(a, b upkeep.ServedStatus) int { return strings.Compare(a.Server, b.Server) })
+	return left
 }
 
 func rank(state string) int {

@@ -62,6 +62,23 @@ func (s *Store) SiteStates(ctx context.Context, server, site string) ([]SiteStat
 	return states, nil
 }
 
+// Serving are the servers that were last known to have something of sites, by
+// the name of the site.
+func (t Tx) Serving(ctx context.Context, sites []string) (map[string][]string, error) {
+	serving := map[string][]string{}
+	for part := range slices.Chunk(sites, chunk) {
+		var rows []siteStateRow
+		err := t.tx.NewSelect().Model(&rows).Column("site", "server").Where("site IN (?)", bun.List(part)).Order("site", "server").Scan(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			serving[row.Site] = append(serving[row.Site], row.Server)
+		}
+	}
+	return serving, nil
+}
+
 // CountSites is how many sites each server answers for.
 func (s *Store) CountSites(ctx context.Context) (map[string]int, error) {
 	var rows []struct {
