@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
 
@@ -39,7 +40,7 @@ func siteSync(ctx context.Context, r *Root, j job) (any, error) {
 	if t.Partial {
 		report = web.Applier.Preview(ctx, s.inputs())
 	} else {
-		report = web.Applier.Sync(ctx, s.inputs(), t.Verify)
+		report = web.Applier.Sync(ctx, s.inputs(), t.Verify, t.Keep...)
 	}
 	if report.Err != nil {
 		return nil, report.Err
@@ -79,7 +80,7 @@ func (s *syncing) compare() error {
 	}
 	for object, last := range s.r.applied.latest(siteKinds...) {
 		generation, is := declared[object]
-		if !is && s.t.Partial {
+		if !is && (s.t.Partial || slices.Contains(s.t.Keep, strings.TrimPrefix(object, upkeep.KindSite+"/"))) {
 			continue
 		}
 		switch live := last.Kind == upkeep.JobSiteApply; {

@@ -193,6 +193,11 @@ func TestSiteSync(t *testing.T) {
 		l.wantDone(apply(name, "acme", 20001, 1), 1)
 	}
 	l.wantFailed(task.SiteSync{}, 0, "allows 3 removals an hour")
+	// What control cannot read is neither removed nor taken for a stray.
+	unread := task.SiteSync{Sites: all.Sites[1:], Keep: []string{"a.test", "c.test", "d.test", "e.test"}}
+	if told := result(l.wantDone(unread, 0)); len(told.Drift) > 0 || len(told.Strays) > 0 || len(told.Sites) != 1 {
+		t.Errorf("told %+v", told)
+	}
 	if got := l.page("a.test"); got != "page of a.test" {
 		t.Errorf("it answers %q", got)
 	}

@@ -192,7 +192,9 @@ func (d declared) siteSync(job store.ClaimedJob) (order, error) {
 		}
 		account, err := d.account(site.Account)
 		if err != nil {
-			return order{}, err
+			// The same for the sites of an account that cannot be read.
+			asked.Keep = append(asked.Keep, found.Ref.Name)
+			continue
 		}
 		asked.Sites = append(asked.Sites, applyOf(site, account, found.Generation))
 	}
@@ -252,6 +254,8 @@ func (p parcel) ending(told link.Outcome) store.JobEnd {
 		end.Result = told.Result
 		if done && !payload.Verify {
 			end.Sites, end.AllSites = syncStates(told.Result)
+			// What is kept is not told of, and is served still.
+			end.AllSites = end.AllSites && len(payload.Keep) == 0
 		}
 	case task.ServerFacts, task.ZonePublish:
 		end.Result = told.Result

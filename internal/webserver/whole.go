@@ -15,6 +15,8 @@ import (
 // whole is a request about all sites of the server.
 type whole struct {
 	inputs []vhost.Input
+	// keep are names of sites that are left as they are.
+	keep   []string
 	verify bool
 	// partial says that there may be more sites: nothing is too much.
 	partial bool
@@ -41,10 +43,10 @@ type Drift struct {
 }
 
 // Sync makes the server serve these sites and no others: files are made anew,
-// what is the same is left alone, strays are removed. With verify it compares and
-// changes nothing.
-func (a *Applier) Sync(ctx context.Context, inputs []vhost.Input, verify bool) Report {
-	return a.askWhole(ctx, &whole{inputs: inputs, verify: verify})
+// what is the same is left alone, strays are removed. The sites whose names are in
+// keep are left as they are. With verify it compares and changes nothing.
+func (a *Applier) Sync(ctx context.Context, inputs []vhost.Input, verify bool, keep ...string) Report {
+	return a.askWhole(ctx, &whole{inputs: inputs, keep: keep, verify: verify})
 }
 
 // Preview compares what is there of some sites with how they would be.
@@ -93,7 +95,7 @@ func (r *round) collectWhole(req *request, bySite map[string]*change) {
 		}
 	}
 	for site, before := range r.manifest.Sites {
-		if !req.whole.partial && !declared[site] && bySite[site] == nil {
+		if !req.whole.partial && !declared[site] && !slices.Contains(req.whole.keep, site) && bySite[site] == nil {
 			r.changes = append(r.changes, &change{site: site, before: before, generation: before.Generation})
 		}
 	}
@@ -111,6 +113,11 @@ func (w *whole) findStrays(r *round) error {
 		}
 		for _, path := range c.before.paths() {
 			known[path] = true // of no use any more, and removed as such
+		}
+	}
+	for _, site := range w.keep {
+		for _, path := range r.manifest.Sites[site].paths() {
+			known[path] = true
 		}
 	}
 	for _, folder := range []string{vhost.FolderSites, vhost.FolderPages, vhost.FolderAuth, vhost.FolderFPM} {
