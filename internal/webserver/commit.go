@@ -59,7 +59,11 @@ func (r *round) reload(ctx context.Context) error {
 		return err
 	}
 	if starter, can := r.o.Server.(interface{ Start(context.Context) error }); can {
-		return starter.Start(ctx)
+		if err := starter.Start(ctx); err != nil {
+			return err
+		}
+		// One that was being started may have read its files before the move.
+		return untilRunning(ctx, r.o.Patience, func() error { return r.o.Server.Reload(ctx) })
 	}
 	if !r.away {
 		r.o.Logger.Warn("the web server does not run; it is waited for", "err", err)

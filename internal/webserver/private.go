@@ -27,6 +27,7 @@ type PrivateApache struct {
 	Address string
 
 	dir  string
+	cmd  *exec.Cmd
 	done chan struct{}
 }
 
@@ -171,7 +172,7 @@ func (p *PrivateApache) Start(ctx context.Context) error {
 	if err := errors.Join(err, log.Close()); err != nil {
 		return fmt.Errorf("starting the private Apache: %w", err)
 	}
-	p.done = done
+	p.cmd, p.done = cmd, done
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		if _, err := p.Process(); err == nil && listens(p.Address) {
 			return nil
@@ -216,16 +217,17 @@ func listens(address string) bool {
 
 // Close ends the server.
 func (p *PrivateApache) Close() error {
-	if err := p.end(); err != nil {
-		return err
+	if p.done == nil {
+		return p.end()
 	}
-	if p.done != nil {
-		<-p.done
-	}
-	return nil
+	// The child is known without its pid file, which may not be there yet, or be
+	// another's by now.
+	defer func() { p.done = nil }()
+	term := func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
+	return terminate(p.cmd.Process.Pid, term, p.done)
 }
 
-// end ends the server of this folder, whoever started it, and waits for that.
+// end ends the server of this folder that an earlier upkeep started.
 func (p *PrivateApache) end() error {
 	process, err := p.Process()
 	if err != nil {
@@ -234,19 +236,46 @@ func (p *PrivateApache) end() error {
 	if !serves(process.PID, p.Config) {
 		return nil // a stale file; another server has that number now
 	}
-	if err := signal(p.PIDFile, p.Program, syscall.SIGTERM); err != nil && !errors.Is(err, errNotRunning) {
-		return fmt.Errorf("ending the private Apache: %w", err)
-	}
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if isProgram(process.PID, p.Program) != nil {
-			return nil
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for ctx.Err() == nil && isProgram(process.PID, p.Program) == nil {
+			<-time.After(10 * time.Millisecond)
 		}
+	}()
+	return terminate(process.PID, func() error { return signal(p.PIDFile, p.Program, syscall.SIGTERM) }, gone)
+}
+
+// How long a private server may take to end, and how often it is asked to.
+const (
+	endPatience = 10 * time.Second
+	endAgain    = 500 * time.Millisecond
+)
+
+// terminate asks a server to end until it has, and kills it when it does not. Once
+// is not enough: Apache forgets a SIGTERM that comes while it restarts.
+func terminate(pid int, ask func() error, ended <-chan struct{}) error {
+	deadline := time.After(endPatience)
+	for {
+		if err := ask(); err != nil && !errors.Is(err, errNotRunning) && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("ending the private Apache: %w", err)
+		}
+		select {
+		case <-ended:
+			return nil
+		case <-time.After(endAgain):
+			continue
+		case <-deadline:
+		}
+		// It leads a process group of its own, with all its children.
+		if err := syscall.Kill(-pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("killing the private Apache (process %d), which does not end: %w", pid, err)
+		}
+		<-ended
+		return nil
 	}
-	// It leads a process group of its own, with all its children.
-	if err := syscall.Kill(-process.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("killing the private Apache (process %d), which does not end: %w", process.PID, err)
-	}
-	return nil
 }
 
 // serves reports whether a process was started with the configuration.

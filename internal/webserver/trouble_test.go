@@ -581,3 +581,38 @@ func (w *world) logged(site, file, text string) {
 		return err == nil && strings.Contains(string(log), text), fmt.Sprintf("%s of %s: %s", file, site, log)
 	})
 }
+
+// The private server ends soon whatever it is at: it is known without its pid
+// file, and asked again where it forgets that it was asked.
+func TestPrivateServerEnds(t *testing.T) {
+	w := newWorld(t)
+	for i := range 12 {
+		switch i % 3 {
+		case 0: // as in the middle of a start
+			if err := os.Remove(w.apache.PIDFile); err != nil {
+				t.Fatal(err)
+			}
+		case 1: // in the middle of a reload
+			if err := untilRunning(t.Context(), time.Minute, func() error { return w.apache.Reload(t.Context()) }); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(time.Duration(i) * time.Millisecond)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- w.apache.Close() }()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("it does not end")
+		}
+		if listens(w.apache.Address) {
+			t.Fatal("it still listens")
+		}
+		if err := w.apache.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
