@@ -76,17 +76,16 @@ func (p *process) openLocal(ctx context.Context, apache string) (l *local, err e
 }
 
 func (l *local) openApache(ctx context.Context, dir, state, address string, p *process) error {
-	if address == "auto" {
-		port, err := freePortFrom(8080)
-		if err != nil {
-			return err
-		}
-		address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	}
 	var err error
-	if l.apache, err = webserver.Private(ctx, dir, address); err != nil {
+	if address == "auto" {
+		l.apache, err = apacheOnFreePort(ctx, dir)
+	} else {
+		l.apache, err = webserver.Private(ctx, dir, address)
+	}
+	if err != nil {
 		return err
 	}
+	address = l.apache.Address
 	layout, url := webserver.PrivateLayout(dir, address), "http://"+address
 	applier, err := webserver.Open(ctx, webserver.Options{
 		Server: l.apache, Layout: layout, State: filepath.Join(state, "web"), Address: address, URL: url, Logger: p.log,
@@ -96,6 +95,25 @@ func (l *local) openApache(ctx context.Context, dir, state, address string, p *p
 	}
 	l.web = &agent.Web{Applier: applier, Server: l.apache, Layout: layout, URL: url}
 	return nil
+}
+
+// apacheOnFreePort starts an Apache on the first port that it gets: between a look
+// and its start somebody else may take one.
+func apacheOnFreePort(ctx context.Context, dir string) (*webserver.PrivateApache, error) {
+	for first := 8080; ; {
+		port, err := freePortFrom(first)
+		if err != nil {
+			return nil, err
+		}
+		apache, err := webserver.Private(ctx, dir, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil || ctx.Err() != nil {
+			return apache, err
+		}
+		if still, _ := freePortFrom(port); still == port {
+			return apache, err // the port is not what it failed for
+		}
+		first = port + 1
+	}
 }
 
 // freePortFrom finds a port of the loopback address that nobody has.
