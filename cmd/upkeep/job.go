@@ -142,7 +142,7 @@ func when(job upkeep.Job) time.Time {
 func what(job upkeep.Job) string {
 	switch {
 	case job.Error != "" && job.Field != "":
-		return job.Field + ": " + job.Error
+		return job.Field + ": " + strings.TrimPrefix(job.Error, job.Field+": ") // which may say so itself
 	case job.Error != "":
 		return job.Error
 	case job.Kind == upkeep.JobNotification:

@@ -163,7 +163,7 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 		case err == nil:
 			told.Sites = append(told.Sites, siteResult(in, result))
 		case !s.t.Verify || !errors.Is(err, errSuperseded):
-			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: result.Field, Rule: plainText(err.Error())})
+			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: result.Field, Rule: strings.TrimPrefix(plainText(err.Error()), result.Field+": ")})
 		}
 	}
 	size, left := 0, 0
