@@ -197,10 +197,13 @@ func (h *hosting) says(verb ...string) string {
 }
 
 // join declares a machine and has it join.
-func (h *hosting) join(m *machine) {
+func (h *hosting) join(m *machine) { h.invite(m, "add", "--role", "web,files") }
+
+// invite has a machine join with the token that a verb of server prints.
+func (h *hosting) invite(m *machine, verb string, flags ...string) {
 	h.t.Helper()
 	var invitation wire.Invitation
-	h.must(json.Unmarshal([]byte(h.says("server", "add", m.Name, "--role", "web,files", "-o", "json")), &invitation))
+	h.must(json.Unmarshal([]byte(h.says(append([]string{"server", verb, m.Name, "-o", "json"}, flags...)...)), &invitation))
 	if _, err := m.run(upkeepProgram(h.t), "join", "https://"+invitation.Listen, invitation.Token); err != nil {
 		h.t.Fatal(err)
 	}
