@@ -30,7 +30,8 @@ refused: records before and after, as named-checkzone reads them, must differ in
 nothing but the serial and the pool's addresses.
 
 The pool, and the zone if it is declared, come from the documents of -f or from
-the running upkeep.`,
+the running upkeep. A zone that is running already must be declared with the SOA
+fields and the TTL that its file has; which these are is said.`,
 		Example: "  upkeep zone adopt /etc/bind/db.example.test --pool web --include-dir /var/lib/bind/upkeep\n" +
 			"  upkeep zone adopt /etc/bind/db.example.test --pool web -f web.yaml --write",
 		Args: exactly("the zone file"),
@@ -79,6 +80,7 @@ func (v *adoptVerb) run(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
+	options.Live = len(v.files) == 0 && len(options.Zone.Publishers) > 0
 	plan, err := zone.Adopt(ctx, options)
 	if err != nil {
 		return err

@@ -27,6 +27,9 @@ type AdoptOptions struct {
 	// Publisher is the bind publisher with the zone file and the include
 	// directory; RNDC is asked whether the zone is dynamic where it is given.
 	Publisher upkeep.Publisher
+	// Live says that upkeep serves the zone as Zone declares it: from the moment
+	// that the files are in place, what Zone leaves out has its default.
+	Live bool
 	// Pool says which addresses move into ips.include.
 	Pool upkeep.Pool
 	// Now is the clock; time.Now when nil.
@@ -249,6 +252,7 @@ func (a *adoption) members(moved map[rrset][]netip.Addr) error {
 		return upkeep.WithHint(fmt.Errorf("not members of pool %s: %s", a.o.Pool.Name, strings.Join(strangers, ", ")),
 			"add them to the pool, or delete their records from the zone file if they are of no more use")
 	}
+	a.noteTTLs()
 	for _, owner := range slices.Sorted(maps.Keys(a.owners)) {
 		if !found[owner] {
 			a.note("%s has no address in the zone file; it gets some when the pool is first published", owner)
@@ -300,7 +304,60 @@ func (a *adoption) declare(soa *dns.SOA) (upkeep.Zone, error) {
 	if broken := z.Validate(); len(broken) > 0 {
 		return z, &upkeep.InvalidError{Fields: broken}
 	}
+	if a.o.Live {
+		return z, a.refuseDefaults(z)
+	}
 	return z, nil
+}
+
+// refuseDefaults refuses a zone that is served already under a declaration whose
+// defaults are not what the zone file says: they would be in force at once.
+func (a *adoption) refuseDefaults(filled upkeep.Zone) error {
+	served, kept := a.o.Zone.WithDefaults(), filled.WithDefaults()
+	var differ, soa []string
+	compare := func(field string, served, kept any) {
+		if served == kept {
+			return
+		}
+		differ = append(differ, fmt.Sprintf("%s would become %v instead of %v", field, served, kept))
+		if name, of := strings.CutPrefix(field, "soa."); of {
+			soa = append(soa, fmt.Sprintf("%s: %v", name, kept))
+		}
+	}
+	compare("soa.mname", served.SOA.MName, kept.SOA.MName)
+	compare("soa.rname", served.SOA.RName, kept.SOA.RName)
+	compare("soa.refresh", served.SOA.Refresh, kept.SOA.Refresh)
+	compare("soa.retry", served.SOA.Retry, kept.SOA.Retry)
+	compare("soa.expire", served.SOA.Expire, kept.SOA.Expire)
+	compare("soa.minimum", served.SOA.Minimum, kept.SOA.Minimum)
+	compare("ttl", served.TTL, kept.TTL)
+	if len(differ) == 0 {
+		return nil
+	}
+	var lines []string
+	if len(soa) > 0 {
+		lines = append(lines, "soa: {"+strings.Join(soa, ", ")+"}")
+	}
+	if served.TTL != kept.TTL {
+		lines = append(lines, "ttl: "+kept.TTL.String())
+	}
+	return upkeep.WithHint(fmt.Errorf("%w: the zone is declared already, without what its file says: %s", upkeep.ErrConflict, strings.Join(differ, ", ")),
+		"apply its document with "+strings.Join(lines, " and ")+" first, or with other values if they are to change")
+}
+
+// noteTTLs tells of addresses whose TTL is another in the pool.
+func (a *adoption) noteTTLs() {
+	pool := time.Duration(a.o.Pool.WithDefaults().TTL)
+	told := map[string]bool{}
+	for _, rr := range a.before.list {
+		h := rr.Header()
+		found, owner := time.Duration(h.Ttl)*time.Second, plain(h.Name)
+		if h.Rrtype != dns.TypeA && h.Rrtype != dns.TypeAAAA || !a.owners[owner] || found == pool || told[owner] {
+			continue
+		}
+		told[owner] = true
+		a.note("addresses of %s have a TTL of %s in the zone file and of %s in pool %s", owner, upkeep.Duration(found), upkeep.Duration(pool), a.o.Pool.Name)
+	}
 }
 
 // includes decides what the include files hold when named first loads them:

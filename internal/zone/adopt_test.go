@@ -268,6 +268,31 @@ func TestAdoptIntoSharedIncludes(t *testing.T) {
 	}
 }
 
+// A zone that runs already would have its declared SOA and TTL at once.
+func TestAdoptOfADeclaredZone(t *testing.T) {
+	o := adoptOptions(t, articleZone, adoptPool("@", "*"))
+	o.Zone.Publishers = []upkeep.Publisher{{Type: upkeep.PublishBind, ZoneFile: o.Publisher.ZoneFile, IncludeDir: o.Publisher.IncludeDir}}
+	o.Live = true
+	_, err := Adopt(t.Context(), o)
+	if !errors.Is(err, upkeep.ErrConflict) {
+		t.Errorf("the kind of %v", err)
+	}
+	demandError(t, err, "declared already", "soa.refresh would become 5m instead of 8h", "ttl would become 1h instead of",
+		"soa: {refresh: 8h, retry: 2h, expire: 168h, minimum: 10m} and ttl: 1h46m40s first")
+	day := func(hours int) upkeep.Duration { return upkeep.Duration(time.Duration(hours) * time.Hour) }
+	o.Zone.SOA = upkeep.SOA{Refresh: day(8), Retry: day(2), Expire: day(7 * 24), Minimum: upkeep.Duration(5 * time.Minute)}
+	o.Zone.TTL = upkeep.Duration(6400 * time.Second)
+	plan, err := Adopt(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"soa.minimum is 10m in the zone file and 5m as declared", "addresses of example.test have a TTL of 1h46m40s in the zone file and of 1m in pool web"} {
+		if !slices.Contains(plan.Notes, want) {
+			t.Errorf("no note %q in %q", want, plan.Notes)
+		}
+	}
+}
+
 // A dynamic zone is told by named itself.
 func TestAdoptDynamic(t *testing.T) {
 	n := testkit.StartNamed(t, testkit.NamedConfig{
