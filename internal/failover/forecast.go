@@ -8,14 +8,12 @@ import (
 
 // TimeToDown is how long it would take to call the target down if it fell
 // silent right after a good probe: the wait for the next probe, then what the
-// tests ask for as they stand now. It is played through on a copy. A target that
-// is down, or cannot be called down within a day, gives zero.
+// tests ask for as they stand now. It is played through on a copy. Of a target that
+// is down it is what would come after the answer that brings it up. One that cannot
+// be called down within a day gives zero.
 func (d *Detector) TimeToDown(now time.Time) time.Duration {
 	copied := *d
 	c := &copied
-	if c.verdict == upkeep.Down {
-		return 0
-	}
 	c.clear()
 	c.fails = 0
 	c.verdict, c.last = upkeep.Up, now

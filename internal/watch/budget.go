@@ -60,9 +60,9 @@ func (w *Watch) Budget(ctx context.Context, name string) (upkeep.Budget, error) 
 }
 
 // detectPart is the time from the last good probe to the decision, for the
-// slowest member of the pool that is up. w.mu is held.
+// slowest member of the pool. w.mu is held.
 func (w *Watch) detectPart(p *pool) upkeep.BudgetPart {
-	part := upkeep.BudgetPart{Name: "detect", Why: "no member is up"}
+	part := upkeep.BudgetPart{Name: "detect", Measured: p.state.Detected, Why: "it cannot be told when a silent member would be called down"}
 	for i, m := range p.spec.Members {
 		t := w.targets[p.keys[i]]
 		t.mu.Lock()
@@ -91,6 +91,7 @@ func (b *budget) zones(ctx context.Context, zones []*zoneRun) {
 	transfer := upkeep.BudgetPart{Name: "transfer", Why: "no secondary is listed"}
 	for _, z := range zones {
 		status := z.snapshot()
+		publish.Measured = max(publish.Measured, z.lastPublish())
 		for _, s := range status.Servers {
 			transfer.Measured = max(transfer.Measured, s.Lag)
 		}

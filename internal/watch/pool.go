@@ -41,6 +41,8 @@ type poolState struct {
 	Longer []lasting `json:"longer,omitempty"`
 	// Took is the failover time of the latest removal that was proven.
 	Took upkeep.Duration `json:"took,omitempty"`
+	// Detected is the time from the last good probe to the latest removal.
+	Detected upkeep.Duration `json:"detected,omitempty"`
 }
 
 // lasting is a TTL that was replaced by a shorter one.
@@ -237,6 +239,9 @@ func (w *Watch) depart(p *pool, old []netip.Addr, now time.Time) {
 			// A verdict from before the last change did not cause this one.
 			if v := w.targets[p.keys[i]].view(now); v.verdict == upkeep.Down && v.since.After(p.state.ChangedAt) {
 				d.LastOK = v.lastOK
+				if !d.LastOK.IsZero() {
+					p.state.Detected = upkeep.Duration(max(0, now.Sub(d.LastOK)))
+				}
 			}
 		}
 		gone[addr] = d

@@ -29,6 +29,8 @@ type zoneRun struct {
 	status  upkeep.ZoneStatus
 	alarmed map[string]bool // servers that were reported as lagging
 	proven  time.Time       // when the present content was proven everywhere; zero before
+	asOf    time.Time       // when the present content was offered
+	took    time.Duration   // from the offer of the latest published content to its publish
 }
 
 // startZone starts a zone's goroutine. It waits until previous, which may hold
@@ -90,9 +92,16 @@ func (z *zoneRun) offer(c zone.Content) {
 	if z.offered && reflect.DeepEqual(c, z.content) {
 		return
 	}
-	z.content, z.offered, z.proven = c, true, time.Time{}
+	z.content, z.offered, z.proven, z.asOf = c, true, time.Time{}, z.w.cfg.Now()
 	close(z.fresh)
 	z.fresh = make(chan struct{})
+}
+
+// lastPublish is how long the latest publish took, zero before any.
+func (z *zoneRun) lastPublish() upkeep.Duration {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return upkeep.Duration(max(0, z.took))
 }
 
 const (
@@ -218,6 +227,9 @@ func (z *zoneRun) publishBy(ctx context.Context, i int, content zone.Content) bo
 		p.Serial = serial
 		if z.status.Serial == 0 || zone.SerialLess(z.status.Serial, serial) {
 			z.status.Serial, z.status.PublishedAt = serial, p.At
+			if z.proven.IsZero() { // else it was published once more, long after its offer
+				z.took = p.At.Sub(z.asOf)
+			}
 		}
 	}
 	after := *p

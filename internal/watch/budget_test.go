@@ -1,0 +1,48 @@
+package watch
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/testkit"
+)
+
+func TestBudgetSaysWhatWasMeasured(t *testing.T) {
+	r := newRig(t)
+	r.declare(testZone(), testPool("192.0.2.1", "192.0.2.2"))
+	r.published("192.0.2.1 192.0.2.2")
+	for _, m := range []string{"192.0.2.1", "192.0.2.2"} {
+		r.prober.find(m, 5, good)
+	}
+	parts := func() map[string]upkeep.BudgetPart {
+		budget, err := r.Budget(t.Context(), "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		byName := map[string]upkeep.BudgetPart{}
+		for _, part := range budget.Parts {
+			byName[part.Name] = part
+		}
+		return byName
+	}
+	if detect := parts()["detect"]; detect.Worst == 0 || detect.Measured != 0 {
+		t.Errorf("before any removal: %+v", detect)
+	}
+	r.prober.find("192.0.2.2", 3, refused)
+	r.published("192.0.2.1")
+	testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+		p := parts()
+		return p["detect"].Measured > 0 && p["publish"].Measured > 0, fmt.Sprintf("%+v", p)
+	})
+	// With every member down the question is still how long the next one would take.
+	r.prober.find("192.0.2.1", 3, refused)
+	testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+		status, err := r.Pool(t.Context(), "web")
+		return err == nil && status.Members[0].Verdict == upkeep.Down, "not down yet"
+	})
+	if detect := parts()["detect"]; detect.Worst < upkeep.Duration(time.Second) {
+		t.Errorf("with nobody up: %+v", detect)
+	}
+}
