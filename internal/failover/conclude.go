@@ -168,6 +168,9 @@ func (d *decider) familyReason(f *family) string {
 	} else if f.need > 1 {
 		count += fmt.Sprintf(" where the policy asks for %d", f.need)
 	}
+	if n := f.byHandAlone(); n > 0 {
+		count += fmt.Sprintf(", %d of them by hand alone", n)
+	}
 	switch f.mode {
 	case allOut:
 		if len(f.extra) > 0 {
@@ -224,6 +227,18 @@ func (d *decider) waiting(f *family) string {
 		return ", 1 of them on probation for another " + short(first)
 	}
 	return fmt.Sprintf(", %d of them on probation, the first for another %s", n, short(first))
+}
+
+// byHandAlone is the number of members, backups apart, that count as up because
+// they are forced up and not by their checks.
+func (f *family) byHandAlone() int {
+	n := 0
+	for _, m := range f.members {
+		if m.forced() && !m.backup && m.Verdict != upkeep.Up {
+			n++
+		}
+	}
+	return n
 }
 
 func (d *decider) openReason(f *family, count string) string {

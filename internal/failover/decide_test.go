@@ -266,7 +266,7 @@ func TestAdmin(t *testing.T) {
 	s := newScene(t, "1 2 3", upkeep.Policy{}).set(upkeep.Up, "1", "2").set(upkeep.Down, "3").want("1 2")
 	s.admin(upkeep.AdminDown, "1").want("2").says("1", "taken down by hand", "up: by the test")
 	s.admin(upkeep.AdminDrain, "1").want("2").says("1", "drained by hand", "up: by the test")
-	s.admin(upkeep.AdminUp, "3").want("2 3").says("3", "forced up by hand", "down: by the test")
+	s.admin(upkeep.AdminUp, "3").want("2 3", "1 of them by hand alone").says("3", "forced up by hand", "down: by the test")
 	s.admin(upkeep.AdminAuto, "1", "3").want("1 2")
 	// Never published, not even when all else is down.
 	s.admin(upkeep.AdminDown, "1").set(upkeep.Down, "2").want("2 3", "0 of 2 members are up: failing open")

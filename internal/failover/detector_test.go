@@ -194,6 +194,10 @@ func TestHeartbeat(t *testing.T) {
 	if reason, _ := p.Explain(p.now); reason != "said goodbye: shutting down" {
 		t.Errorf("explained as %q", reason)
 	}
+	p.observe(Sample{Reason: "said goodbye 2s ago and has not beaten since"})
+	if reason, _ := p.Explain(p.now); reason != "said goodbye 2s ago and has not beaten since" {
+		t.Errorf("explained later as %q", reason)
+	}
 	if step := p.Goodbye(p.now, "again"); step.Changed {
 		t.Error("a second goodbye changes something")
 	}

@@ -54,10 +54,16 @@ func (d *Detector) nextDown(now time.Time) string {
 	return fmt.Sprintf("%s in a row would take it down%s", plural(d.remaining(now), "more failure", "more failures"), span)
 }
 
+// saidGoodbye begins the reasons that probes give afterwards, too.
+const saidGoodbye = "said goodbye"
+
 func (d *Detector) explainDown() string {
 	switch d.cause {
 	case byGoodbye:
-		return "said goodbye" + d.because()
+		if strings.HasPrefix(d.reason, saidGoodbye) {
+			return d.reason
+		}
+		return saidGoodbye + d.because()
 	case bySickness:
 		return "most probes failed for a long while" + d.because()
 	}
