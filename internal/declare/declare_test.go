@@ -187,6 +187,7 @@ func TestReadErrors(t *testing.T) {
 		{"not a status", "check: {type: http, status: [900]}", `6:30: check.status[0]: "900": is not a status such as 200 or a range such as 200-299`},
 		{"a tag", "check: !ping {type: ping}", `6:8: check: "!ping": tags have no use here; write the value without one`},
 		{"a tag of YAML's own", "check: {type: !!str ping}", `6:15: check.type: "!!str": tags have no use here; write the value without one`},
+		{"a tag at the kind", "check: {type: ping}\n---\nkind: !!python/x pool", `8:7: kind: "!!python/x": tags have no use here; write the value without one`},
 		{"binary", "check: {type: !!binary cGluZw==}", `6:15: check.type: "!!binary": tags have no use here; write the value without one`},
 		{"merging", "check: {<<: {type: ping}}", `6:9: check: "<<": merging is not done; write the fields out, or use an alias for a whole value`},
 		{"a list for a name", "check: {[type]: ping}", `6:9: check: the name of a field must be a word`},

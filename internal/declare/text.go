@@ -184,12 +184,18 @@ func (r *reader) add(document Document) {
 	r.documents = append(r.documents, document)
 }
 
+const noTags = "tags have no use here; write the value without one"
+
 // kind finds out what a document declares.
 func (r *reader) kind(node *yaml.Node) (string, bool) {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], resolve(node.Content[i+1])
 		if key.Value != "kind" {
 			continue
+		}
+		if value.Style&yaml.TaggedStyle != 0 {
+			r.fail(placeOf(value), "kind", value.Tag, "%s", noTags)
+			return "", false
 		}
 		if value.Kind != yaml.ScalarNode || value.ShortTag() != "!!str" {
 			r.fail(placeOf(value), "kind", value.Value, "must be one of %s", strings.Join(upkeep.Kinds, ", "))

@@ -83,7 +83,7 @@ func (w *walker) value(node *yaml.Node, v reflect.Value, path string) {
 	at := node
 	node = resolve(node)
 	if node.Style&yaml.TaggedStyle != 0 {
-		w.fail(at, path, node.Tag, "tags have no use here; write the value without one")
+		w.fail(at, path, node.Tag, noTags)
 		return
 	}
 	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
