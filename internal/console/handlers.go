@@ -15,7 +15,8 @@ import (
 // How much a page holds.
 const (
 	fullPools     = 12  // up to so many pools are shown whole
-	cardMembers   = 24  // members of a pool on the overview
+	cardMembers   = 24  // members that a pool on the overview shows all of
+	cardFew       = 6   // of a larger one, those that need a look first
 	listedPools   = 100 // pools on a page of the list
 	pageMembers   = 200 // members on a page of one pool
 	cardEvents    = 25
@@ -122,7 +123,11 @@ func (c *Console) overview(w http.ResponseWriter, r *http.Request) {
 	v.summarise(pools)
 	if len(pools) <= fullPools {
 		for _, p := range pools {
-			v.Cards = append(v.Cards, viewPool(p, h, now, 0, cardMembers))
+			limit := cardMembers
+			if len(p.Members) > cardMembers {
+				limit = cardFew // on a phone each takes five lines before the next pool
+			}
+			v.Cards = append(v.Cards, viewPool(p, h, now, 0, limit))
 		}
 		v.Zones = viewZones(zones, now)
 	} else {
