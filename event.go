@@ -15,6 +15,9 @@ const (
 	EventSystem   = "system"   // start, stop, pruning
 )
 
+// EventKinds lists the kinds of events.
+var EventKinds = []string{EventDeclared, EventVerdict, EventAdmin, EventDecision, EventPublish, EventProof, EventJob, EventWarning, EventSystem}
+
 // Event is one thing that happened: who did what to which object, and why.
 type Event struct {
 	ID   int64     `json:"id"`

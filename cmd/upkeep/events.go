@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +30,9 @@ func newEvents(a *app) *cobra.Command {
 			if filter.Limit < 0 || filter.Limit > 1000 || filter.Limit == 0 && !follow {
 				return &usageError{err: fmt.Errorf("--limit %d must be 1 to 1000, or 0 with --follow", filter.Limit)}
 			}
+			if filter.Kind != "" && !slices.Contains(upkeep.EventKinds, filter.Kind) {
+				return &usageError{err: fmt.Errorf("--kind %q must be one of %s", filter.Kind, strings.Join(upkeep.EventKinds, ", "))}
+			}
 			if since != "" {
 				age, err := upkeep.ParseDuration(since)
 				if err != nil {
@@ -39,7 +44,7 @@ func newEvents(a *app) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&filter.Object, "object", "", "only events of this `object` and what lies below it: pool/web, zone/example.test")
-	c.Flags().StringVar(&filter.Kind, "kind", "", "only this `kind`: declared, verdict, admin, decision, publish, proof, warning, system")
+	c.Flags().StringVar(&filter.Kind, "kind", "", "only this `kind`: "+strings.Join(upkeep.EventKinds, ", "))
 	c.Flags().IntVarP(&filter.Limit, "limit", "n", 50, "how `many` to show at most, the newest")
 	c.Flags().StringVar(&since, "since", "", "only what happened since so `long` ago, such as 1h or 2d")
 	c.Flags().BoolVar(&follow, "follow", false, "go on with events as they happen")

@@ -193,7 +193,9 @@ func (a *app) poolHead(pool upkeep.PoolStatus, now time.Time) {
 	}
 	line("pool", pool.Name)
 	line("published", published(pool.Published)+", TTL "+pool.TTL.String())
-	line("frozen", pool.Frozen)
+	if !strings.Contains(pool.Reason, pool.Frozen) { // else the reason says it
+		line("frozen", pool.Frozen)
+	}
 	line("reason", pool.Reason)
 	if !pool.ChangedAt.IsZero() {
 		line("changed", bothWays(pool.ChangedAt, now))

@@ -7,7 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +53,12 @@ type upVerb struct {
 }
 
 func (u *upVerb) run(ctx context.Context) error {
+	// A terminal that is closed ends it in good order; under nohup it goes on.
+	if !signal.Ignored(syscall.SIGHUP) {
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer stop()
+	}
 	var given []wire.Source
 	if len(u.files) > 0 {
 		var err error

@@ -25,8 +25,10 @@ func newZone(a *app) *cobra.Command {
 func newZoneStatus(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [ZONE]",
-		Short: "Show what each name server of a zone answers now",
-		Args:  atMost(1),
+		Short: "Show what each name server of a zone answers",
+		Long: `Show what each name server of a zone answers: it is asked after each publish until
+it answers what was published, and then every half minute.`,
+		Args: atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.zoneStatus(c.Context(), args)
 		},

@@ -27,7 +27,7 @@ const batch = 500
 // ChooseInput says which events are wanted.
 type ChooseInput struct {
 	Object string `query:"object" maxLength:"400" doc:"Only events of this object and what lies below it, such as pool/web."`
-	Kind   string `query:"kind" enum:"declared,verdict,admin,decision,publish,proof,warning,system" doc:"Only events of this kind."`
+	Kind   string `query:"kind" enum:"declared,verdict,admin,decision,publish,proof,job,warning,system" doc:"Only events of this kind."`
 }
 
 type eventsInput struct {
