@@ -15,20 +15,22 @@ import (
 // account. It is root's alone.
 const trashFolder = ".trash"
 
-// siteRemove takes a site out of the web server, and then moves its folder to
+// siteRemove takes a site out of the web server, if there is one here, and then moves its folder to
 // the trash of its account, where it stays until a person empties that.
 func siteRemove(ctx context.Context, r *Root, j job) (any, error) {
 	t := j.payload.(task.SiteRemove)
-	web, err := r.web()
-	if err != nil {
+	if r.o.Web == nil && t.KeepFiles {
+		_, err := r.web()
 		return nil, err
 	}
 	if err := r.budget.spend(t.Object()); err != nil {
 		return nil, err
 	}
-	j.step(20, "taking the virtual host away")
-	if err := resultError(web.Applier.Remove(ctx, t.Name, t.Generation)); err != nil {
-		return nil, err
+	if r.o.Web != nil {
+		j.step(20, "taking the virtual host away")
+		if err := resultError(r.o.Web.Applier.Remove(ctx, t.Name, t.Generation)); err != nil {
+			return nil, err
+		}
 	}
 	if t.KeepFiles {
 		return nil, nil

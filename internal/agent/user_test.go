@@ -119,3 +119,21 @@ func BenchmarkMkdir(b *testing.B) {
 		all.Wait()
 	}
 }
+
+// A server that holds the files of sites, and answers for none, takes the folder
+// of a removed site away too.
+func TestFilesOnlyServer(t *testing.T) {
+	l := newLab(t, strings.Replace(labPolicy, "site.files,", "site.files, site.remove,", 1))
+	l.wantDone(ensured("acme", 20001), 1)
+	l.wantDone(files("a.test", "acme", 20001, 1), 1)
+	l.must(os.WriteFile(l.path("home/acme/a.test/htdocs/index.html"), []byte("hello"), 0o644))
+	l.wantFailed(task.SiteRemove{Name: "a.test", Account: "acme", Generation: 2, KeepFiles: true}, 2, "no web server of upkeep's")
+	l.wantDone(task.SiteRemove{Name: "a.test", Account: "acme", Generation: 2}, 2)
+	if got := l.like("home/acme/a.test"); got != "none" {
+		t.Errorf("the folder is still there: %s", got)
+	}
+	kept, err := filepath.Glob(l.path("home/acme/.trash/a.test.*/htdocs/index.html"))
+	if err != nil || len(kept) != 1 {
+		t.Errorf("the trash has %v, %v", kept, err)
+	}
+}

@@ -291,8 +291,13 @@ func (d *Dispatcher) Committed(news store.JobNews) {
 // Follow is called by the store in the transaction of a change.
 func (d *Dispatcher) Follow(ctx context.Context, tx store.Tx, changes []store.Altered) error {
 	for _, change := range changes {
-		if change.Ref.Kind == upkeep.KindServer && change.New == nil {
+		switch {
+		case change.Ref.Kind == upkeep.KindServer && change.New == nil:
 			if err := tx.CancelServer(ctx, change.Ref.Name); err != nil {
+				return err
+			}
+		case change.Ref.Kind == upkeep.KindAccount && change.Old == nil:
+			if err := tx.CancelPending(ctx, upkeep.JobUserRemove, change.Ref.String(), "the account was declared again"); err != nil {
 				return err
 			}
 		}
@@ -309,11 +314,20 @@ func (d *Dispatcher) Follow(ctx context.Context, tx store.Tx, changes []store.Al
 			}
 		}
 	}
-	serving, err := tx.Serving(ctx, removable(changes, sites))
-	if err != nil {
+	around := around{sites: sites, users: map[string][]string{}}
+	var err error
+	if around.serving, err = tx.Serving(ctx, removable(changes, sites)); err != nil {
 		return err
 	}
-	_, err = tx.Enqueue(ctx, follow(changes, sites, serving, tx.Who))
+	for _, change := range changes {
+		if change.Ref.Kind != upkeep.KindAccount || change.New != nil {
+			continue
+		}
+		if around.users[change.Ref.Name], err = tx.AccountServers(ctx, change.Ref.Name); err != nil {
+			return err
+		}
+	}
+	_, err = tx.Enqueue(ctx, follow(changes, around, tx.Who))
 	return err
 }
 

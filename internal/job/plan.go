@@ -18,8 +18,7 @@ type plan struct {
 	jobs []store.NewJob
 	// applies are the site.apply jobs of this plan, by site and server.
 	applies map[[2]string]int
-	// serving are the servers that have something of a site, by its name.
-	serving map[string][]string
+	around  around
 	// messages are for accounts.
 	messages []message
 }
@@ -27,21 +26,32 @@ type plan struct {
 // message is what an account is told about an object of its.
 type message struct{ account, object, text string }
 
+// around is what a plan looks at beside the change.
+type around struct {
+	// sites are all that are declared after it; those that cannot be read are left
+	// out.
+	sites []upkeep.Declared
+	// serving are the servers that have something of a site, by the name of each of
+	// [removable].
+	serving map[string][]string
+	// users are the servers on which accounts that are deleted had sites.
+	users map[string][]string
+}
+
 // follow says which jobs follow from a change of declared things that who made.
-// sites are all that are declared after it; those that cannot be read are left
-// out. serving are the servers that have something of a site, by the name of each
-// of [removable]. What is in a job beyond its object follows from what is declared when it
-// is sent.
-func follow(changes []store.Altered, sites []upkeep.Declared, serving map[string][]string, who string) []store.NewJob {
-	p := plan{who: who, applies: map[[2]string]int{}, serving: serving}
+// What is in a job beyond its object follows from what is declared when it is
+// sent.
+func follow(changes []store.Altered, around around, who string) []store.NewJob {
+	p := plan{who: who, applies: map[[2]string]int{}, around: around}
 	for _, change := range ordered(changes) {
 		switch change.Ref.Kind {
 		case upkeep.KindSite:
 			p.site(change)
 		case upkeep.KindAccount:
-			p.account(change, sites)
+			p.account(change, p.around.sites)
 		}
 	}
+	p.users(changes)
 	p.notify()
 	return p.jobs
 }
@@ -113,17 +123,41 @@ func (p *plan) site(c store.Altered) {
 func (p *plan) remove(was upkeep.Site, stay []string, job upkeep.Job, behind []int) {
 	job.Kind = upkeep.JobSiteRemove
 	servers := slices.Clone(was.Servers)
-	for _, server := range p.serving[was.Name] {
+	for _, server := range p.around.serving[was.Name] {
 		if !slices.Contains(servers, server) {
 			servers = append(servers, server)
 		}
 	}
+	remove := func(server string, keep bool, behind []int) int {
+		job.Server = server
+		return p.add(job, task.SiteRemove{Name: was.Name, Account: was.Account, Generation: job.Generation, KeepFiles: keep}, behind...)
+	}
+	gone := len(stay) == 0 && was.Files != "" && was.SubOf == "" // with a folder of its own
+	var removed []int
 	for _, server := range servers {
-		if slices.Contains(stay, server) {
+		if !slices.Contains(stay, server) && !(gone && server == was.Files) {
+			removed = append(removed, remove(server, was.Files != "", behind))
+		}
+	}
+	if gone {
+		// Its folder goes to the trash once no server answers with what is in it. The
+		// files of a site that moves to another server are left for a person to move.
+		remove(was.Files, false, removed)
+	}
+}
+
+// users adds the jobs that remove the system users of deleted accounts, after all
+// else that is to be done for them there.
+func (p *plan) users(changes []store.Altered) {
+	for _, change := range changes {
+		was, is := change.Old.(upkeep.Account)
+		if !is || change.New != nil {
 			continue
 		}
-		job.Server = server
-		p.add(job, task.SiteRemove{Name: was.Name, Account: was.Account, Generation: job.Generation, KeepFiles: was.Files != ""}, behind...)
+		for _, server := range p.around.users[was.Name] {
+			i := p.add(upkeep.Job{Account: was.Name, Server: server, Kind: upkeep.JobUserRemove, Object: change.Ref.String()}, task.UserRemove{Tenant: tenant(was)})
+			p.jobs[i].BehindAccount = true
+		}
 	}
 }
 

@@ -100,7 +100,13 @@ func TestFollow(t *testing.T) {
 			changes: []store.Altered{deleted(5, two)},
 			want: []string{`0: site.remove site/a.test@5 on web1 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
 				`1: site.remove site/a.test@5 on web2 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
-				note(2, "site/a.test", "a.test was removed. Its files are kept.")},
+				`2: site.remove site/a.test@5 on files1 after 0,1 {"name":"a.test","account":"acme","generation":5}`,
+				note(3, "site/a.test", "a.test was removed. Its files are kept.")},
+		},
+		"a deleted site whose files are on one of its web servers": {
+			changes: []store.Altered{deleted(5, planned(upkeep.Site{Name: "a.test", Servers: []string{"web1", "web2"}, Files: "web1"}))}, who: "acme",
+			want: []string{`0: site.remove site/a.test@5 on web2 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
+				`1: site.remove site/a.test@5 on web1 after 0 {"name":"a.test","account":"acme","generation":5}`},
 		},
 		"a deleted site that never left a server": {
 			changes: []store.Altered{deleted(5, moved)}, serving: map[string][]string{"a.test": {"web1", "web2"}}, who: "acme",
@@ -150,7 +156,11 @@ func TestFollow(t *testing.T) {
 		},
 		"an account that says the same": {changes: []store.Altered{put(3, acme, upkeep.Account{Name: "acme", UID: 20001, Email: "a@b.test"})}, sites: []upkeep.Site{a}},
 		"a new account":                 {changes: []store.Altered{put(1, nil, suspended)}},
-		"a deleted account":             {changes: []store.Altered{deleted(1, suspended)}},
+		"a deleted account": {
+			changes: []store.Altered{deleted(1, suspended), deleted(2, upkeep.Account{Name: "nowhere", UID: 20009})},
+			want: []string{`0: user.remove account/acme on web1 {"account":"acme","uid":20001}`,
+				`1: user.remove account/acme on web2 {"account":"acme","uid":20001}`},
+		},
 		"a site and its account together": {
 			changes: []store.Altered{put(8, nil, a), put(2, acme, suspended)}, sites: []upkeep.Site{a, sub}, who: "acme",
 			want: []string{"0: site.apply site/a.test@8 on web1", "1: site.apply site/sub.a.test@7 on web1 after 0"},
@@ -165,7 +175,7 @@ func TestFollow(t *testing.T) {
 			if who == "" {
 				who = "uid 0"
 			}
-			jobs := follow(test.changes, sites, test.serving, who)
+			jobs := follow(test.changes, around{sites, test.serving, map[string][]string{"acme": {"web1", "web2"}}}, who)
 			if diff := cmp.Diff(test.want, told(jobs)); diff != "" {
 				t.Error(diff)
 			}

@@ -407,7 +407,9 @@ func (b *broken) needs(p Policy) {
 			}
 		case upkeep.JobSiteFiles:
 			lacks = lacksHome(p)
-		case upkeep.JobSiteApply, upkeep.JobSiteRemove, upkeep.JobSiteSync:
+		case upkeep.JobSiteRemove: // of files alone, where there is no web server
+			lacks = lacksHome(p)
+		case upkeep.JobSiteApply, upkeep.JobSiteSync:
 			if lacks = lacksHome(p); p.Web == nil {
 				lacks = "web"
 			}

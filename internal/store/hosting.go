@@ -375,3 +375,43 @@ func (n *numbering) free(ctx context.Context) (int, error) {
 	}
 	return 0, fmt.Errorf("every user number from %d to %d was given away", upkeep.MinUID, upkeep.MaxUID)
 }
+
+// accountServerRow says that an account has, or had, a site on a server.
+type accountServerRow struct {
+	bun.BaseModel `bun:"table:account_servers"`
+	Account       string `bun:",pk"`
+	Server        string `bun:",pk"`
+}
+
+// noteServers writes down on which servers accounts come to be. Nothing is taken
+// back with a site: the user of its account stays.
+func (p *plan) noteServers(ctx context.Context) error {
+	seen := map[accountServerRow]bool{}
+	var rows []accountServerRow
+	for _, a := range p.altered {
+		site, is := a.New.(upkeep.Site)
+		if !is {
+			continue
+		}
+		for _, server := range append(slices.Clone(site.Servers), site.Files) {
+			row := accountServerRow{Account: site.Account, Server: server}
+			if server != "" && !seen[row] {
+				seen[row] = true
+				rows = append(rows, row)
+			}
+		}
+	}
+	for part := range slices.Chunk(rows, chunk) {
+		if _, err := p.tx.NewInsert().Model(&part).On("CONFLICT (account, server) DO NOTHING").Exec(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AccountServers are the servers on which an account has, or had, a site, and
+// that are declared still.
+func (t Tx) AccountServers(ctx context.Context, account string) (servers []string, err error) {
+	err = t.tx.NewSelect().Model((*accountServerRow)(nil)).Column("server").Where("account = ?", account).Order("server").Scan(ctx, &servers)
+	return servers, err
+}

@@ -44,6 +44,9 @@ type NewJob struct {
 	Payload []byte
 	// Behind are indices, in the same list, of jobs that must be done first.
 	Behind []int
+	// BehindAccount lets it wait for all jobs of its account on its server that have
+	// not ended.
+	BehindAccount bool
 }
 
 type jobRow struct {
@@ -239,6 +242,18 @@ func (t Tx) wait(ctx context.Context, jobs []NewJob, rows []jobRow, at map[jobKe
 				return fmt.Errorf("making a %s job for %s: it waits for itself", waiting.Kind, waiting.Object)
 			}
 			links = append(links, afterRow{Job: waiting.ID, After: first.ID})
+		}
+		if !job.BehindAccount {
+			continue
+		}
+		var open []int64
+		err := t.tx.NewSelect().Model((*jobRow)(nil)).Column("id").Where("account = ?", waiting.Account).Where("server = ?", waiting.Server).
+			Where("state IN (?)", bun.List(openStates)).Where("id <> ?", waiting.ID).Scan(ctx, &open)
+		if err != nil {
+			return err
+		}
+		for _, first := range open {
+			links = append(links, afterRow{Job: waiting.ID, After: first})
 		}
 	}
 	for part := range slices.Chunk(links, chunk) {

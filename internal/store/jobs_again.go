@@ -240,7 +240,7 @@ func (s *Store) endPending(ctx context.Context, id int64, end JobEnd, job *upkee
 }
 
 // CancelServer cancels what waits for a server that is not declared any more,
-// and forgets what it served.
+// and forgets what it served and who was there.
 func (t Tx) CancelServer(ctx context.Context, server string) error {
 	var waiting []int64
 	err := t.tx.NewSelect().Model((*jobRow)(nil)).Column("id").Where("server = ?", server).Where("state = ?", upkeep.JobPending).Scan(ctx, &waiting)
@@ -254,8 +254,26 @@ func (t Tx) CancelServer(ctx context.Context, server string) error {
 	if err := t.finish(ctx, ends, upkeep.JobPending); err != nil {
 		return err
 	}
+	if _, err := t.tx.NewDelete().Model((*accountServerRow)(nil)).Where("server = ?", server).Exec(ctx); err != nil {
+		return err
+	}
 	_, err = t.tx.NewDelete().Model((*siteStateRow)(nil)).Where("server = ?", server).Exec(ctx)
 	return err
+}
+
+// CancelPending cancels the pending jobs of a kind about an object, on all servers.
+func (t Tx) CancelPending(ctx context.Context, kind, object, reason string) error {
+	var waiting []int64
+	err := t.tx.NewSelect().Model((*jobRow)(nil)).Column("id").Where("kind = ?", kind).Where("object = ?", clean(object)).
+		Where("state = ?", upkeep.JobPending).Scan(ctx, &waiting)
+	if err != nil {
+		return err
+	}
+	ends := make([]JobEnd, len(waiting))
+	for i, id := range waiting {
+		ends[i] = JobEnd{ID: id, State: upkeep.JobCancelled, Error: reason}
+	}
+	return t.finish(ctx, ends, upkeep.JobPending)
 }
 
 // PruneJobs forgets jobs that ended before a time, and failed ones that ended

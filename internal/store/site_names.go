@@ -304,6 +304,9 @@ func (p *plan) writeHosting(ctx context.Context) error {
 	if err := insertAll(ctx, p.tx, p.uids); err != nil {
 		return err
 	}
+	if err := p.noteServers(ctx); err != nil {
+		return err
+	}
 	return p.writeHistory(ctx)
 }
 

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"upkeep"
+	"upkeep/internal/api/client"
+	"upkeep/internal/api/wire"
+)
+
+func newAccount(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "account",
+		Short: "Customers: their sites, what is being done for them, their messages",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  verbsOnly,
+	}
+	c.AddCommand(newAccountList(a), newAccountShow(a))
+	return c
+}
+
+// accountView is an account with everything that concerns it now.
+type accountView struct {
+	upkeep.Account
+	Sites []upkeep.SiteStatus `json:"sites"`
+	// Pending are jobs that have not ended, and Failed the latest that did not end
+	// well; both the newest first.
+	Pending []upkeep.Job `json:"pending"`
+	Failed  []upkeep.Job `json:"failed"`
+	// Unread are messages that nobody has said to have read.
+	Unread []upkeep.Job `json:"unread"`
+}
+
+func newAccountList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List accounts with what concerns them now",
+		Args:  noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			views, err := accountViews(c.Context(), up, "")
+			if err != nil {
+				return err
+			}
+			if a.output != "table" {
+				return a.show(views)
+			}
+			if len(views) == 0 {
+				fmt.Fprintln(a.err, "no account is declared; upkeep site add NAME --account ACCOUNT declares one with its first site")
+				return nil
+			}
+			t := newTable("ACCOUNT", "UID", "STATE", "SITES", "PENDING", "FAILED", "UNREAD")
+			for _, v := range views {
+				t.add(v.Name, strconv.Itoa(v.UID), v.state(), strconv.Itoa(len(v.Sites)), some(v.Pending), some(v.Failed), some(v.Unread))
+			}
+			return t.write(a.out)
+		},
+	}
+}
+
+func newAccountShow(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show NAME",
+		Short: "Show an account's sites, what is being done for it, and its messages",
+		Long: `Show the sites of an account, the jobs that have not ended or have failed, and the
+messages that were not read. upkeep job read ID says that one was.`,
+		Args: exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			views, err := accountViews(c.Context(), up, args[0])
+			if err != nil {
+				return err
+			}
+			if a.output != "table" {
+				return a.show(views[0])
+			}
+			return a.accountDetails(views[0])
+		},
+	}
+}
+
+func (v accountView) state() string {
+	if v.Suspended {
+		return "suspended"
+	}
+	return "active"
+}
+
+// some is a number of jobs, of which no more than a page is counted.
+func some(jobs []upkeep.Job) string {
+	switch {
+	case len(jobs) == 0:
+		return ""
+	case len(jobs) >= mostOfAccount:
+		return fmt.Sprintf("%d or more", len(jobs))
+	}
+	return strconv.Itoa(len(jobs))
+}
+
+// mostOfAccount is how many jobs of a kind are looked at.
+const mostOfAccount = 1000
+
+// accountViews are the views of one account, or of all with no name.
+func accountViews(ctx context.Context, up *client.Client, name string) ([]accountView, error) {
+	declared, err := up.Objects(ctx, upkeep.KindAccount, name)
+	if err != nil {
+		return nil, err
+	}
+	sites, err := up.Sites(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	jobs := func(states ...upkeep.JobState) ([]upkeep.Job, error) {
+		return up.Jobs(ctx, wire.JobFilter{Account: name, States: states, Limit: mostOfAccount})
+	}
+	open, err := jobs(upkeep.JobPending, upkeep.JobRunning)
+	if err != nil {
+		return nil, err
+	}
+	failed, err := jobs(upkeep.JobFailed)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]accountView, len(declared))
+	at := map[string]*accountView{}
+	for i, d := range declared {
+		views[i] = accountView{Sites: []upkeep.SiteStatus{}, Pending: []upkeep.Job{}, Failed: []upkeep.Job{}, Unread: []upkeep.Job{}}
+		if err := json.Unmarshal(d.Object, &views[i].Account); err != nil {
+			return nil, fmt.Errorf("reading account %s: %w", d.Name, err)
+		}
+		at[d.Name] = &views[i]
+	}
+	for _, site := range sites {
+		if v := at[site.Account]; v != nil {
+			v.Sites = append(v.Sites, site)
+		}
+	}
+	for _, job := range append(open, failed...) {
+		v := at[job.Account]
+		switch {
+		case v == nil: // of one that was deleted
+		case job.Kind == upkeep.JobNotification:
+			v.Unread = append(v.Unread, job)
+		case job.State == upkeep.JobFailed:
+			v.Failed = append(v.Failed, job)
+		default:
+			v.Pending = append(v.Pending, job)
+		}
+	}
+	return views, nil
+}
+
+func (a *app) accountDetails(v accountView) error {
+	now := time.Now()
+	head := newTable("ACCOUNT", "UID", "STATE", "EMAIL")
+	head.add(v.Name, strconv.Itoa(v.UID), v.state(), v.Email)
+	if err := head.write(a.out); err != nil {
+		return err
+	}
+	sites := newTable("SITE", "STATE", "WHY")
+	for _, site := range v.Sites {
+		sites.add(site.Name, site.State, site.Reason)
+	}
+	messages := newTable("MESSAGE", "WHEN", "TEXT")
+	for _, job := range v.Unread {
+		messages.add(strconv.FormatInt(job.ID, 10), ago(job.Created, now), job.Text)
+	}
+	for _, part := range []struct {
+		n int
+		t *table
+	}{{len(v.Sites), sites}, {len(v.Pending), jobTable(v.Pending, now)}, {len(v.Failed), jobTable(v.Failed, now)}, {len(v.Unread), messages}} {
+		if part.n == 0 {
+			continue
+		}
+		fmt.Fprintln(a.out)
+		if err := part.t.write(a.out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
