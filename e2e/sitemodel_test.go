@@ -46,7 +46,7 @@ var edits = []edit{
 	{"root", func(r *rand.Rand, s *upkeep.Site) {
 		s.Root = pick(r, "", "public", "web/public")
 	}},
-	{"cgi", func(_ *rand.Rand, s *upkeep.Site) { s.CGI = !s.CGI }},
+	// No cgi: these servers are shared and have no suexec, so it is refused there.
 	{"error_pages", func(r *rand.Rand, s *upkeep.Site) {
 		s.ErrorPages = map[string]string{}
 		if r.IntN(3) > 0 {
