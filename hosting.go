@@ -40,7 +40,7 @@ func CheckHosting(changed []Object, around Hosting) []Conflict {
 			around.checkSite(&r, o)
 			for _, sub := range subs[o.Name] {
 				for _, broken := range subRules(sub, o) {
-					r.add(broken.Field, broken.Value, "does not go with its sub-site %s, whose %s", sub.Name, broken.Rule)
+					r.add(broken.Field, broken.Value, "does not go with its sub-site %s, whose %s %s", sub.Name, broken.Field, broken.Rule)
 				}
 			}
 		case Delegation:

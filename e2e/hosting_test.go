@@ -56,6 +56,8 @@ func newHosting(t testing.TB, machines int) *hosting {
 	t.Helper()
 	testkit.NeedRoot(t)
 	testkit.Need(t, "ip", "nsenter", "unshare", "setpriv", "nft", "apache2", "useradd")
+	_, err := os.Stat("/usr/lib/apache2/suexec-custom")
+	testkit.NeedThat(t, "suexec for folders other than /var/www (try: make deps)", err)
 	names := []string{"control", "visitor"}
 	for i := range machines {
 		names = append(names, webName(i))

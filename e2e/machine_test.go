@@ -54,11 +54,12 @@ func newMachine(t testing.TB, host *netlab.Host, dir string, mounts map[string]s
 	must(os.MkdirAll(dir, 0o755))
 	output, err := exec.Command("cp", "-a", "/etc", m.path("etc")).CombinedOutput()
 	must(joined(err, output))
-	for _, folder := range []string{"var/lib", "var/log/apache2", "run/apache2", "home", "etc/upkeep", "etc/apache2/hosted.d"} {
+	for _, folder := range []string{"var/lib", "var/log/apache2", "run/apache2", "home", "etc/upkeep", "etc/apache2/hosted.d", "etc/apache2/suexec"} {
 		must(os.MkdirAll(m.path(folder), 0o755))
 	}
 	must(m.addUser(frontUser, 990))
 	must(os.WriteFile(m.path("etc/apache2/apache2.conf"), []byte(apacheConf()), 0o644))
+	must(os.WriteFile(m.path("etc/apache2/suexec/www-data"), []byte("/home\npublic_html/cgi-bin\n"), 0o644))
 	must(os.WriteFile(m.path("etc/upkeep/agent-policy.yaml"), []byte(machinePolicy), 0o644))
 	script := "set -e\n"
 	for _, folder := range ownFolders {
@@ -138,7 +139,7 @@ func apacheConf() string {
 	text := &strings.Builder{}
 	for _, name := range []string{
 		"mpm_event", "authn_core", "authn_file", "authz_core", "authz_host", "authz_user", "auth_basic",
-		"alias", "dir", "mime", "env", "headers", "rewrite", "cgid", "proxy", "proxy_fcgi", "setenvif", "reqtimeout",
+		"alias", "dir", "mime", "env", "headers", "rewrite", "cgid", "proxy", "proxy_fcgi", "setenvif", "reqtimeout", "suexec",
 	} {
 		fmt.Fprintf(text, "LoadModule %s_module /usr/lib/apache2/modules/mod_%[1]s.so\n", name)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"upkeep"
 )
@@ -112,7 +113,8 @@ func page(s upkeep.Site) string { return "the page of " + s.Name + "\n" }
 // missingPage is what it shows for /missing.html.
 func missingPage(s upkeep.Site) string { return "not at " + s.Name + "\n" }
 
-const cgiProgram = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\ncgi says %s\\n' \"$APP_MODE\"\n"
+// cgiProgram says as whom it runs.
+const cgiProgram = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nI am %s\\n' $(id -u)\n"
 
 // writePages has the owner of a site put pages where the server has made folders
 // for it, and nowhere else.
@@ -132,16 +134,31 @@ func (h *hosting) writePages(s upkeep.Site, account string) error {
 			filepath.Join("htdocs", full.Root, "missing.html"): missingPage(s),
 		}
 		if s.CGI && s.SubOf == "" {
-			files["cgi-bin/env"] = cgiProgram
+			files["cgi-bin/whoami"] = cgiProgram
 		}
 		for name, text := range files {
 			// No folder is made here: that they are there is upkeep's to see to.
-			if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o755); err != nil {
+			file := filepath.Join(home, name)
+			err := os.WriteFile(file, []byte(text), 0o755)
+			if err == nil {
+				owner := ownerOf(filepath.Dir(file))
+				err = os.Chown(file, owner, owner)
+			}
+			if err != nil {
 				return fmt.Errorf("%s: the folders of %s: %w", server, s.Name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// ownerOf is the number of the user whose folder it is, -1 when there is none.
+func ownerOf(path string) int {
+	info, err := os.Stat(path)
+	if err != nil {
+		return -1
+	}
+	return int(info.Sys().(*syscall.Stat_t).Uid)
 }
 
 // faults says how the answers of a site on one machine differ from what is
@@ -228,6 +245,14 @@ func (v *visit) fields() {
 		v.fault("POST answers %d, %v; methods are %v", got.status, err, s.Methods)
 	}
 	if s.CGI && s.SubOf == "" {
-		v.expect(v.main, "/cgi-bin/env", true, 200, "cgi says "+s.Environment["APP_MODE"]+"\n")
+		server := v.m
+		if s.Files != "" {
+			server = v.h.machine(s.Files)
+		}
+		owner := ownerOf(server.path(filepath.Join("home", s.Account, s.Name, "cgi-bin")))
+		if owner < upkeep.MinUID {
+			v.fault("cgi-bin belongs to %d", owner)
+		}
+		v.expect(v.main, "/cgi-bin/whoami", true, 200, fmt.Sprintf("I am %d\n", owner))
 	}
 }
