@@ -40,8 +40,7 @@ type Site struct {
 	// other's.
 	Root string `json:"root,omitempty"`
 
-	// CGI runs programs in cgi-bin as the account's own user. The web server needs
-	// suexec for that; without it the site is refused there.
+	// CGI runs programs in cgi-bin as the account's own user, where the server can.
 	CGI bool `json:"cgi,omitempty"`
 	// PHP runs scripts by php-fpm as the account's own user; off when left out.
 	PHP *PHP `json:"php,omitempty"`
@@ -205,7 +204,7 @@ func (n Network) Compare(o Network) int {
 
 type networkError struct{ value, rule string }
 
-func (e *networkError) Error() string { return `"` + e.value + `" ` + e.rule }
+func (e *networkError) Error() string { return `"` + Printable(e.value) + `" ` + e.rule }
 
 // States of a site, as people see them.
 const (

@@ -409,6 +409,7 @@ func TestOtherHostingRules(t *testing.T) {
 		{Account{Name: "a"}, "name"}, {Account{Name: "Acme"}, "name"}, {Account{Name: "1acme"}, "name"}, {Account{Name: "www-data"}, "name"},
 		{Account{Name: "acme-"}, "name"}, {Account{Name: "acme\n"}, "name"}, {Account{Name: strings.Repeat("a", 32)}, "name"},
 		{Account{Name: "acme", Email: "Bob <bob@example.test>"}, "email"}, {Account{Name: "acme", Email: "a@b.test\nBcc: x"}, "email"},
+		{Account{Name: "acme", Email: "|/bin/sh@b.test"}, "email"}, {Account{Name: "acme", Email: "-oX@b.test"}, "email"}, {Account{Name: "acme", Email: "a@b@c.test"}, "email"},
 		{Account{Name: "acme", UID: 1000}, "uid"}, {Account{Name: "acme", UID: 60000}, "uid"}, {Account{Name: "acme", UID: -1}, "uid"},
 		{Server{Name: "web1"}, "roles"}, {Server{Name: "Web", Roles: []string{RoleWeb}}, "name"}, {Server{Name: "web1", Roles: []string{"god"}}, "roles[0]"},
 		{Server{Name: "web1", Roles: []string{RoleWeb, RoleWeb}}, "roles[1]"}, {Server{Name: "web1", Roles: make([]string, 9)}, "roles"},

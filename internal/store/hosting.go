@@ -68,6 +68,9 @@ func (p *plan) checkHosting(ctx context.Context) error {
 		return err
 	}
 	changed := p.changedObjects()
+	if err := p.checkOwners(); err != nil {
+		return err
+	}
 	around, err := p.around(ctx, changed)
 	if err != nil {
 		return err
@@ -76,6 +79,27 @@ func (p *plan) checkHosting(ctx context.Context) error {
 		return err
 	}
 	return p.checkNames(ctx, changed)
+}
+
+// checkOwners refuses to give a site away by declaring it under another account.
+// Whoever may declare sites could take others' that way, by their names; and the
+// files, which are in the home of the account, would not come along.
+func (p *plan) checkOwners() error {
+	var broken []upkeep.FieldError
+	for _, a := range p.altered {
+		before, was := a.Old.(upkeep.Site)
+		now, is := a.New.(upkeep.Site)
+		if was && is && before.Account != now.Account {
+			broken = append(broken, upkeep.FieldError{
+				Object: a.Ref.String(), Field: "account", Value: now.Account,
+				Rule: fmt.Sprintf("cannot be changed: the site belongs to account %s, in whose home its files are; it has to be deleted there first", before.Account),
+			})
+		}
+	}
+	if len(broken) > 0 {
+		return &upkeep.InvalidError{Fields: broken}
+	}
+	return nil
 }
 
 // changedObjects are the hosting things that the change creates or changes.

@@ -111,6 +111,9 @@ func usedNotDeleted(t *testing.T, open func() *store.Store) {
 	altered := one
 	altered.CGI = true
 	refused(t, s, store.Change{Put: []upkeep.Object{altered}, Delete: []store.Ref{account}}, "site/example.test", "account", "none of that name")
+	given := one
+	given.Account = "bob"
+	refused(t, s, store.Change{Put: []upkeep.Object{given}}, "site/example.test", "account", "belongs to account acme")
 	moved := one
 	moved.Servers = []string{"web2"}
 	_, err := s.Apply(ctx, "tester", store.Change{Put: []upkeep.Object{moved}, Delete: []store.Ref{web1}})
