@@ -44,6 +44,7 @@ become, as documents. What cannot be taken over is said, with its row. With
 	flags.StringSliceVar(&i.options.Servers, "server", nil, "web `servers` that the sites are for")
 	flags.StringVar(&i.options.Home, "home", "/home", "`folder` of the homes in the old jobs")
 	flags.BoolVar(&i.options.Canonical, "canonical", true, "send visitors of www.NAME to NAME, as the script did")
+	flags.BoolVar(&i.options.CGI, "cgi", true, "run programs in cgi-bin, as the script did for every site; web servers without suexec refuse such sites")
 	flags.BoolVar(&i.apply, "apply", false, "make what is shown")
 	return c
 }

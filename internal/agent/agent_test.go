@@ -122,6 +122,7 @@ func TestMkdir(t *testing.T) {
 		{task.Mkdir{Root: "etc", Path: "x", Owner: "root", Group: "root", Mode: "0755"}, `no root named "etc"`},
 		{task.Mkdir{Root: "data", Path: "x", Owner: "alice", Group: "alice", Mode: "0755"}, `no account "alice" on this server that upkeep made`},
 		{task.Mkdir{Root: "data", Path: "x", Owner: "www-data", Group: "root", Mode: "0755"}, "must be an account or root"},
+		{task.Mkdir{Root: "home", Path: "beta/example.test", Owner: "acme", Group: "acme", Mode: "0755"}, "in the home of another"},
 		{task.Mkdir{Root: "data", Path: "x", Owner: "acme", Group: "sudo", Mode: "0755"}, "must be that of the owner"},
 		{task.Mkdir{Root: "data", Path: "x", Owner: "acme", Group: "acme", Mode: "4755"}, "must be octal"},
 		{task.Mkdir{Root: "data", Path: "x", Owner: "acme", Group: "acme", Mode: "0777"}, "must be octal"},

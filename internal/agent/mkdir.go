@@ -28,8 +28,15 @@ func mkdir(_ context.Context, r *Root, j job) (any, error) {
 	}
 	// The home of an account is root's, so that the names in it mean what root
 	// made them mean; and what is not a home has no place beside them.
-	if t.Root == policy.Home && !strings.Contains(t.Path, "/") {
-		return nil, fmt.Errorf("%s would be a home: those are made with the first site of their account: %w", t.Path, upkeep.ErrRefused)
+	if t.Root == policy.Home {
+		account, _, below := strings.Cut(t.Path, "/")
+		switch {
+		case !below:
+			return nil, fmt.Errorf("%s would be a home: those are made with the first site of their account: %w", t.Path, upkeep.ErrRefused)
+		case t.Owner != "root" && t.Owner != account:
+			// It would be in the way of a site of that name.
+			return nil, fmt.Errorf("%s would be a folder of the account %s in the home of another: %w", t.Path, t.Owner, upkeep.ErrRefused)
+		}
 	}
 	r.disk <- struct{}{}
 	defer func() { <-r.disk }()

@@ -28,7 +28,7 @@ func siteRemove(ctx context.Context, r *Root, j job) (any, error) {
 	}
 	if r.o.Web != nil {
 		j.step(20, "taking the virtual host away")
-		if err := resultError(r.o.Web.Applier.Remove(ctx, t.Name, t.Generation)); err != nil {
+		if err := resultError(r.o.Web.Applier.Remove(ctx, t.Name, t.Account, t.Generation)); err != nil {
 			return nil, err
 		}
 	}

@@ -35,6 +35,9 @@ type Options struct {
 	// Canonical is whether visitors of www.NAME are sent on to NAME, as the
 	// article's script had it for every site.
 	Canonical bool
+	// CGI is whether programs in cgi-bin are run, as the script had it for every
+	// site.
+	CGI bool
 }
 
 // Plan is what an import makes.
@@ -136,7 +139,7 @@ func (c *converter) site(r row) (upkeep.Site, bool) {
 	}
 	site := upkeep.Site{
 		Name: strings.ToLower(strings.TrimSuffix(r["server"], ".")), Account: account, Servers: c.options.Servers,
-		CGI: true, ErrorPages: c.errorPages(r), Deny: c.firewall(r), Environment: c.environment(r),
+		CGI: c.options.CGI, ErrorPages: c.errorPages(r), Deny: c.firewall(r), Environment: c.environment(r),
 	}
 	if c.options.Canonical {
 		site.Canonical, site.CanonicalStatus = "bare", 307

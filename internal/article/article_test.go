@@ -70,7 +70,7 @@ func TestDump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan := tables.Convert(Options{Servers: []string{"web1"}, Canonical: true})
+	plan := tables.Convert(Options{Servers: []string{"web1"}, Canonical: true, CGI: true})
 	var network upkeep.Network
 	networks := func(texts ...string) (all []upkeep.Network) {
 		for _, text := range texts {

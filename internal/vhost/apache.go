@@ -269,6 +269,11 @@ func (s *apacheSite) directory(field, dir string, cgi bool) {
 		s.put(dOptions, word("SymLinksIfOwnerMatch"))
 	}
 	s.put(dAllowOverride, word("None"))
+	// Files that people bring along from servers that read them, and that may hold
+	// what is not for visitors.
+	s.begin(sFilesMatch, word(`^\.ht`))
+	s.put(dRequire, word("all"), word("denied"))
+	s.end()
 	s.begin(sRequireAll)
 	s.from("methods")
 	s.put(dRequire, append([]arg{word("method")}, words(s.methods)...)...)

@@ -267,9 +267,14 @@ func (s *nginxSite) password(p protection) {
 	s.put(nAuthBasicFile, value(s.site.in.Layout.Place(p.file)))
 }
 
-// content is what every location of the site has: the methods, and scripts.
+// content is what every location of the site has: the methods, what is not
+// shown, and scripts.
 func (s *nginxSite) content() {
 	s.methods()
+	// As in Apache: files that are for servers, and not for visitors.
+	s.begin(nLocation, word("~"), arg{text: `/\.ht`, fixed: true, raw: true})
+	s.put(nDeny, word("all"))
+	s.end()
 	in := s.site.in
 	if in.Site.PHP == nil {
 		return

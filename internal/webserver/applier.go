@@ -94,7 +94,8 @@ type Result struct {
 // request is what waits in the queue.
 type request struct {
 	Request
-	remove     string // the site to remove, or
+	remove     string // the site to remove, which is the account's, or
+	account    string
 	whole      *whole // all sites
 	generation int64
 	result     chan Result
@@ -182,9 +183,10 @@ func (a *Applier) Apply(ctx context.Context, r Request) Result {
 	return a.ask(ctx, &request{Request: r, generation: r.Input.Generation})
 }
 
-// Remove has the server no longer serve a site.
-func (a *Applier) Remove(ctx context.Context, site string, generation int64) Result {
-	return a.ask(ctx, &request{remove: site, generation: generation})
+// Remove has the server no longer serve a site, which must be the account's where
+// one is given.
+func (a *Applier) Remove(ctx context.Context, site, account string, generation int64) Result {
+	return a.ask(ctx, &request{remove: site, account: account, generation: generation})
 }
 
 func (a *Applier) ask(ctx context.Context, r *request) Result {

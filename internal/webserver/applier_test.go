@@ -2,6 +2,7 @@ package webserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -152,7 +153,10 @@ func TestApply(t *testing.T) {
 		t.Errorf("applying the same again: %+v, before it %+v", after, before)
 	}
 	ctx := t.Context()
-	if r := w.Remove(ctx, "example.test", 2); r.State != upkeep.JobDone {
+	if r := w.Remove(ctx, "example.test", "another", 2); r.State != upkeep.JobFailed || !errors.Is(r.Err, upkeep.ErrRefused) {
+		t.Errorf("another account's removal: %+v", r)
+	}
+	if r := w.Remove(ctx, "example.test", testAccount, 2); r.State != upkeep.JobDone {
 		t.Fatalf("removing: %v", r.Err)
 	}
 	if status, _, _ := w.get("example.test", "/"); status != 421 {

@@ -22,8 +22,10 @@ type manifest struct {
 
 // entry is one site.
 type entry struct {
-	Generation int64    `json:"generation"`
-	Names      []string `json:"names"`
+	Generation int64 `json:"generation"`
+	// Account is whose it is; empty for one from before this was kept.
+	Account string   `json:"account,omitempty"`
+	Names   []string `json:"names"`
 	// Files are sums of contents, by path as package vhost has it.
 	Files map[string]string `json:"files"`
 	// Proven is true when the site has answered with exactly these files.

@@ -46,6 +46,7 @@ type change struct {
 	site       string
 	requests   []*request
 	input      *vhost.Input // nil to remove the site
+	account    string       // that is said to own a site that is to be removed
 	generation int64
 	files      []vhost.File
 	names      []string
@@ -173,7 +174,7 @@ func (r *round) collect(requests []*request) {
 			r.changes = append(r.changes, c)
 		}
 		if len(c.requests) == 0 || req.generation >= c.generation {
-			c.generation, c.input = req.generation, nil
+			c.generation, c.input, c.account = req.generation, nil, req.account
 			if req.remove == "" {
 				c.input = &req.Input
 			}
@@ -186,8 +187,12 @@ func (r *round) collect(requests []*request) {
 		}
 	}
 	for _, c := range r.changes {
-		if c.before != nil && c.before.Generation > c.generation {
+		switch {
+		case c.before == nil:
+		case c.before.Generation > c.generation:
 			c.result = upkeep.JobSuperseded
+		case c.input == nil && c.account != "" && c.before.Account != "" && c.account != c.before.Account:
+			c.fail(fmt.Errorf("site %s is another account's than %s on this server: %w", c.site, c.account, upkeep.ErrRefused))
 		}
 	}
 }
@@ -478,11 +483,11 @@ func (c *change) entry() *entry {
 	case c.input == nil && c.err == nil:
 		return nil
 	case c.input == nil && c.before == nil:
-		return &entry{Generation: c.generation}
+		return &entry{Generation: c.generation, Account: c.account}
 	case c.input == nil: // the server may still answer for it
-		return &entry{Generation: c.before.Generation, Names: c.before.Names, Files: c.before.Files}
+		return &entry{Generation: c.before.Generation, Account: c.before.Account, Names: c.before.Names, Files: c.before.Files}
 	}
-	e := &entry{Generation: c.generation, Names: c.names, Files: make(map[string]string, len(c.files)), Proven: c.err == nil}
+	e := &entry{Generation: c.generation, Account: c.input.Site.Account, Names: c.names, Files: make(map[string]string, len(c.files)), Proven: c.err == nil}
 	for _, f := range c.files {
 		e.Files[f.Path] = sumOf(f.Text)
 	}
@@ -490,7 +495,7 @@ func (c *change) entry() *entry {
 }
 
 func (e *entry) equal(o *entry) bool {
-	return o != nil && e.Generation == o.Generation && e.Proven == o.Proven && slices.Equal(e.Names, o.Names) && maps.Equal(e.Files, o.Files)
+	return o != nil && e.Generation == o.Generation && e.Account == o.Account && e.Proven == o.Proven && slices.Equal(e.Names, o.Names) && maps.Equal(e.Files, o.Files)
 }
 
 // answer tells those who asked.

@@ -406,11 +406,11 @@ func TestGenerations(t *testing.T) {
 	if r := w.apply(w.input("a.test", 4)); r.State != upkeep.JobSuperseded || r.Generation != 5 {
 		t.Errorf("an older generation: %+v", r)
 	}
-	if r := w.Remove(t.Context(), "a.test", 4); r.State != upkeep.JobSuperseded {
+	if r := w.Remove(t.Context(), "a.test", "", 4); r.State != upkeep.JobSuperseded {
 		t.Errorf("an older removal: %+v", r)
 	}
 	w.answers("a.test")
-	if r := w.Remove(t.Context(), "never.test", 1); r.State != upkeep.JobDone {
+	if r := w.Remove(t.Context(), "never.test", "", 1); r.State != upkeep.JobDone {
 		t.Errorf("removing what is not there: %+v", r)
 	}
 }
@@ -500,7 +500,7 @@ func TestFailedAfterTheMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.expect("GET", "x.b.test", "/nowhere", 404, "Not here.")
-	if r := w.Remove(t.Context(), "b.test", 3); r.State != upkeep.JobDone {
+	if r := w.Remove(t.Context(), "b.test", "", 3); r.State != upkeep.JobDone {
 		t.Fatal(r.Err)
 	}
 	w.expect("GET", "x.b.test", "/", 421, "")
@@ -532,7 +532,7 @@ func TestKilledBeforeItWasRemembered(t *testing.T) {
 	w.expect("GET", "x.a.test", "/", 421, "")
 	in.Generation = 3
 	forget()
-	if r := w.Remove(t.Context(), "a.test", 4); r.State != upkeep.JobDone {
+	if r := w.Remove(t.Context(), "a.test", "", 4); r.State != upkeep.JobDone {
 		t.Fatal(r.Err)
 	}
 	w.expect("GET", "a.test", "/", 421, "")
