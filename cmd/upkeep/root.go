@@ -109,7 +109,7 @@ func newRoot(a *app) *cobra.Command {
 	verbs := map[string][]*cobra.Command{
 		"run":     {newUp(a), newServe(a), newAgent(a), newJoin(a), newBeat(a)},
 		"declare": {newApply(a), newDiff(a), newGet(a), newDelete(a), newRegenerate(a), newVerify(a), newImport(a)},
-		"look":    {newPool(a), newZone(a), newSite(a), newAccount(a), newJob(a), newServer(a), newEvents(a), newBudget(a), newNotify(a)},
+		"look":    {newPool(a), newZone(a), newSite(a), newAccount(a), newJob(a), newServer(a), newEvents(a), newBudget(a), newNotify(a), newSelftest(a)},
 		"":        {newLogs(a), newVersion(a), newMan(a)},
 	}
 	for group, commands := range verbs {

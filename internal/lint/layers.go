@@ -60,6 +60,11 @@ var rooms = map[string]room{
 		"it answers people from rows, jobs and links; what is right on a server is its agent's",
 	},
 
+	"internal/selftest": {
+		[]string{"internal/api/client", "internal/api/wire", "internal/article", "internal/link", "internal/link/authority", "internal/vhost", "internal/webserver"},
+		"it attacks from outside: what it knows of a running upkeep is what an attacker could",
+	},
+
 	"internal/watch": {
 		[]string{"internal/failover", "internal/probe", "internal/beat", "internal/zone", "internal/store", "internal/declare", "internal/notify", "internal/metrics"},
 		"the loop is the only place that knows all of probing, deciding, keeping and publishing",
@@ -102,7 +107,7 @@ var onlyHere = []struct {
 	{"go.yaml.in/yaml/v3", []string{"internal/declare", "cmd/..."}, "documents are read by the strict reader alone; the command line only prints"},
 	{"github.com/spf13/cobra", []string{"cmd/..."}, "the command line is the outermost layer"},
 	{"github.com/danielgtaylor/huma/v2", []string{"internal/api", "internal/api/...", "internal/console"}, "the API framework ends at the API"},
-	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "internal/webserver", "internal/agent", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
+	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "internal/webserver", "internal/agent", "internal/selftest", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
 		"programs are started in few places, with argument lists and never by a shell"},
 }
 
