@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"upkeep"
 	"upkeep/internal/task"
@@ -24,10 +26,32 @@ func siteApply(ctx context.Context, r *Root, j job) (any, error) {
 	j.step(40, "writing the virtual host, and asking the site")
 	input := r.input(web, t)
 	result := web.Applier.Apply(ctx, webserver.Request{Input: input, Batch: t.Batch, BatchSize: t.BatchSize})
+	for begin := time.Now(); nameTaken(result) && time.Since(begin) < namePatience && ctx.Err() == nil; {
+		j.step(50, "waiting for a name: %s", result.Err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(nameAgain):
+		}
+		result = web.Applier.Apply(ctx, webserver.Request{Input: input})
+	}
 	if err := resultError(result); err != nil {
 		return nil, err
 	}
 	return siteResult(input, result), nil
+}
+
+// How long a site waits for a name that another one is to give up, and how often it
+// asks. Control has given the name to one site alone, and both jobs are on their way
+// here; which comes first is chance where they are of two changes, or one was sent
+// again.
+const (
+	namePatience = 10 * time.Second
+	nameAgain    = 250 * time.Millisecond
+)
+
+func nameTaken(result webserver.Result) bool {
+	var taken *webserver.NameTakenError
+	return result.State == upkeep.JobFailed && errors.As(result.Err, &taken)
 }
 
 // prepare makes the user of a site and, unless another server has them, its

@@ -240,3 +240,28 @@ web: {server: apache, include: %s, data: %s/data, logs: %s/sitelogs, listen: %q,
 		t.Errorf("its logs are %s", got)
 	}
 }
+
+// A name moves from one site to another, and the job of the one that gains it comes
+// first.
+func TestNameIsWaitedFor(t *testing.T) {
+	l := newWebLab(t)
+	loses, gains := apply("a.test", "acme", 20001, 1), apply("b.test", "acme", 20001, 1)
+	loses.Site.Aliases = []string{"shop.a.test"}
+	l.wantDone(loses, 1)
+	gains.Site.Aliases, loses.Site.Aliases, loses.Generation = loses.Site.Aliases, nil, 2
+	told := make(chan link.Progress, 100)
+	outcome := make(chan link.Outcome, 1)
+	signed := l.sign(gains.Kind(), gains.Object(), 1, gains)
+	go func() {
+		outcome <- l.root.Do(t.Context(), signed, func(p link.Progress) { told <- p })
+	}()
+	for p := range told {
+		if strings.HasPrefix(p.Step, "waiting for a name") {
+			break
+		}
+	}
+	l.wantDone(loses, 2)
+	if o := <-outcome; o.State != upkeep.JobDone {
+		t.Errorf("%+v", o)
+	}
+}

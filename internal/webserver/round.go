@@ -243,6 +243,14 @@ func (r *round) render() error {
 	return nil
 }
 
+// NameTakenError refuses a name that another site of upkeep's has on this server. It
+// may be on its way out, by a change that was declared before and is done later.
+type NameTakenError struct{ Name, Site string }
+
+func (e *NameTakenError) Error() string {
+	return fmt.Sprintf("the name %s is answered for site %s on this server", e.Name, e.Site)
+}
+
 // claimNames refuses names that are answered already: by another site of the
 // same server, or by configuration that is not ours. The server would not warn,
 // and whichever file it reads first would have the visitors.
@@ -256,7 +264,7 @@ func (r *round) claimNames() {
 		for _, name := range c.names {
 			switch owner := owners[name]; {
 			case owner != "" && owner != c.site:
-				c.fail(fmt.Errorf("the name %s is answered for site %s on this server", name, owner))
+				c.fail(&NameTakenError{Name: name, Site: owner})
 			case r.foreign[name]:
 				c.fail(upkeep.WithHint(fmt.Errorf("the name %s is answered by configuration of the web server that is not upkeep's", name),
 					"take the name out there first, or leave it there"))
