@@ -6,14 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
 
+	"github.com/google/renameio/v2"
+
 	"upkeep"
 	"upkeep/internal/agent"
+	"upkeep/internal/job"
 	"upkeep/internal/link"
 	"upkeep/internal/policy"
 	"upkeep/internal/webserver"
@@ -30,6 +34,8 @@ type local struct {
 	web    *agent.Web
 	apache *webserver.PrivateApache
 	notes  []string // for the person who started it
+	// last is a file with the address that sites were last made for.
+	last string
 }
 
 // openLocal starts the agent, and an Apache when there is one to start.
@@ -77,8 +83,13 @@ func (p *process) openLocal(ctx context.Context, apache string) (l *local, err e
 
 func (l *local) openApache(ctx context.Context, dir, state, address string, p *process) error {
 	var err error
+	l.last = filepath.Join(state, "address")
 	if address == "auto" {
-		l.apache, err = apacheOnFreePort(ctx, dir)
+		first := 8080
+		if last, err := netip.ParseAddrPort(l.lastAddress()); err == nil {
+			first = int(last.Port())
+		}
+		l.apache, err = apacheOnFreePort(ctx, dir, first)
 	} else {
 		l.apache, err = webserver.Private(ctx, dir, address)
 	}
@@ -99,8 +110,8 @@ func (l *local) openApache(ctx context.Context, dir, state, address string, p *p
 
 // apacheOnFreePort starts an Apache on the first port that it gets: between a look
 // and its start somebody else may take one.
-func apacheOnFreePort(ctx context.Context, dir string) (*webserver.PrivateApache, error) {
-	for first := 8080; ; {
+func apacheOnFreePort(ctx context.Context, dir string, first int) (*webserver.PrivateApache, error) {
+	for {
 		port, err := freePortFrom(first)
 		if err != nil {
 			return nil, err
@@ -114,6 +125,29 @@ func apacheOnFreePort(ctx context.Context, dir string) (*webserver.PrivateApache
 		}
 		first = port + 1
 	}
+}
+
+// lastAddress is the address that sites were last made for, "" for none.
+func (l *local) lastAddress() string {
+	text, err := os.ReadFile(l.last)
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
+
+// settle has sites made anew where the web server has another address than it had
+// when they were made: it is in their files, and in what is told of them.
+func (l *local) settle(ctx context.Context, jobs *job.Dispatcher) error {
+	if l.apache == nil || l.lastAddress() == l.apache.Address {
+		return nil
+	}
+	if l.lastAddress() != "" {
+		if _, err := jobs.Regenerate(ctx, localServer, "upkeep"); err != nil {
+			return err
+		}
+	}
+	return renameio.WriteFile(l.last, []byte(l.apache.Address), 0o600)
 }
 
 // freePortFrom finds a port of the loopback address that nobody has.

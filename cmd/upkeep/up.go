@@ -94,6 +94,9 @@ func (u *upVerb) greet(ctx context.Context, p *process, given []wire.Source, eve
 	if err := p.declareLocal(ctx); err != nil {
 		return u.unlessStopped(ctx, err)
 	}
+	if err := p.local.settle(ctx, p.jobs); err != nil {
+		return u.unlessStopped(ctx, err)
+	}
 	control := client.OverSocket(p.data)
 	pools, err := control.Pools(ctx)
 	if err != nil {
