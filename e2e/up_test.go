@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -100,7 +102,10 @@ func (n *newcomer) live() {
 	n.t.Helper()
 	var site upkeep.SiteStatus
 	testkit.Eventually(n.t, 2*time.Minute, func() (bool, string) {
-		var err error
+		output, err := n.verb("verify") // files are of this start, whose port may be another
+		if err != nil {
+			return false, output
+		}
 		site, err = client.OverSocket(n.data).Site(context.Background(), "example.test")
 		return err == nil && site.State == upkeep.SiteLive, fmt.Sprintf("%+v, %v\n%s", site, err, n.up.Log())
 	})
@@ -183,6 +188,32 @@ func TestUpServesSites(t *testing.T) {
 		n.live()
 		n.ends()
 	})
+}
+
+// The port that it had is taken at the next start: the sites are there on another.
+func TestUpOnAnotherPort(t *testing.T) {
+	t.Parallel()
+	n := newNewcomer(t, 23458, privateHome(t))
+	n.start()
+	n.live()
+	site, err := client.OverSocket(n.data).Site(context.Background(), "example.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.ends()
+	address := strings.TrimPrefix(site.Servers[0].URL, "http://")
+	taken, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	n.start()
+	testkit.Eventually(t, time.Minute, func() (bool, string) {
+		site, err := client.OverSocket(n.data).Site(context.Background(), "example.test")
+		return err == nil && site.Servers[0].URL != "http://"+address && site.State == upkeep.SiteLive, fmt.Sprintf("%+v, %v", site, err)
+	})
+	n.live()
+	n.ends()
 }
 
 // Asked to end at any time, also after jobs have failed and while verbs wait, it
