@@ -167,7 +167,7 @@ func (c *chaos) look(s step) (taken bool) {
 		switch {
 		case s.any:
 			mine = now != old
-			if !slices.Contains(c.past[name], now) {
+			if mine && !slices.Contains(c.past[name], now) {
 				c.t.Errorf("%s %s: is declared as it never was: %s", s.what, name, now)
 			}
 		case now == new:
