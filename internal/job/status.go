@@ -38,11 +38,13 @@ func (d *Dispatcher) sites(ctx context.Context, names []string) ([]upkeep.SiteSt
 	if len(names) == 1 {
 		one = names[0]
 	}
-	states, err := d.store.SiteStates(ctx, "", one)
+	// In this order: of a job that ends in between, the other way round, neither
+	// that it is under way nor what it did would be seen.
+	jobs, err := d.siteJobs(ctx, one)
 	if err != nil {
 		return nil, err
 	}
-	jobs, err := d.siteJobs(ctx, one)
+	states, err := d.store.SiteStates(ctx, "", one)
 	if err != nil {
 		return nil, err
 	}
@@ -70,12 +72,41 @@ func (d *Dispatcher) sites(ctx context.Context, names []string) ([]upkeep.SiteSt
 	}
 	all := make([]upkeep.SiteStatus, 0, len(found))
 	for _, one := range found {
-		if site, is := one.Object.(upkeep.Site); is {
-			all = append(all, know.site(site, one.Generation, site.Suspended || suspended[site.Account]))
+		if one.Err != nil {
+			all = append(all, damaged(one, states))
+			continue
 		}
+		site := one.Object.(upkeep.Site) // as the kind says
+		all = append(all, know.site(site, one.Generation, site.Suspended || suspended[site.Account]))
 	}
 	return all, nil
 }
+
+// damaged is the state of a site by whose row nothing is done. Its servers go on
+// with what they had.
+func damaged(found store.Found, states []store.SiteState) upkeep.SiteStatus {
+	status := upkeep.SiteStatus{Name: found.Ref.Name, Generation: found.Generation, State: upkeep.SiteFailed, Names: []string{found.Ref.Name}, Servers: []upkeep.ServedStatus{}}
+	reason := upkeep.Printable(strings.ReplaceAll(found.Err.Error(), "\n", "; "))
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
+	}
+	status.Reason = "nothing is done by its row in the database: " + reason
+	if site, is := found.Object.(upkeep.Site); is {
+		status.Account = site.Account
+	}
+	for _, state := range states {
+		if state.Site == found.Ref.Name {
+			status.DocumentRoot = state.DocumentRoot
+			status.Servers = append(status.Servers, upkeep.ServedStatus{
+				Server: state.Server, Generation: state.Generation, URL: state.URL, State: upkeep.SiteFailed, Reason: "goes on with what it had",
+			})
+		}
+	}
+	return status
+}
+
+// maxReason bounds what is told of a damaged row, in bytes.
+const maxReason = 500
 
 func (d *Dispatcher) foundSites(ctx context.Context, names []string) ([]store.Found, error) {
 	if len(names) == 0 {
