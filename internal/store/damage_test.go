@@ -110,3 +110,28 @@ func checkFaults(t *testing.T, s *store.Store, want map[string]string) {
 		t.Errorf("%d faults, want %d: %v", len(faults), len(want), faults)
 	}
 }
+
+// A value that is not of its column's type is refused by the database itself: one
+// row with a word for a number would fail every query that reads it.
+func TestTypesAreKept(t *testing.T) {
+	onBoth(t, func(t *testing.T, dsn string, raw *sql.DB) {
+		ctx, s := context.Background(), opener(t, dsn)()
+		if _, err := s.Apply(ctx, "tester", store.Change{Put: []upkeep.Object{upkeep.Account{Name: "acme"}}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, statement := range []string{
+			`UPDATE objects SET generation = 'x'`, `UPDATE objects SET generation = 1.5`, `UPDATE objects SET generation = NULL`, `UPDATE objects SET deleted = 'maybe'`,
+			`INSERT INTO objects VALUES ('account', 'evil', 'x', '{}', 1, 'thief', false)`, `UPDATE uids SET uid = 'root'`,
+			`INSERT INTO jobs (account, server, kind, object, generation, state, payload, attempts, drops, progress, percent, error, field, result, who, created, started, finished)
+				VALUES ('a', 'b', 'c', 'd', 'x', 'pending', '', 0, 0, '', 0, '', '', '', '', 1, 0, 0)`,
+			`INSERT INTO site_state VALUES ('a', 'b', 'x', '', '', '', '', 1)`,
+		} {
+			if _, err := raw.ExecContext(ctx, statement); err == nil && !strings.Contains(statement, "1.5") { // which PostgreSQL rounds
+				t.Errorf("taken: %s", statement)
+			}
+		}
+		if faults, err := s.Faults(ctx); err != nil || len(faults) > 0 {
+			t.Errorf("%v, %v", faults, err)
+		}
+	})
+}

@@ -37,7 +37,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	if _, err := provider.Up(ctx); err != nil {
 		return s.explain("bringing the database up to date", err)
 	}
-	return nil
+	return s.explain("bringing the database up to date", s.dialect.keepTypes(ctx, s.write))
 }
 
 func (s *Store) migrations() (*goose.Provider, error) {

@@ -64,6 +64,9 @@ func (postgresDialect) columnTypes() map[string]string {
 	}
 }
 
+// keepTypes has nothing to do: PostgreSQL does.
+func (postgresDialect) keepTypes(context.Context, *bun.DB) error { return nil }
+
 func (postgresDialect) explain(err error) error {
 	hint := ""
 	var coded *pgconn.PgError

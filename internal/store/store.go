@@ -44,6 +44,8 @@ type dialect interface {
 	explain(err error) error
 	// columnTypes are put in place of ${NAME} in migrations.
 	columnTypes() map[string]string
+	// keepTypes has the database refuse values that are not of their column's type.
+	keepTypes(ctx context.Context, db *bun.DB) error
 }
 
 // Open opens the database at "sqlite:PATH" or "postgres://...", creates what it
