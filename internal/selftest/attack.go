@@ -88,10 +88,10 @@ func Attacks() map[string][]Attack {
 // chooses attacks by name; nil for all. The error is about what kept the rest
 // from being tried.
 func Run(ctx context.Context, w *World, only func(string) bool, tell func(Result)) error {
-	if err := w.settle(ctx); err != nil {
+	if err := w.Settle(ctx); err != nil {
 		return fmt.Errorf("before any attack: %w", err)
 	}
-	defer w.neighbours.stop()
+	defer w.Leave()
 	for _, f := range families {
 		for _, a := range f.attacks {
 			if only != nil && !only(a.Name) {
@@ -124,20 +124,7 @@ func (w *World) try(ctx context.Context, a Attack) (state, why string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	before, err := w.look(ctx)
-	if err != nil {
-		return Broken, "before it: " + err.Error()
-	}
-	w.neighbours.fresh()
-	broke := []error{a.Do(ctx, w)}
-	broke = append(broke, w.neighbours.fresh()...)
-	after, err := w.look(ctx)
-	if err != nil {
-		broke = append(broke, fmt.Errorf("after it: %w", err))
-	} else {
-		broke = append(broke, before.compare(after)...)
-	}
-	if err := errors.Join(broke...); err != nil {
+	if err := w.Endure(ctx, func() error { return a.Do(ctx, w) }); err != nil {
 		// So that the next attack is told apart from this one.
 		if restored := w.restore(context.WithoutCancel(ctx)); restored != nil {
 			err = errors.Join(err, fmt.Errorf("and the neighbours cannot be put back: %w", restored))
@@ -145,6 +132,23 @@ func (w *World) try(ctx context.Context, a Attack) (state, why string) {
 		return Broken, oneLine(err)
 	}
 	return Held, ""
+}
+
+// Endure does something, and returns its error with whatever else is wrong: a
+// neighbour that did not answer meanwhile, or something that changed and is not
+// the tenant's.
+func (w *World) Endure(ctx context.Context, do func() error) error {
+	before, err := w.look(ctx)
+	if err != nil {
+		return fmt.Errorf("before it: %w", err)
+	}
+	w.neighbours.fresh()
+	broke := append([]error{do()}, w.neighbours.fresh()...)
+	after, err := w.look(ctx)
+	if err != nil {
+		return errors.Join(append(broke, fmt.Errorf("after it: %w", err))...)
+	}
+	return errors.Join(append(broke, before.compare(after)...)...)
 }
 
 // oneLine is an error as a line of the report.

@@ -137,8 +137,9 @@ func (w *World) live(ctx context.Context, documents ...any) error {
 // page is what a neighbour's first page says.
 func page(site string) string { return "this is " + site + " and nobody else\n" }
 
-// settle makes the neighbours and the tenant, and begins to watch.
-func (w *World) settle(ctx context.Context) error {
+// Settle makes the neighbours and the tenant, and begins to watch. [World.Leave]
+// ends that.
+func (w *World) Settle(ctx context.Context) error {
 	w.client = &http.Client{
 		Timeout:       20 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -162,6 +163,9 @@ func (w *World) settle(ctx context.Context) error {
 	w.neighbours = watch(w, victimSite, "www."+victimSite, victimOther, victimBelow)
 	return errors.Join(w.neighbours.fresh()...)
 }
+
+// Leave stops watching the neighbours.
+func (w *World) Leave() { w.neighbours.stop() }
 
 // restore declares the neighbours and the tenant, and puts pages into their sites,
 // as it is before the first attack.
