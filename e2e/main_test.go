@@ -39,6 +39,9 @@ var program = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // accounts that are not root's run it too
+		return "", err
+	}
 	path := filepath.Join(dir, "upkeep")
 	if output, err := exec.Command("go", "build", "-o", path, "upkeep/cmd/upkeep").CombinedOutput(); err != nil {
 		return path, fmt.Errorf("building upkeep: %w\n%s", err, output)
