@@ -106,7 +106,11 @@ func (r *result) onStage(o options, f func(*stage, *poller) error) error {
 	}
 	p := poll(s.client, s.dns.Addr.String()+":53", r.contender.pause())
 	defer p.stop()
-	if err := await("all members answered", time.Minute, func() bool { return p.answers(s.addresses()...) || s.ended() }); err != nil || s.ended() {
+	err = await("all members answered", time.Minute, func() bool { return p.answers(s.addresses()...) || s.ended() })
+	if s.ended() {
+		err = errors.New("a program of it ended")
+	}
+	if err != nil {
 		return fmt.Errorf("starting: %w\n%s", err, s.logs())
 	}
 	if r.contender.secondary {
