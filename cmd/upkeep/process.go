@@ -202,7 +202,9 @@ func (p *process) openDNS(kept *store.Store, spare string) (*zone.Server, error)
 	if p.dns == "" {
 		return nil, nil
 	}
-	dns, err := zone.NewServer(zone.ServerOptions{Listen: []string{p.dns}, Journal: kept, Spare: spare, Logger: p.log})
+	// No zone is answered before p.watch is there.
+	notice := func(name, what, why string) { p.watch.Notice("zone/"+name, what, why) }
+	dns, err := zone.NewServer(zone.ServerOptions{Listen: []string{p.dns}, Journal: kept, Spare: spare, Logger: p.log, Notice: notice})
 	if err != nil {
 		return nil, upkeep.WithHint(fmt.Errorf("answering DNS at %s: %w", p.dns, err),
 			"choose another address with --dns; ports below 1024 need root or CAP_NET_BIND_SERVICE")

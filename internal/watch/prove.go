@@ -123,9 +123,12 @@ func (z *zoneRun) noteServer(ctx context.Context, i int, status upkeep.ServerSta
 	z.mu.Lock()
 	before := z.status.Servers[i]
 	status.Address = before.Address
-	status.Lag = before.Lag
-	if status.InSync && !before.InSync {
-		status.Lag = upkeep.Duration(lag)
+	switch {
+	case !status.InSync: // a lag of before would be taken for one of now
+	case before.InSync && z.seen[i].Equal(z.asOf):
+		status.Lag = before.Lag
+	default:
+		status.Lag, z.seen[i] = upkeep.Duration(lag), z.asOf
 	}
 	z.status.Servers[i] = status
 	event := upkeep.Event{At: z.w.cfg.Now(), Kind: upkeep.EventProof, Who: "upkeep", Object: "zone/" + z.spec.Name}

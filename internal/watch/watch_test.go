@@ -399,7 +399,7 @@ func TestFailingPublisherIsReportedOnceAndRetried(t *testing.T) {
 	}
 	failures := 0
 	for _, e := range events {
-		if strings.Contains(e.Why, "disk full") && !strings.HasPrefix(e.Why, "after:") {
+		if strings.Contains(e.What, "did not succeed") && strings.Contains(e.Why, "disk full") {
 			failures++
 		}
 	}
@@ -423,6 +423,32 @@ func TestProofBelongsToItsContent(t *testing.T) {
 	if !z.proven.IsZero() {
 		t.Error("newer content counts as proven by the proof of older content")
 	}
+}
+
+// A lag belongs to the content that is published now: none stands beside a
+// server that is not in step, and each change has one of its own.
+func TestLagIsOfTheLatestContent(t *testing.T) {
+	z := &zoneRun{
+		w: &Watch{cfg: Config{Now: time.Now}}, fresh: make(chan struct{}), spec: testZone(),
+		alarmed: map[string]bool{}, seen: make([]time.Time, 1),
+	}
+	z.status.Servers = []upkeep.ServerStatus{{Address: "192.0.2.53:53"}}
+	see := func(inSync bool, lag, want time.Duration) {
+		t.Helper()
+		z.noteServer(t.Context(), 0, upkeep.ServerStatus{InSync: inSync}, lag)
+		if got := time.Duration(z.status.Servers[0].Lag); got != want {
+			t.Errorf("a lag of %s; want %s", got, want)
+		}
+	}
+	z.asOf = time.Unix(1, 0)
+	see(false, time.Millisecond, 0)
+	see(true, 5*time.Millisecond, 5*time.Millisecond)
+	see(true, time.Minute, 5*time.Millisecond) // it is asked again from time to time
+	z.asOf = time.Unix(2, 0)
+	see(true, 2*time.Millisecond, 2*time.Millisecond)
+	z.asOf = time.Unix(3, 0)
+	see(false, time.Second, 0)
+	see(true, 2*time.Second, 2*time.Second)
 }
 
 // TestDrainWaitsForTheTTLThatWasServed lowers the TTL before a drain: what caches

@@ -25,8 +25,7 @@ func (c *call) transfer() error {
 	}
 	current, deltas, set := c.zone.snapshot()
 	if why := set.refuses(c); why != "" {
-		c.zone.count(func(s *TransferStats) { s.Refused++ })
-		c.zone.log().Info("refused a zone transfer", "from", c.from, "reason", why)
+		c.refused(why)
 		return c.reply(c.refusal(dns.RcodeRefused))
 	}
 	if question.Qtype == dns.TypeAXFR {
@@ -45,6 +44,21 @@ func (c *call) transfer() error {
 	return c.steps(current, deltas, has.Serial)
 }
 
+// maxRefusedTold is of how many refusals an operator is told for each zone: a
+// secondary that was forgotten is among the first, a scanner does not fill the
+// events.
+const maxRefusedTold = 20
+
+// refused counts and logs a transfer that is refused. Over TCP, where the
+// address cannot be forged, an operator is told once for each address.
+func (c *call) refused(why string) {
+	c.zone.count(func(s *TransferStats) { s.Refused++ })
+	c.zone.log().Info("refused a zone transfer", "from", c.from, "reason", why)
+	if !c.udp {
+		c.zone.refusals.addSome(maxRefusedTold, "refused a zone transfer to "+c.from.Addr().Unmap().String(), why)
+	}
+}
+
 // refuses says why a transfer is refused, or nothing.
 func (s settings) refuses(c *call) string {
 	addr := c.from.Addr()
@@ -52,9 +66,9 @@ func (s settings) refuses(c *call) string {
 		c.zone.notify.isSecondary(addr)
 	switch {
 	case !listed:
-		return "the address is neither a secondary's nor in allow_transfer"
+		return "the address is neither among the publisher's secondaries nor in its allow_transfer"
 	case !s.key.IsZero() && c.signed == nil:
-		return "the request is not signed"
+		return "the request is not signed with the publisher's key"
 	}
 	return ""
 }

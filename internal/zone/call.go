@@ -77,6 +77,9 @@ func (c *call) serve() error {
 	if len(c.query.Question) == 1 && c.query.Opcode == dns.OpcodeQuery {
 		c.zone = c.server.primary(c.query.Question[0].Name)
 		if refusal := c.checkSignature(); refusal != nil {
+			if c.zone != nil && isTransfer(c.query.Question[0]) {
+				c.refused("the signature of the request is not good: another key, another secret, or a clock that is wrong")
+			}
 			return c.reply(refusal)
 		}
 		if isTransfer(c.query.Question[0]) {

@@ -42,3 +42,14 @@ func (n *notices) add(what, why string) {
 	n.log.Warn(what, "zone", n.zone, "why", why)
 	n.tell(n.zone, what, why)
 }
+
+// addSome is add for what anybody on the network can bring about: after the
+// given number nothing is told any more.
+func (n *notices) addSome(most int, what, why string) {
+	n.mu.Lock()
+	full := len(n.told) >= most
+	n.mu.Unlock()
+	if !full {
+		n.add(what, why)
+	}
+}

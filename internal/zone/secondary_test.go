@@ -139,7 +139,8 @@ func transferred(t *testing.T, s *Server, m *dns.Msg, key Key) ([]dns.RR, error)
 func axfr() *dns.Msg { return new(dns.Msg).SetAxfr("example.test.") }
 
 func TestTransfersAreRefusedByDefault(t *testing.T) {
-	s := startServer(t, ServerOptions{})
+	var told []string
+	s := startServer(t, ServerOptions{Notice: func(zone, what, why string) { told = append(told, zone+" "+what+": "+why) }})
 	key, err := ParseKey([]byte(goodKey))
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +183,37 @@ func TestTransfersAreRefusedByDefault(t *testing.T) {
 				t.Errorf("the transfer gave %v", records)
 			}
 		})
+	}
+	for _, why := range []string{"neither among the publisher's secondaries", "not signed with the publisher's key", "the signature of the request is not good"} {
+		text := "example.test refused a zone transfer to 127.0.0.1: "
+		if n := len(slices.DeleteFunc(slices.Clone(told), func(s string) bool { return !strings.HasPrefix(s, text) || !strings.Contains(s, why) })); n != 1 {
+			t.Errorf("%d notices say that %s: %q", n, why, told)
+		}
+	}
+}
+
+// A scanner with many addresses does not fill the events, and a forged address
+// is nobody's.
+func TestRefusedTransfersToldAreBounded(t *testing.T) {
+	told := 0
+	s := startServer(t, ServerOptions{Notice: func(string, string, string) { told++ }})
+	mustPublish(t, mustPublisher(t, s, upkeep.Publisher{}), webContent("192.0.2.1"))
+	query, err := axfr().Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * maxRefusedTold {
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 53)
+		(*listening)(s).Packet(make([]byte, dns.MaxMsgSize), query, from, 0)
+		if told != min(i, maxRefusedTold) {
+			t.Fatalf("%d notices after %d addresses over UDP and %d over TCP", told, i+1, i)
+		}
+		if err := (*listening)(s).Stream(query, from, func([]byte) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if told != maxRefusedTold {
+		t.Errorf("%d notices", told)
 	}
 }
 

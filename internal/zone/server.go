@@ -26,6 +26,9 @@ type ServerOptions struct {
 	Journal Journal
 	Logger  *slog.Logger
 	Now     func() time.Time
+	// Notice is told of things that an operator should know and that are no
+	// failure, such as a secondary that is refused. It must not block.
+	Notice func(zone, what, why string)
 	// Amplification bounds, in octets a second, what one client network is sent
 	// over UDP beyond what came in its name; see [dnsserver.Options].
 	Amplification int
@@ -95,6 +98,7 @@ func (s *Server) Publisher(ctx context.Context, z upkeep.Zone, p upkeep.Publishe
 	if !exists {
 		zone = &primary{server: s, name: z.Name, origin: origin}
 		zone.notify, zone.keeper = newNotifier(zone), newKeeper(zone)
+		zone.refusals = newNotices(z.Name, s.o.Logger, s.o.Notice)
 		s.primaries[origin] = zone
 	}
 	h := &handle{p: zone}

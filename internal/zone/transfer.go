@@ -28,6 +28,8 @@ type primary struct {
 	origin string // with a final dot
 	notify *notifier
 	keeper *keeper
+	// refusals tells of transfers that were refused.
+	refusals *notices
 
 	mu       sync.RWMutex
 	settings settings
