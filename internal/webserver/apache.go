@@ -127,8 +127,8 @@ var (
 // Foreign implements [Server]: what is left when our folder is empty. Aliases are
 // listed for addresses with several virtual hosts only, so those with one get a
 // second for the occasion.
-func (a Apache) Foreign(ctx context.Context) (names, files []string, err error) {
-	out, err := a.dump(ctx, nil)
+func (a Apache) Foreign(ctx context.Context, beside []string) (names, files []string, err error) {
+	out, err := a.dump(ctx, beside)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -141,7 +141,7 @@ func (a Apache) Foreign(ctx context.Context) (names, files []string, err error) 
 		if err := replaceFile(second, text, 0o600); err != nil {
 			return nil, nil, err
 		}
-		if out, err = a.dump(ctx, []string{second}); err != nil {
+		if out, err = a.dump(ctx, append(slices.Clone(beside), second)); err != nil {
 			return nil, nil, err
 		}
 	}

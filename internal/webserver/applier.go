@@ -48,8 +48,10 @@ type Applier struct {
 
 	// Of the loop alone.
 	manifest *manifest
+	good     *goodTexts
 	tested   fingerprint // of the server's own files, under which every file in place has passed a test
 	survived fingerprint // the same, of the test that is under way
+	included included    // the include folder as of the test, and as of what was done there since
 	foreign  map[string]bool
 	pace     pace
 	away     bool // the server was waited for in vain
@@ -131,6 +133,9 @@ func Open(ctx context.Context, o Options) (*Applier, error) {
 	if a.manifest, err = loadManifest(o.State); err != nil {
 		return nil, fmt.Errorf("reading what is known of sites: %w", err)
 	}
+	if a.good, err = openGoodTexts(o.State, a.manifest.paths()); err != nil {
+		return nil, err
+	}
 	if err := a.quarantine(ctx); err != nil {
 		var hint *upkeep.HintError
 		if errors.As(err, &hint) {
@@ -146,15 +151,14 @@ func Open(ctx context.Context, o Options) (*Applier, error) {
 // folders are all that files are written into.
 func (a *Applier) folders() []string {
 	l := a.o.Layout
-	dirs := []string{a.o.State, a.goodDir(), l.Include, l.Pages, l.Auth, l.Logs}
+	dirs := []string{a.o.State, l.Include, l.Pages, l.Auth, l.Logs}
 	if l.FPM != "" {
 		dirs = append(dirs, l.FPM)
 	}
 	return dirs
 }
 
-// Folders below Options.State.
-func (a *Applier) goodDir() string       { return filepath.Join(a.o.State, "good") }
+// quarantineDir has the files that were taken out of the server's way.
 func (a *Applier) quarantineDir() string { return filepath.Join(a.o.State, "quarantine") }
 
 // Close ends the applier after the round that it is in. Requests that wait fail.

@@ -29,6 +29,10 @@ func (r *round) commit(ctx context.Context) error {
 	if !reload {
 		return nil
 	}
+	if err := r.lookAgain(ctx); err != nil {
+		r.doubt()
+		return errors.Join(err, r.putBack(r.live()))
+	}
 	if err := r.reload(ctx); err != nil {
 		r.doubt()
 		return fmt.Errorf("reloading the web server: %w", err)
@@ -93,8 +97,7 @@ func untilRunning(ctx context.Context, patience time.Duration, try func() error)
 	}
 }
 
-// move puts files in their places. What a site had is kept until the next time
-// as its last good version, by a second link to the same file.
+// move puts files in their places.
 func (r *round) move() error {
 	dirs := map[string]bool{}
 	for _, c := range append([]*change{r.common}, r.live()...) {
@@ -104,18 +107,21 @@ func (r *round) move() error {
 				continue // a pool, which is in its place
 			}
 			c.moved = true
-			if err := r.moveOne(c, w); err != nil {
+			if err := os.Rename(w.temp, w.place); err != nil {
 				return err
 			}
+			w.temp = ""
+			r.placed(w.place)
 			dirs[filepath.Dir(w.place)] = true
 		}
 		r.count(func(s *Stats) { s.Writes += len(c.writes) + len(c.removes) })
 		for _, path := range c.removes {
 			c.moved = true
 			place := r.layout.Place(path)
-			if err := removeAll(place, r.good(path)); err != nil {
+			if err := removeAll(place); err != nil {
 				return err
 			}
+			r.placed(place)
 			dirs[r.leave(filepath.Dir(place))] = true
 		}
 	}
@@ -132,19 +138,6 @@ func (r *round) move() error {
 	return nil
 }
 
-func (r *round) moveOne(c *change, w *write) error {
-	if c.good(w) {
-		if err := keep(w.place, r.good(w.file.Path)); err != nil {
-			return err
-		}
-	}
-	if err := os.Rename(w.temp, w.place); err != nil {
-		return err
-	}
-	w.temp = ""
-	return nil
-}
-
 // leave removes a folder of one site's files when it is empty, and returns the
 // folder in which something changed.
 func (r *round) leave(dir string) string {
@@ -153,33 +146,6 @@ func (r *round) leave(dir string) string {
 		return above
 	}
 	return dir
-}
-
-// good reports whether what a write replaces is what the site was last seen to
-// answer with, rather than something that never worked or was edited by hand.
-func (c *change) good(w *write) bool {
-	return isSite(w.file.Path) && c.before != nil && c.before.Proven && w.before != nil && c.before.Files[w.file.Path] == sumOf(w.before)
-}
-
-// good is where the last good version of a file is kept.
-func (r *Applier) good(path string) string {
-	return filepath.Join(r.goodDir(), base(filepath.Dir(path))+"~"+base(path))
-}
-
-func keep(place, good string) error {
-	if err := removeAll(good); err != nil {
-		return err
-	}
-	err := os.Link(place, good)
-	if err == nil {
-		return nil
-	}
-	// Another file system.
-	text, err := os.ReadFile(place)
-	if err != nil {
-		return err
-	}
-	return replaceFile(good, text, 0o600)
 }
 
 // putBack undoes the moves of changes: to the last good version, or to nothing.

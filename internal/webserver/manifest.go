@@ -79,6 +79,17 @@ func (m *manifest) save(state string) error {
 	return nil
 }
 
+// paths are those of all sites' files.
+func (m *manifest) paths() map[string]bool {
+	all := make(map[string]bool, 2*len(m.Sites))
+	for _, e := range m.Sites {
+		for path := range e.Files {
+			all[path] = true
+		}
+	}
+	return all
+}
+
 // owners says which site each name belongs to, without those of some sites.
 func (m *manifest) owners(without func(site string) bool) map[string]string {
 	owners := make(map[string]string, 2*len(m.Sites))

@@ -141,8 +141,8 @@ var (
 )
 
 // Foreign implements [Server].
-func (n Nginx) Foreign(ctx context.Context) (names, files []string, err error) {
-	out, output, err := n.run(ctx, "-T", nil)
+func (n Nginx) Foreign(ctx context.Context, beside []string) (names, files []string, err error) {
+	out, output, err := n.run(ctx, "-T", beside)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the web server's own configuration: %w", testError(cmpText(output, err)))
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"upkeep/internal/vhost"
 )
@@ -19,17 +21,18 @@ func (f confFile) holds(file string) bool { return string(f) == file }
 // at the server's next start; so each that does not pass is put back to its last
 // good version or, if that does not pass either, moved out of the server's way.
 // It counts as unknown from then on: the next request for its site makes it anew.
+// A bad file of somebody else's is an error, and stays.
 func (a *Applier) quarantine(ctx context.Context) error {
-	if err := a.surveyAnew(ctx); err != nil {
-		return err
-	}
-	names, err := included(a.o.Layout.Include)
+	now, err := a.look()
 	if err != nil {
 		return err
 	}
-	all := make([]confFile, len(names))
-	for i, name := range names {
-		all[i] = confFile(name)
+	if err := a.surveyAnew(ctx, now); err != nil {
+		return err
+	}
+	var all []confFile
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		all = append(all, confFile(name))
 	}
 	try := func(set []confFile) error {
 		paths := map[string]string{}
@@ -40,7 +43,12 @@ func (a *Applier) quarantine(ctx context.Context) error {
 		return a.testFiles(ctx, paths)
 	}
 	var bad []confFile
+	var others error
 	if err := culprits(all, try, func(f confFile, e *TestError) {
+		if !a.ours(string(f)) {
+			others = errors.Join(others, a.notOurs(string(f), e))
+			return
+		}
 		a.o.Logger.Error("a file of a site does not pass the web server's test", "file", string(f), "err", e)
 		bad = append(bad, f)
 	}); err != nil {
@@ -50,11 +58,15 @@ func (a *Applier) quarantine(ctx context.Context) error {
 		if err := a.takeAside(ctx, string(f)); err != nil {
 			return fmt.Errorf("taking %s out of the web server's way: %w", f, err)
 		}
+		a.placed(filepath.Join(a.o.Layout.Include, string(f)))
 	}
 	if len(bad) > 0 {
 		if err := errors.Join(syncDir(a.o.Layout.Include), a.manifest.save(a.o.State)); err != nil {
 			return err
 		}
+	}
+	if others != nil {
+		return others
 	}
 	a.tested = a.survived
 	return nil
@@ -62,31 +74,49 @@ func (a *Applier) quarantine(ctx context.Context) error {
 
 func (a *Applier) takeAside(ctx context.Context, name string) error {
 	path := vhost.FolderSites + "/" + name
-	place, good := a.o.Layout.Place(path), a.good(path)
-	for _, e := range a.manifest.Sites {
-		if _, has := e.Files[path]; has {
-			e.Proven, e.Generation = false, 0
-		}
-	}
-	text, err := os.ReadFile(good)
-	if err == nil {
-		var refused *TestError
-		err = a.testFiles(ctx, map[string]string{name: good})
-		if err == nil {
-			return a.restore(vhost.File{Path: path, Mode: 0o600}, text)
-		}
-		if !errors.As(err, &refused) {
-			return err
-		}
+	place := a.o.Layout.Place(path)
+	edited, err := os.ReadFile(place)
+	if err != nil {
+		return err
 	}
 	if err := ownFolder(a.quarantineDir(), 0o700); err != nil {
 		return err
 	}
-	if text, err = os.ReadFile(place); err != nil {
+	aside := filepath.Join(a.quarantineDir(), name)
+	if err := replaceFile(aside, edited, 0o600); err != nil { // it may be all that there is of a person's work
 		return err
 	}
-	if err := replaceFile(filepath.Join(a.quarantineDir(), name), text, 0o600); err != nil {
+	text, err := a.passing(ctx, name, path)
+	if err != nil {
 		return err
 	}
-	return removeAll(place, good)
+	for site, e := range a.manifest.Sites {
+		if sum, has := e.Files[path]; has && sum != sumOf(text) {
+			e.Proven, e.Generation = false, 0
+			a.o.Logger.Warn("a site is not served as it is declared until it is applied again", "site", site, "aside", aside)
+		}
+	}
+	if text == nil {
+		return removeAll(place)
+	}
+	return a.restore(vhost.File{Path: path, Mode: 0o600}, text)
+}
+
+// passing is the last good version of a file, if that passes the server's test
+// today; else nil.
+func (a *Applier) passing(ctx context.Context, name, path string) ([]byte, error) {
+	text, err := a.good.latest(path)
+	if err != nil || text == nil {
+		return nil, err
+	}
+	temp, err := stage(filepath.Join(a.o.State, name), text, 0o600, -1)
+	if err != nil {
+		return nil, err
+	}
+	err = a.testFiles(ctx, map[string]string{name: temp})
+	var refused *TestError
+	if errors.As(err, &refused) {
+		text, err = nil, nil
+	}
+	return text, errors.Join(err, removeAll(temp))
 }

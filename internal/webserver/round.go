@@ -465,6 +465,7 @@ func (r *round) discard() {
 // in place it is known that they are there: the server may read them at any time.
 func (r *round) finish() error {
 	dirty := r.manifest.Piped != r.layout.Piped
+	var good []byte
 	r.manifest.Piped = r.layout.Piped
 	for _, c := range r.changes {
 		if c.result == upkeep.JobSuperseded || c.err != nil && !c.moved {
@@ -476,7 +477,11 @@ func (r *round) finish() error {
 		} else if !e.equal(c.before) {
 			dirty = true
 			r.manifest.Sites[c.site] = e
+			good = c.appendGood(good)
 		}
+	}
+	if err := r.good.add(good, r.manifest.paths); err != nil {
+		r.o.Logger.Warn("the last good versions of files were not kept", "err", err)
 	}
 	r.count(func(s *Stats) { s.Sites, s.Piped = len(r.manifest.Sites), r.layout.Piped })
 	if !dirty {
@@ -500,6 +505,16 @@ func (c *change) entry() *entry {
 		e.Files[f.Path] = sumOf(f.Text)
 	}
 	return e
+}
+
+// appendGood appends what is worth keeping when the site has answered with it.
+func (c *change) appendGood(to []byte) []byte {
+	for _, f := range c.files {
+		if c.err == nil && isSite(f.Path) {
+			to = appendGood(to, f.Path, f.Text)
+		}
+	}
+	return to
 }
 
 func (e *entry) equal(o *entry) bool {

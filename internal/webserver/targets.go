@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,10 +38,17 @@ var logFiles = []string{"access.log", "error.log"}
 
 // logTarget makes the log folder of a site where it is missing, and refuses
 // anything that is not a plain file in a folder of root's. The folder belongs to
-// the account's group and hands that on to what is made in it.
+// the account's group and hands that on to what is made in it. One of another
+// account's, which had the name before, is put aside for root: visitors' addresses
+// are not handed on with a name.
 func logTarget(in vhost.Input) error {
 	dir := in.Layout.LogFolder(in.Site.Name)
 	info, err := os.Lstat(dir)
+	if err == nil && ofAnother(info, in.UID) {
+		if err = putLogsAside(dir, time.Now()); err == nil {
+			err = os.ErrNotExist
+		}
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		if err = os.Mkdir(dir, 0o750); err != nil {
 			return err
@@ -67,6 +75,24 @@ func logTarget(in vhost.Input) error {
 		}
 	}
 	return nil
+}
+
+// ofAnother reports whether a log folder is another account's: what is neither
+// the account's nor root's alone.
+func ofAnother(info os.FileInfo, uid int) bool {
+	stat, is := info.Sys().(*unixStat)
+	return os.Geteuid() == 0 && uid > 0 && is && info.IsDir() && stat.Gid != 0 && int(stat.Gid) != uid
+}
+
+// putLogsAside renames a log folder to what no site can be named, and closes it.
+// The web server goes on writing into its files until it is reloaded.
+func putLogsAside(dir string, now time.Time) error {
+	aside := dir + "~" + now.UTC().Format("20060102T150405.000000000Z")
+	err := unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, aside, unix.RENAME_NOREPLACE)
+	if err != nil {
+		return fmt.Errorf("putting aside the logs of the account that had the name before: %w", err)
+	}
+	return errors.Join(os.Chown(aside, 0, 0), os.Chmod(aside, 0o700), syncDir(filepath.Dir(dir)))
 }
 
 func logFile(path string) error {

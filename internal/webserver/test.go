@@ -9,16 +9,17 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
+
+	"golang.org/x/sys/unix"
 
 	"upkeep"
 	"upkeep/internal/vhost"
 )
 
 // A test reads what is staged and, when nothing is known of the rest, all files
-// that are in place. What the server's own configuration
-// was made of when all files last passed is remembered; as long as that is the
-// same, the files that did not change need not be read again.
+// that are in place. What the server's own configuration was made of when all
+// files last passed is remembered, and what the include folder had in it; as long
+// as both are the same, the files that did not change need not be read again.
 
 // fingerprint tells whether files were changed.
 type fingerprint struct {
@@ -27,23 +28,25 @@ type fingerprint struct {
 
 type stamp struct {
 	path    string
-	size    int64
-	changed time.Time // content
 	inode   uint64
-	moved   int64 // any change, in nanoseconds
+	size    int64
+	changed int64 // of the content, in nanoseconds
+	moved   int64 // any change
+}
+
+func stampOf(path string) stamp {
+	s := stamp{path: path}
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err == nil {
+		s.inode, s.size, s.changed, s.moved = stat.Ino, stat.Size, stat.Mtim.Nano(), stat.Ctim.Nano()
+	}
+	return s
 }
 
 func fingerprintOf(paths []string) fingerprint {
 	var f fingerprint
 	for _, path := range paths {
-		s := stamp{path: path}
-		if info, err := os.Stat(path); err == nil {
-			s.size, s.changed = info.Size(), info.ModTime()
-			if stat, is := info.Sys().(*unixStat); is {
-				s.inode, s.moved = stat.Ino, stat.Ctim.Nano()
-			}
-		}
-		f.files = append(f.files, s)
+		f.files = append(f.files, stampOf(path))
 	}
 	return f
 }
@@ -63,13 +66,17 @@ func withFolders(files []string) []string {
 	return slices.Compact(all)
 }
 
-// survey finds out what the server's own configuration is, unless it is as it
-// was when all files passed their test.
+// survey finds out what the server's own configuration is, unless that and the
+// include folder are as they were when all files passed their test.
 func (r *round) survey(ctx context.Context) error {
-	if len(r.tested.files) > 0 && fingerprintOf(r.testedPaths()).equal(r.tested) {
+	now, err := r.look()
+	if err != nil {
+		return err
+	}
+	if len(r.tested.files) > 0 && fingerprintOf(r.testedPaths()).equal(r.tested) && maps.Equal(now, r.included) {
 		return nil
 	}
-	return r.surveyAnew(ctx)
+	return r.surveyAnew(ctx, now)
 }
 
 func (a *Applier) testedPaths() []string {
@@ -80,8 +87,17 @@ func (a *Applier) testedPaths() []string {
 	return paths
 }
 
-func (a *Applier) surveyAnew(ctx context.Context) error {
-	names, files, err := a.o.Server.Foreign(ctx)
+// surveyAnew takes the stamps before anything reads the files: a change in between
+// makes the next round test again.
+func (a *Applier) surveyAnew(ctx context.Context, now included) error {
+	a.tested, a.included = fingerprint{}, now
+	beside := a.beside(now)
+	names, files, err := a.o.Server.Foreign(ctx, beside)
+	if err != nil && len(beside) > 0 {
+		// If it is for those, the test says which, and the names are of no account:
+		// nothing is reloaded as long as they are there.
+		names, files, err = a.o.Server.Foreign(ctx, nil)
+	}
 	if err != nil {
 		var hint *upkeep.HintError
 		if errors.As(err, &hint) {
@@ -94,9 +110,7 @@ func (a *Applier) surveyAnew(ctx context.Context) error {
 		a.foreign[name] = true
 	}
 	a.count(func(s *Stats) { s.Foreign = names })
-	// The stamps are taken before the test reads the files: a change in between
-	// makes the next round test again.
-	a.tested = fingerprint{}
+	files = slices.DeleteFunc(files, func(file string) bool { return filepath.Dir(file) == a.o.Layout.Include })
 	a.survived = fingerprintOf(withFolders(files))
 	return nil
 }
@@ -234,7 +248,7 @@ func (r *round) inPlace() ([]string, error) {
 			concerned[base(path)] = true
 		}
 	}
-	names, err := included(r.layout.Include)
+	names, err := readable(r.layout.Include)
 	if err != nil {
 		return nil, err
 	}
@@ -252,8 +266,8 @@ func (r *round) inPlace() ([]string, error) {
 	return others, nil
 }
 
-// included lists what "*.conf" matches: not what begins with a dot.
-func included(dir string) ([]string, error) {
+// readable lists what "*.conf" matches: not what begins with a dot.
+func readable(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	var names []string
 	for _, entry := range entries {
@@ -311,11 +325,6 @@ func (r *round) addOld(set []*change, paths map[string]string) {
 			}
 		}
 	}
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 // testFiles has the server's program test files by the names that they will have:

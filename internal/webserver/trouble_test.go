@@ -150,16 +150,11 @@ func TestQuarantine(t *testing.T) {
 	w.mustApply(w.input("kept.test", 1))
 	in := w.input("edited.test", 1)
 	w.mustApply(in)
-	in.Generation = 2 // so that there is a last good version
-	w.mustApply(in)
 	w.mustApply(w.input("new.test", 1))
-	for _, name := range []string{"50-edited.test.conf", "50-new.test.conf"} {
-		path := filepath.Join(w.options.Layout.Include, name)
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.write(path, string(text)+"NoSuchThing\n", 0o600)
+	w.breakFile("edited.test")
+	w.breakFile("new.test")
+	if err := os.Truncate(filepath.Join(w.options.State, "good"), w.good.size-1); err != nil { // as after a crash
+		t.Fatal(err)
 	}
 	if err := w.apache.Test(t.Context(), []string{filepath.Join(w.options.Layout.Include, "50-new.test.conf")}); err == nil {
 		t.Fatal("the server accepts what this test has broken")

@@ -28,8 +28,9 @@ type Server interface {
 	// and without dropping a request.
 	Reload(ctx context.Context) error
 	// Foreign lists the names that are answered by configuration that is not
-	// ours, and the files that this configuration is in.
-	Foreign(ctx context.Context) (names, files []string, err error)
+	// ours, and the files that this configuration is in. The include folder counts
+	// as empty but for beside, which are files there that others have put in it.
+	Foreign(ctx context.Context, beside []string) (names, files []string, err error)
 	// Version is the program's own, such as "Apache/2.4.66".
 	Version(ctx context.Context) (string, error)
 	// Process is the running server.

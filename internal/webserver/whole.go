@@ -174,6 +174,7 @@ func (w *whole) sweepStrays(r *round) error {
 		if err := removeAll(place); err != nil {
 			return err
 		}
+		r.placed(place)
 		r.leave(filepath.Dir(place))
 	}
 	r.count(func(s *Stats) { s.Writes += len(w.strays) })

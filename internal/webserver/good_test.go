@@ -1,0 +1,74 @@
+package webserver
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"testing"
+)
+
+// Whatever is in the file, what is read of it is whole, and what is kept after
+// that is found again.
+func FuzzGoodTexts(f *testing.F) {
+	f.Add([]byte(nil))
+	f.Add(appendGood(appendGood(nil, "sites/a.conf", []byte("one")), "sites/a.conf", []byte("two\n")))
+	f.Add(appendGood(nil, "sites/a.conf", []byte("one"))[:70])
+	f.Add([]byte("sites/a.conf 00 99999999999\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		state := t.TempDir()
+		if err := os.WriteFile(state+"/good", content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var records []byte
+		in := bufio.NewReader(bytes.NewReader(content))
+		for {
+			path, text, err := readGood(in)
+			if err != nil {
+				break
+			}
+			records = appendGood(records, path, text)
+		}
+		if len(records) > len(content) {
+			t.Fatalf("%q was read of %q", records, content)
+		}
+		g, err := openGoodTexts(state, map[string]bool{"sites/a.conf": true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.add(appendGood(nil, "sites/a.conf", []byte("last")), nil); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := g.latest("sites/a.conf"); err != nil || string(text) != "last" {
+			t.Fatalf("%q, %v", text, err)
+		}
+	})
+}
+
+// The file does not grow for ever, and only what is still wanted stays in it.
+func TestGoodTextsAreBounded(t *testing.T) {
+	state := t.TempDir()
+	wanted := func() map[string]bool { return map[string]bool{"kept": true} }
+	g, err := openGoodTexts(state, wanted())
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := bytes.Repeat([]byte("x"), 1<<20)
+	for range 30 {
+		if err := g.add(appendGood(appendGood(nil, "kept", large), "gone", large), wanted); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(g.file)
+	if err != nil || info.Size() != g.size || g.size > 4*int64(len(large))+slackTexts {
+		t.Errorf("%v, %v; counted as %d", info, err, g.size)
+	}
+	if text, err := g.latest("kept"); err != nil || !bytes.Equal(text, large) {
+		t.Errorf("%d bytes are left, %v", len(text), err)
+	}
+	if _, err := openGoodTexts(state, wanted()); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := g.latest("gone"); err != nil || text != nil {
+		t.Errorf("%d bytes of what is not wanted, %v", len(text), err)
+	}
+}

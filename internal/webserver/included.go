@@ -1,0 +1,85 @@
+package webserver
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"upkeep"
+	"upkeep/internal/vhost"
+)
+
+// included are the files of the include folder that the server reads, by name.
+// Whoever edits one of them, or puts one there, does so untested: Apache ends at
+// a reload that it cannot read, and all sites with it.
+type included map[string]stamp
+
+// look takes stamps of what the server would read now.
+func (a *Applier) look() (included, error) {
+	names, err := readable(a.o.Layout.Include)
+	if err != nil {
+		return nil, fmt.Errorf("reading the include folder: %w", err)
+	}
+	now := make(included, len(names))
+	for _, name := range names {
+		now[name] = stampOf(filepath.Join(a.o.Layout.Include, name))
+	}
+	return now, nil
+}
+
+// placed notes what upkeep itself put into the include folder, or took out.
+func (a *Applier) placed(place string) {
+	if filepath.Dir(place) != a.o.Layout.Include || a.included == nil {
+		return
+	}
+	if s := stampOf(place); s.inode != 0 {
+		a.included[base(place)] = s
+	} else {
+		delete(a.included, base(place))
+	}
+}
+
+// ours reports whether a file of the include folder is upkeep's, also when
+// somebody has edited it.
+func (a *Applier) ours(name string) bool {
+	return a.manifest.paths()[vhost.FolderSites+"/"+name] || made(filepath.Join(a.o.Layout.Include, name))
+}
+
+// beside lists the files of others in the include folder, by full path.
+func (a *Applier) beside(now included) []string {
+	known := a.manifest.paths()
+	var others []string
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if path := filepath.Join(a.o.Layout.Include, name); !known[vhost.FolderSites+"/"+name] && !made(path) {
+			others = append(others, path)
+		}
+	}
+	return others
+}
+
+// lookAgain is the last thing before a reload. What was edited while the test
+// went on is tested now, and taken out of the server's way where it is upkeep's.
+func (r *round) lookAgain(ctx context.Context) error {
+	now, err := r.look()
+	if err != nil || maps.Equal(now, r.included) {
+		return err
+	}
+	r.o.Logger.Warn("somebody changed the include folder while it was being tested; it is tested again")
+	return r.quarantine(ctx)
+}
+
+// notOurs says that a file of somebody else's is in the way. It is left where it
+// is: it may be all that there is of it.
+func (a *Applier) notOurs(name string, e *TestError) error {
+	return upkeep.WithHint(fmt.Errorf("%s, which is not upkeep's, does not pass the web server's test: %s", filepath.Join(a.o.Layout.Include, name), e.Message),
+		"mend it or move it away; until then no change reaches the web server, which would end at a reload")
+}
+
+// exists reports whether there is something at a path.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
