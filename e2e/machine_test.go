@@ -216,7 +216,7 @@ func (m *machine) killApache() {
 func (m *machine) startAgent(t testing.TB) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	process, err := testkit.Command{Argv: m.Argv(upkeepProgram(t), "agent")}.Launch()
+	process, err := testkit.Command{Argv: m.Argv(upkeepProgram(t), "agent", "--config", "/etc/upkeep/agent.yaml")}.Launch()
 	m.agent = process
 	return err
 }

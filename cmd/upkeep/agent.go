@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,44 +27,91 @@ const agentFolder = "/var/lib/upkeep-agent"
 func newAgent(a *app) *cobra.Command {
 	g := agentVerb{app: a}
 	c := &cobra.Command{
-		Use:   "agent",
+		Use:   "agent [--config FILE]",
 		Short: "Do the work on a server that has joined",
 		Long: `Do on this server what control asks for, within the policy file that root keeps
 here. The agent connects to control and never listens. As root it is two
 processes: one without any privilege that holds the connection, and one that
 verifies what control signed, holds it against the policy and does it.
 
-A server joins with upkeep join. packaging/upkeep-agent.service runs this as a
-service; packaging/agent-policy.yaml is a policy to start from.`,
-		Example: "  upkeep agent --policy /etc/upkeep/agent-policy.yaml",
+A server joins with upkeep join, which writes the configuration: control, data,
+policy and log, each as the flag of that name, which goes before it.
+packaging/upkeep-agent.service runs this as a service;
+packaging/agent-policy.yaml is a policy to start from.`,
+		Example: "  upkeep agent\n  upkeep agent --config /etc/upkeep/agent.yaml --log debug",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return g.run(c.Context()) },
 	}
-	c.Flags().StringVar(&g.policy, "policy", fromEnv("UPKEEP_POLICY", policy.DefaultFile), "`file` that says what is allowed here ($UPKEEP_POLICY)")
-	c.Flags().StringVar(&g.level, "log", fromEnv("UPKEEP_LOG", "info"), "log from this `LEVEL` up: debug, info, warn, error ($UPKEEP_LOG)")
+	c.Flags().StringVar(&g.config, "config", os.Getenv("UPKEEP_CONFIG"), configHelp)
+	c.Flags().StringVar(&g.flags.Control, "control", "", "control's `URL`, https://HOST:PORT, where it is no longer what it was at the join")
+	c.Flags().StringVar(&g.flags.Data, "data", os.Getenv("UPKEEP_DATA"), "`folder` of the identity and of what the agent remembers ($UPKEEP_DATA, else "+agentFolder+")")
+	c.Flags().StringVar(&g.flags.Policy, "policy", os.Getenv("UPKEEP_POLICY"), "`file` that says what is allowed here ($UPKEEP_POLICY, else "+policy.DefaultFile+")")
+	c.Flags().StringVar(&g.flags.Log, "log", os.Getenv("UPKEEP_LOG"), "log from this `LEVEL` up: debug, info, warn, error ($UPKEEP_LOG, else info)")
 	c.AddCommand(newAgentFront(a))
 	return c
 }
 
+const configHelp = "`file` with the agent's settings ($UPKEEP_CONFIG; else agent.yaml in the folder of --data or, without that, " + defaultAgentConfig + ", where there is one)"
+
 type agentVerb struct {
 	*app
-	policy, level string
+	config string
+	flags  agentConfig
+}
+
+// settings are those of the flags, then of the file, then the defaults.
+func (g *agentVerb) settings() (agentConfig, error) {
+	var file agentConfig
+	path, err := configPath(g.config, g.flags.Data)
+	if err == nil {
+		file, err = loadAgentConfig(path)
+	}
+	if g.config == "" && errors.Is(err, fs.ErrNotExist) {
+		err = nil // nobody has said that there is one
+	}
+	if err != nil {
+		return file, err
+	}
+	return agentConfig{
+		Control: cmp.Or(g.flags.Control, file.Control), Data: cmp.Or(g.flags.Data, file.Data, agentFolder),
+		Policy: cmp.Or(g.flags.Policy, file.Policy, policy.DefaultFile), Log: cmp.Or(g.flags.Log, file.Log, "info"),
+	}, nil
+}
+
+// configPath is where the configuration is.
+func configPath(said, data string) (string, error) {
+	switch {
+	case said != "":
+		return filepath.Abs(said)
+	case data != "":
+		return filepath.Abs(filepath.Join(data, filepath.Base(defaultAgentConfig)))
+	}
+	return defaultAgentConfig, nil
 }
 
 func (g *agentVerb) run(ctx context.Context) error {
-	log, err := g.logger(g.level)
+	settings, err := g.settings()
 	if err != nil {
 		return err
+	}
+	log, err := g.logger(settings.Log)
+	if err != nil {
+		return err
+	}
+	if settings.Control != "" {
+		if err := link.CheckControl(settings.Control); err != nil {
+			return &usageError{err: fmt.Errorf("--control: %w", err)}
+		}
 	}
 	program, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
-	identity, state := agent.StatePaths(g.agentData())
+	identity, state := agent.StatePaths(settings.Data)
 	manager := systemd.FromEnvironment(os.Getenv)
 	return agent.Run(ctx, agent.RunOptions{
-		Identity: identity, State: state, Policy: g.policy,
-		Front:   []string{program, "agent", "front", "--log", g.level},
+		Identity: identity, State: state, Policy: settings.Policy, Control: settings.Control,
+		Front:   []string{program, "agent", "front", "--log", settings.Log},
 		Pipe:    []string{program, "logs"},
 		Version: version(), Logger: log,
 		Ready: func() {
@@ -110,19 +160,33 @@ func newAgentFront(a *app) *cobra.Command {
 }
 
 func newJoin(a *app) *cobra.Command {
-	var server string
+	var server, config string
 	c := &cobra.Command{
 		Use:   "join URL TOKEN",
 		Short: "Make this server one that control sends work to",
 		Long: `Get this server its certificate from control, with a token that upkeep server
 add has printed there. Control is recognised by the fingerprint in the token. The
-token works once, and soon.
+token works once, and soon. Where control is, the data folder and the policy stand
+in the agent's configuration from then on.
 
 Then write a policy, and start the agent: systemctl enable --now upkeep-agent.`,
 		Example: "  upkeep join https://control.example.test:8055 TOKEN",
 		Args:    exactly("URL", "TOKEN"),
 		RunE: func(c *cobra.Command, args []string) error {
-			folder, _ := agent.StatePaths(a.agentData())
+			data, err := filepath.Abs(a.agentData())
+			if err != nil {
+				return err
+			}
+			folder, _ := agent.StatePaths(data)
+			file, err := configPath(config, a.data)
+			if err != nil {
+				return err
+			}
+			settings := agentConfig{Control: strings.TrimSuffix(args[0], "/"), Data: data, Policy: policy.DefaultFile}
+			write, err := joinConfig(file, settings) // before the token is used up
+			if err != nil {
+				return err
+			}
 			if err := os.MkdirAll(filepath.Dir(folder), 0o700); err != nil {
 				return fmt.Errorf("joining: %w", err)
 			}
@@ -130,24 +194,33 @@ Then write a policy, and start the agent: systemctl enable --now upkeep-agent.`,
 			if err != nil {
 				return err
 			}
-			if a.output != "table" {
-				return a.show(map[string]string{"server": identity.Server, "control": identity.Control, "folder": folder})
+			if write {
+				if err := settings.write(file); err != nil {
+					return fmt.Errorf("joined, but writing %s: %w", file, err)
+				}
 			}
-			fmt.Fprintf(a.out, "joined as %s; what it needs is in %s\n", identity.Server, upkeep.Printable(folder))
+			if a.output != "table" {
+				return a.show(map[string]string{"server": identity.Server, "control": identity.Control, "folder": folder, "config": file})
+			}
+			fmt.Fprintf(a.out, "joined as %s; what it needs is in %s, its settings are in %s\n", identity.Server, upkeep.Printable(folder), upkeep.Printable(file))
 			if _, err := os.Stat(policy.DefaultFile); errors.Is(err, os.ErrNotExist) {
 				fmt.Fprintf(a.out, "next: write %s (packaging/agent-policy.yaml is one to start from)\n", policy.DefaultFile)
 			}
-			fmt.Fprintln(a.out, "then: upkeep agent"+agentFlag(a.data)+", or systemctl enable --now upkeep-agent")
+			fmt.Fprintln(a.out, "then: upkeep agent"+agentFlag(config, a.data)+", or systemctl enable --now upkeep-agent")
 			return nil
 		},
 	}
+	c.Flags().StringVar(&config, "config", os.Getenv("UPKEEP_CONFIG"), configHelp)
 	c.Flags().StringVar(&server, "as", "", "refuse a token that is for another server than this `name`")
 	return c
 }
 
-func agentFlag(data string) string {
-	if data == "" {
-		return ""
+func agentFlag(config, data string) string {
+	switch {
+	case config != "":
+		return " --config " + config
+	case data != "":
+		return " --data " + data
 	}
-	return " --data " + data
+	return ""
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type RunOptions struct {
 	Identity, State string
 	// Policy is the path of the policy.
 	Policy string
+	// Control is where control is, when that is elsewhere than at the join.
+	Control string
 	// Front is how this program is started to be the front: its arguments, the
 	// name first. It then has to call [RunFront].
 	Front []string
@@ -55,6 +58,7 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	if keeper.identity, err = link.ReadIdentity(o.Identity); err != nil {
 		return err
 	}
+	keeper.identity.Control = cmp.Or(o.Control, keeper.identity.Control)
 	if err := os.MkdirAll(o.State, 0o700); err != nil {
 		return err
 	}

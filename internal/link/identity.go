@@ -243,6 +243,12 @@ func newRequest() (*ecdsa.PrivateKey, []byte, error) {
 }
 
 // controlURL reads the address of control: https://HOST:PORT and nothing behind it.
+// CheckControl refuses what is not the address of a control.
+func CheckControl(text string) error {
+	_, err := controlURL(text)
+	return err
+}
+
 func controlURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {

@@ -107,16 +107,7 @@ const maxFile = 1 << 20
 // written it: it, and each folder above it, must be root's (or this process's
 // user's) and writable by nobody else, and none of them a symbolic link.
 func Load(path string) (*Policy, error) {
-	if !filepath.IsAbs(path) {
-		return nil, fmt.Errorf("reading the policy: %q must be an absolute path", path)
-	}
-	path = filepath.Clean(path)
-	dir, err := safefs.OpenRoot(filepath.Dir(path), false, nil)
-	if err != nil {
-		return nil, unreadable(path, err)
-	}
-	defer dir.Close()
-	text, err := dir.ReadFile(filepath.Base(path), maxFile)
+	text, err := safefs.ReadTrusted(path, maxFile)
 	if err != nil {
 		return nil, unreadable(path, err)
 	}

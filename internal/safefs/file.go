@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,6 +120,21 @@ func (d *Dir) ReadFile(name string, max int) ([]byte, error) {
 		return nil, refused(d.at(name), "has more than %d bytes", max)
 	}
 	return text, nil
+}
+
+// ReadTrusted reads a file of at most max bytes that says what root does: it and
+// every folder above it must be ours, and nothing that others may write to.
+func ReadTrusted(path string, max int) ([]byte, error) {
+	if !filepath.IsAbs(path) {
+		return nil, refused(path, "must be an absolute path")
+	}
+	path = filepath.Clean(path)
+	dir, err := OpenRoot(filepath.Dir(path), false, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.ReadFile(filepath.Base(path), max)
 }
 
 // openFile opens a regular file that has one name only.
