@@ -17,6 +17,7 @@ const (
 	JobZonePublish  = "zone.publish"
 	JobNotification = "notification"
 	JobServerFacts  = "server.facts"
+	JobServerPurge  = "server.purge"
 )
 
 // JobState is how far a job has come.

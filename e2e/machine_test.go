@@ -171,7 +171,7 @@ IncludeOptional "/etc/apache2/hosted.d/*.conf"
 }
 
 // machinePolicy is the example policy with a larger budget and no name server.
-const machinePolicy = `kinds: [mkdir, user.ensure, user.remove, site.files, site.apply, site.remove, site.sync, server.facts]
+const machinePolicy = `kinds: [mkdir, user.ensure, user.remove, site.files, site.apply, site.remove, site.sync, server.facts, server.purge]
 roots: {home: {path: /home, mounts: true}}
 uids: {min: 20000, max: 59999}
 web: {server: apache, include: /etc/apache2/hosted.d}

@@ -120,8 +120,20 @@ func TestServerRemoved(t *testing.T) {
 	if web2.has("one.test") || web2.has("two.test") {
 		t.Error("sites that have left are still there")
 	}
+	config := web2.path("etc/apache2/apache2.conf")
+	if web1Purge, exit := h.upkeep("server", "remove", "web1", "--purge"); exit == 0 || !strings.Contains(web1Purge, "one.test") {
+		t.Errorf("purging a server with a site: exit %d\n%s", exit, web1Purge)
+	}
 	begin := time.Now()
-	h.says("server", "remove", "web2")
+	h.says("server", "remove", "web2", "--purge")
+	if text, err := os.ReadFile(config); err != nil || strings.Contains(string(text), "hosted.d") {
+		t.Errorf("the line is still there, %v:\n%s", err, text)
+	}
+	for _, want := range []string{"includes /etc/apache2/hosted.d now", "already"} {
+		if output, err := web2.run(upkeepProgram(t), "agent", "include", "--add"); err != nil || !strings.Contains(output, want) {
+			t.Errorf("%v, %s; want %q", err, output, want)
+		}
+	}
 	testkit.Eventually(t, time.Minute, func() (bool, string) {
 		log := web2.agentLog()
 		return strings.Contains(log, "the server is declared no more"), log

@@ -25,7 +25,7 @@ import (
 const agentFolder = "/var/lib/upkeep-agent"
 
 func newAgent(a *app) *cobra.Command {
-	g := agentVerb{app: a}
+	g := &agentVerb{app: a}
 	c := &cobra.Command{
 		Use:   "agent [--config FILE]",
 		Short: "Do the work on a server that has joined",
@@ -42,12 +42,13 @@ packaging/agent-policy.yaml is a policy to start from.`,
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return g.run(c.Context()) },
 	}
-	c.Flags().StringVar(&g.config, "config", os.Getenv("UPKEEP_CONFIG"), configHelp)
-	c.Flags().StringVar(&g.flags.Control, "control", "", "control's `URL`, https://HOST:PORT, where it is no longer what it was at the join")
-	c.Flags().StringVar(&g.flags.Data, "data", os.Getenv("UPKEEP_DATA"), "`folder` of the identity and of what the agent remembers ($UPKEEP_DATA, else "+agentFolder+")")
-	c.Flags().StringVar(&g.flags.Policy, "policy", os.Getenv("UPKEEP_POLICY"), "`file` that says what is allowed here ($UPKEEP_POLICY, else "+policy.DefaultFile+")")
-	c.Flags().StringVar(&g.flags.Log, "log", os.Getenv("UPKEEP_LOG"), "log from this `LEVEL` up: debug, info, warn, error ($UPKEEP_LOG, else info)")
-	c.AddCommand(newAgentFront(a))
+	flags := c.PersistentFlags()
+	flags.StringVar(&g.config, "config", os.Getenv("UPKEEP_CONFIG"), configHelp)
+	flags.StringVar(&g.flags.Control, "control", "", "control's `URL`, https://HOST:PORT, where it is no longer what it was at the join")
+	flags.StringVar(&g.flags.Data, "data", os.Getenv("UPKEEP_DATA"), "`folder` of the identity and of what the agent remembers ($UPKEEP_DATA, else "+agentFolder+")")
+	flags.StringVar(&g.flags.Policy, "policy", os.Getenv("UPKEEP_POLICY"), "`file` that says what is allowed here ($UPKEEP_POLICY, else "+policy.DefaultFile+")")
+	flags.StringVar(&g.flags.Log, "log", os.Getenv("UPKEEP_LOG"), "log from this `LEVEL` up: debug, info, warn, error ($UPKEEP_LOG, else info)")
+	c.AddCommand(newAgentFront(a), newAgentInclude(g))
 	return c
 }
 
@@ -137,6 +138,45 @@ func (a *app) logger(level string) (*slog.Logger, error) {
 		return nil, &usageError{err: fmt.Errorf("--log %q must be debug, info, warn or error", level)}
 	}
 	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: from})), nil
+}
+
+// newAgentInclude edits the web server's main configuration, which the agent
+// itself does on nobody's order but to take its line out at a purge.
+func newAgentInclude(g *agentVerb) *cobra.Command {
+	var add, remove bool
+	c := &cobra.Command{
+		Use:   "include --add|--remove",
+		Short: "Add the line that has the web server read upkeep's folder, or take it out",
+		Long: `Add the one line that has this server's web server read the folder of sites to
+its main configuration, at its end, or take it out again. Nothing else in it
+changes. What the web server's own test does not accept is not done; it then
+reloads, if it runs. The policy says which web server, folder and file that are.`,
+		Example: "  upkeep agent include --add",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if add == remove {
+				return &usageError{err: errors.New("give --add or --remove")}
+			}
+			settings, err := g.settings()
+			if err != nil {
+				return err
+			}
+			p, err := policy.Load(settings.Policy)
+			if err != nil {
+				return err
+			}
+			changed, err := agent.SetInclude(c.Context(), p, add)
+			if err != nil {
+				return err
+			}
+			said := map[[2]bool]string{{true, true}: "includes %s now", {true, false}: "includes %s already", {false, true}: "does not include %s any more", {false, false}: "did not include %s"}
+			_, err = fmt.Fprintf(g.out, "%s "+said[[2]bool{add, changed}]+"\n", p.Web.Config, p.Web.Include)
+			return err
+		},
+	}
+	c.Flags().BoolVar(&add, "add", false, "add the line")
+	c.Flags().BoolVar(&remove, "remove", false, "take the line out; sites that are in the folder are not served any more")
+	return c
 }
 
 // newAgentFront is the unprivileged half, which only the agent itself starts.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -194,16 +195,63 @@ func newServerRevoke(a *app) *cobra.Command {
 }
 
 func newServerRemove(a *app) *cobra.Command {
-	return &cobra.Command{
+	var purge bool
+	patience := time.Minute
+	c := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "Take a server back that no site uses, and its certificate",
 		Long: `Take a server back. Sites must have left it before, so that the agent has taken
-what upkeep made there away: change or delete them and wait for their jobs.`,
-		Args: exactly("NAME"),
+what upkeep made there away: change or delete them and wait for their jobs.
+
+With --purge its agent first takes away what no site needs and upkeep made all
+the same: the files that all sites shared, and the line in the web server's
+configuration. Homes and logs stay. The agent has to be connected, and its policy
+to allow server.purge; stop and remove the agent itself there afterwards.`,
+		Example: "  upkeep server remove web1 --purge",
+		Args:    exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if purge {
+				if err := a.purge(c.Context(), args[0], patience); err != nil {
+					return err
+				}
+			}
 			// With the server goes its certificate, in one transaction: a server that is
 			// still used keeps both.
 			return a.delete(c.Context(), []deletion{{Kind: upkeep.KindServer, Name: args[0]}})
 		},
 	}
+	c.Flags().BoolVar(&purge, "purge", false, "take away what upkeep made on the server first")
+	c.Flags().DurationVar(&patience, "timeout", patience, "how `long` to wait for that")
+	return c
+}
+
+// purge has the agent of a server take away what upkeep made there.
+func (a *app) purge(ctx context.Context, server string, patience time.Duration) error {
+	up, err := a.client()
+	if err != nil {
+		return err
+	}
+	servers, err := up.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	at := slices.IndexFunc(servers, func(s upkeep.AgentStatus) bool { return s.Name == server })
+	switch {
+	case at < 0:
+		return fmt.Errorf("server %s: %w", server, upkeep.ErrNotFound)
+	case !slices.Contains(servers[at].Roles, upkeep.RoleWeb):
+		return nil // nothing of upkeep's stays there
+	case !servers[at].Connected:
+		return upkeep.WithHint(fmt.Errorf("purging %s: its agent is not connected: %w", server, upkeep.ErrRefused),
+			"start the agent there; or remove the server without --purge, and there: upkeep agent include --remove")
+	}
+	made, err := up.RunJob(ctx, wire.NewJob{Kind: upkeep.JobServerPurge, Server: server})
+	if err != nil {
+		return err
+	}
+	jobs, err := a.await(ctx, up, patience, made.ID)
+	if err != nil {
+		return err
+	}
+	return unlessDone(jobs)
 }

@@ -26,6 +26,7 @@ var handlers = map[string]handler{
 	upkeep.JobSiteSync:    {siteSync, true},
 	upkeep.JobZonePublish: {zonePublish, true},
 	upkeep.JobServerFacts: {serverFacts, true},
+	upkeep.JobServerPurge: {serverPurge, true},
 }
 
 // turn is what a job waits for: that no other job for its object runs.

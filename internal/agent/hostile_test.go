@@ -17,7 +17,7 @@ import (
 )
 
 const hostilePolicy = `
-kinds: [mkdir, user.ensure, user.remove, site.files, site.apply, site.remove, site.sync, zone.publish, server.facts]
+kinds: [mkdir, user.ensure, user.remove, site.files, site.apply, site.remove, site.sync, zone.publish, server.facts, server.purge]
 roots: {home: DIR/home, data: DIR/data}
 uids: {min: 20000, max: 20999}
 group: web
@@ -74,6 +74,8 @@ var hostile = []raw{
 	{upkeep.JobSiteRemove, "site/..", `{"name":"..","account":"acme","generation":9}`},
 	{upkeep.JobSiteRemove, "site/example.test", `{"name":"example.test","account":"..","generation":9}`},
 	{upkeep.JobSiteSync, "sites", `{"sites":[]}`}, // which would remove all, and the budget is 0
+	{upkeep.JobServerPurge, "web", `{}`},          // with a site that is served
+	{upkeep.JobServerPurge, "web", `{"force":true}`},
 
 	{upkeep.JobZonePublish, "zone/example.test", zoneJob("/etc/cron.d", "", "")},
 	{upkeep.JobZonePublish, "zone/example.test", zoneJob("DIR/zones/inc/../../outside", "", "")},

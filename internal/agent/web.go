@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -52,19 +53,54 @@ func OpenWeb(ctx context.Context, p *policy.Policy, state string, pipe []string,
 		return nil, err // which validation has refused
 	}
 	options.Address, options.Layout = asked.Host, layout
-	switch w.Server {
-	case policy.Apache:
-		options.Server = webserver.Apache{Program: w.Program, Config: w.Config, Include: w.Include, PIDFile: w.PIDFile, Scratch: options.State}
-	case policy.Nginx:
-		options.Server = webserver.Nginx{Program: w.Program, Config: w.Config, Include: w.Include, PIDFile: w.PIDFile, Scratch: options.State}
-	default:
-		return nil, fmt.Errorf("there is no web server of type %s", w.Server)
+	if options.Server, err = webServer(w, options.State); err != nil {
+		return nil, err
 	}
 	applier, err := webserver.Open(ctx, options)
 	if err != nil {
 		return nil, err
 	}
 	return &Web{Applier: applier, Server: options.Server, Layout: layout, URL: w.URL}, nil
+}
+
+// webServer is the one that a policy names. Scratch is a folder of root's.
+func webServer(w *policy.Web, scratch string) (webserver.Server, error) {
+	switch w.Server {
+	case policy.Apache:
+		return webserver.Apache{Program: w.Program, Config: w.Config, Include: w.Include, PIDFile: w.PIDFile, Scratch: scratch}, nil
+	case policy.Nginx:
+		return webserver.Nginx{Program: w.Program, Config: w.Config, Include: w.Include, PIDFile: w.PIDFile, Scratch: scratch}, nil
+	}
+	return nil, fmt.Errorf("there is no web server of type %s", w.Server)
+}
+
+// SetInclude adds the line that includes the folder of sites to the main
+// configuration of the policy's web server, or takes it out, and has the server
+// read it if it runs. It reports whether that changed anything.
+func SetInclude(ctx context.Context, p *policy.Policy, on bool) (changed bool, err error) {
+	if p.Web == nil {
+		return false, upkeep.WithHint(fmt.Errorf("the policy names no web server: %w", upkeep.ErrRefused), "it needs web with server and include")
+	}
+	server, err := webServer(p.Web, "")
+	if err != nil {
+		return false, err
+	}
+	includer, can := server.(webserver.Includer)
+	if !can {
+		return false, fmt.Errorf("the configuration of %s is not edited by upkeep: %w", p.Web.Server, upkeep.ErrRefused)
+	}
+	if on { // where nobody else may write: root's web server reads it
+		if err := os.MkdirAll(p.Web.Include, 0o755); err != nil {
+			return false, err
+		}
+	}
+	if changed, err = includer.SetInclude(ctx, on); err != nil || !changed {
+		return changed, err
+	}
+	if _, err := server.Process(); err != nil {
+		return true, nil // it reads the line when it starts
+	}
+	return true, server.Reload(ctx)
 }
 
 // web is the web server, or why there is none.

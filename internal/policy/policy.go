@@ -404,6 +404,10 @@ func (b *broken) needs(p Policy) {
 			if lacks = lacksHome(p); p.Web == nil {
 				lacks = "web"
 			}
+		case upkeep.JobServerPurge:
+			if p.Web == nil {
+				lacks = "web"
+			}
 		case upkeep.JobZonePublish:
 			if p.Zones == nil {
 				lacks = "zones"

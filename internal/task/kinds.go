@@ -83,3 +83,10 @@ type ServerFacts struct{}
 
 func (ServerFacts) Kind() string   { return upkeep.JobServerFacts }
 func (ServerFacts) Object() string { return "facts" }
+
+// ServerPurge takes away what upkeep made on a web server that no site needs any
+// more. It is refused while there are sites.
+type ServerPurge struct{}
+
+func (ServerPurge) Kind() string   { return upkeep.JobServerPurge }
+func (ServerPurge) Object() string { return "web" }

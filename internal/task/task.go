@@ -44,6 +44,7 @@ var kinds = map[string]kind{
 	upkeep.JobZonePublish:  {upkeep.RoleDNS, read[ZonePublish]},
 	upkeep.JobNotification: {"", read[Notification]},
 	upkeep.JobServerFacts:  {"", read[ServerFacts]},
+	upkeep.JobServerPurge:  {upkeep.RoleWeb, read[ServerPurge]},
 }
 
 // Kinds lists the kinds in the registry, sorted.

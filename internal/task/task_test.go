@@ -23,6 +23,7 @@ var good = map[string]string{
 	upkeep.JobZonePublish:  `{"zone":{"name":"example.test","publishers":[{"type":"bind","include_dir":"/etc/bind/upkeep"}]},"publisher":{"type":"bind","include_dir":"/etc/bind/upkeep"},"sets":[{"owner":"@","ttl":60,"addresses":["192.0.2.1"]}]}`,
 	upkeep.JobNotification: `{"account":"acme","text":"your site\nis live"}`,
 	upkeep.JobServerFacts:  `{}`,
+	upkeep.JobServerPurge:  `{}`,
 }
 
 func TestEveryKindIsRead(t *testing.T) {

@@ -223,3 +223,4 @@ func (t Notification) Validate() []upkeep.FieldError {
 }
 
 func (ServerFacts) Validate() []upkeep.FieldError { return nil }
+func (ServerPurge) Validate() []upkeep.FieldError { return nil }

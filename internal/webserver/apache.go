@@ -1,7 +1,6 @@
 package webserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +21,7 @@ type Apache struct {
 	// Program is the server's, such as /usr/sbin/apache2.
 	Program string
 	// Config is its main configuration, which has a line that includes all files
-	// of Include that end in .conf; see [AddInclude].
+	// of Include that end in .conf; see [Apache.SetInclude].
 	Config, Include string
 	// PIDFile is where the running server writes its number.
 	PIDFile string
@@ -171,35 +170,4 @@ func (a Apache) dump(ctx context.Context, files []string) (string, error) {
 		return "", fmt.Errorf("reading the web server's own configuration: %w", testError(output))
 	}
 	return out, nil
-}
-
-// AddInclude adds the line that includes the folder to the end of a main
-// configuration, and reports whether it was missing. Everything else stays as
-// it is.
-func AddInclude(config, folder string) (added bool, err error) {
-	text, err := os.ReadFile(config)
-	if err != nil {
-		return false, err
-	}
-	if includeLine(folder, config).Match(text) {
-		return false, nil
-	}
-	if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
-		text = append(text, '\n')
-	}
-	return true, rewrite(config, append(text, IncludeLine(folder)+"\n"...))
-}
-
-// RemoveInclude takes the line out again.
-func RemoveInclude(config, folder string) (removed bool, err error) {
-	text, err := os.ReadFile(config)
-	if err != nil {
-		return false, err
-	}
-	found := includeLine(folder, config).FindIndex(text)
-	if found == nil {
-		return false, nil
-	}
-	end := min(found[1]+1, len(text)) // with its line end
-	return true, rewrite(config, slices.Concat(text[:found[0]], text[end:]))
 }

@@ -99,6 +99,7 @@ type request struct {
 	remove     string // the site to remove, which is the account's, or
 	account    string
 	whole      *whole // all sites
+	purge      bool
 	generation int64
 	result     chan Result
 }
@@ -247,6 +248,10 @@ func (a *Applier) loop(ctx context.Context) {
 			a.pace.arrived(time.Now(), r)
 		case <-due:
 			for _, together := range rounds(waiting) {
+				if together[0].purge {
+					together[0].result <- Result{Err: a.purge(ctx)}
+					continue
+				}
 				a.round(ctx, together)
 			}
 			waiting = nil
@@ -255,12 +260,12 @@ func (a *Applier) loop(ctx context.Context) {
 	}
 }
 
-// rounds parts what waits: all that changes something goes together, and each
+// rounds parts what waits: all that changes sites goes together, and each
 // request that only compares has a round to itself, which writes nothing.
 func rounds(waiting []*request) (parts [][]*request) {
 	var changes []*request
 	for _, r := range waiting {
-		if r.whole != nil && r.whole.verify {
+		if r.purge || r.whole != nil && r.whole.verify {
 			parts = append(parts, []*request{r})
 		} else {
 			changes = append(changes, r)

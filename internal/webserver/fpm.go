@@ -32,6 +32,9 @@ func (f *FPM) test(ctx context.Context) error {
 	return &TestError{Message: sanitise(out + output)}
 }
 
+// reload has the running php-fpm take its pools anew.
+func (f *FPM) reload() error { return signal(f.PIDFile, f.Program, unix.SIGUSR2) }
+
 // pools moves pools into place, has php-fpm test them, and reload. Pools that it
 // does not accept are taken back, and their sites fail.
 func (r *round) pools(ctx context.Context) error {
@@ -82,8 +85,7 @@ func (r *round) pools(ctx context.Context) error {
 	if err = errors.Join(err, place(accepted)); err != nil || len(accepted) == 0 {
 		return err
 	}
-	reload := func() error { return signal(r.o.PHP.PIDFile, r.o.PHP.Program, unix.SIGUSR2) }
-	if err := untilRunning(ctx, r.o.Patience, reload); err != nil {
+	if err := untilRunning(ctx, r.o.Patience, r.o.PHP.reload); err != nil {
 		for _, c := range accepted {
 			c.fail(upkeep.WithHint(fmt.Errorf("reloading php-fpm: %w", err), "start php-fpm, and retry the job"))
 			c.field = "php"

@@ -1,6 +1,7 @@
 package webserver
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,30 +40,17 @@ func FuzzTestError(f *testing.F) {
 }
 
 func TestIncludeLine(t *testing.T) {
-	config := filepath.Join(t.TempDir(), "apache2.conf")
-	if err := os.WriteFile(config, []byte("Listen 80\nInclude other.d/*.conf"), 0o640); err != nil {
-		t.Fatal(err)
+	config, folder := "/etc/apache2/apache2.conf", "/etc/apache2/hosted.d"
+	const before = "Listen 80\nInclude other.d/*.conf"
+	with := withApache([]byte(before), folder, config)
+	if string(with) != before+"\nIncludeOptional \""+folder+"/*.conf\"\n" {
+		t.Errorf("%q", with)
 	}
-	folder := filepath.Join(filepath.Dir(config), "hosted.d")
-	for _, want := range []bool{true, false} {
-		if added, err := AddInclude(config, folder); err != nil || added != want {
-			t.Errorf("added %t, %v", added, err)
-		}
+	if again := withApache(with, folder, config); !bytes.Equal(again, with) {
+		t.Errorf("added twice: %q", again)
 	}
-	text, err := os.ReadFile(config)
-	if err != nil || string(text) != "Listen 80\nInclude other.d/*.conf\nIncludeOptional \""+folder+"/*.conf\"\n" {
-		t.Errorf("%q, %v", text, err)
-	}
-	if info, err := os.Stat(config); err != nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("the mode is %v", info.Mode())
-	}
-	for _, want := range []bool{true, false} {
-		if removed, err := RemoveInclude(config, folder); err != nil || removed != want {
-			t.Errorf("removed %t, %v", removed, err)
-		}
-	}
-	if text, err := os.ReadFile(config); err != nil || string(text) != "Listen 80\nInclude other.d/*.conf\n" {
-		t.Errorf("%q, %v", text, err)
+	if without := withoutApache(with, folder, config); string(without) != before+"\n" {
+		t.Errorf("%q", without)
 	}
 	// As people write it.
 	for _, line := range []string{"Include hosted.d/*.conf", "  includeoptional " + folder + "/*.conf ", "Include '" + folder + "/*.conf'"} {
@@ -73,6 +61,42 @@ func TestIncludeLine(t *testing.T) {
 	for _, line := range []string{"# Include hosted.d/*.conf", "Include hosted.d/*", "Include other/hosted.d/*.conf"} {
 		if includeLine(folder, config).MatchString(line) {
 			t.Errorf("%q is taken for ours", line)
+		}
+	}
+}
+
+// The line goes to the end of the http block, wherever that ends, and comes out
+// without a trace.
+func TestNginxIncludeLine(t *testing.T) {
+	const folder = "/etc/nginx/hosted.d"
+	line := "include " + folder + "/*.conf;"
+	for before, after := range map[string]string{
+		"events {}\nhttp {\n\tserver {\n\t}\n}\n":                "events {}\nhttp {\n\tserver {\n\t}\n\t" + line + "\n}\n",
+		"http { a \"}\"; b '}\\''; # }\n c ${d}; }\nmail {}":     "http { a \"}\"; b '}\\''; # }\n c ${d}; \n\t" + line + "\n}\nmail {}",
+		"# http {\nstream { server { http x; } }\nhttp{}":        "# http {\nstream { server { http x; } }\nhttp{\n\t" + line + "\n}",
+		"user x; http # here\n{\n  # include other/*.conf;\n}\n": "",
+		"events {}\n":        "",
+		"http {":             "",
+		"http { \"":          "",
+		"}}} http { } '\\":   "",
+		"stream { http {} }": "",
+	} {
+		got, err := withNginx([]byte(before), folder)
+		if after == "" {
+			if err == nil {
+				t.Errorf("%q became %q", before, got)
+			}
+			continue
+		}
+		if err != nil || string(got) != after {
+			t.Errorf("%q became %q, %v", before, got, err)
+			continue
+		}
+		if again, err := withNginx(got, folder); err != nil || !bytes.Equal(again, got) {
+			t.Errorf("added twice: %q, %v", again, err)
+		}
+		if without := string(withoutNginx(got, folder)); strings.Contains(without, folder) || strings.ReplaceAll(without, "\n", "") != strings.ReplaceAll(before, "\n", "") {
+			t.Errorf("%q, taken out of %q", without, got)
 		}
 	}
 }
