@@ -20,7 +20,8 @@ func newRegenerate(a *app) *cobra.Command {
 	return newSync(a, "regenerate", "Have every generated file of web servers made anew",
 		`Have every file that upkeep generates on web servers made anew from the database:
 what is the same is left alone, what was changed by hand is put right, strays are
-removed. Of one server, or of all.`)
+removed, and folders of pages that are gone are made anew. Of one server, or of
+all. The status is 1 when a site failed; which one and why is listed.`)
 }
 
 func newVerify(a *app) *cobra.Command {
@@ -94,7 +95,7 @@ func (a *app) sync(ctx context.Context, action string, names []string, patience 
 
 // synced tells what became of sync jobs. Differences are a failure of verify.
 func (a *app) synced(ctx context.Context, up *client.Client, action string, jobs []upkeep.Job) error {
-	results, differs := map[string]task.SyncResult{}, false
+	results, differs, fails := map[string]task.SyncResult{}, false, false
 	for _, job := range jobs {
 		full, err := up.Job(ctx, job.ID) // the stream leaves results out
 		if err != nil {
@@ -105,7 +106,8 @@ func (a *app) synced(ctx context.Context, up *client.Client, action string, jobs
 			return err
 		}
 		results[job.Server] = result
-		differs = differs || len(result.Drift)+len(result.Strays)+len(result.Failed) > 0
+		fails = fails || len(result.Failed) > 0
+		differs = differs || fails || len(result.Drift)+len(result.Strays) > 0
 	}
 	if a.output != "table" {
 		if err := a.show(results); err != nil {
@@ -120,7 +122,7 @@ func (a *app) synced(ctx context.Context, up *client.Client, action string, jobs
 			}
 		}
 	}
-	if action == "verify" && differs {
+	if fails || action == "verify" && differs {
 		return statusError(exitFailed)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -34,6 +35,8 @@ func siteSync(ctx context.Context, r *Root, j job) (any, error) {
 			return nil, err
 		}
 		s.prepare(ctx)
+	} else if !t.Partial {
+		s.missing()
 	}
 	j.step(40, "comparing the files of %d sites", len(t.Sites))
 	var report webserver.Report
@@ -106,16 +109,38 @@ func (s *syncing) names() []string {
 }
 
 // prepare makes users and folders of the sites that were not applied here at
-// this generation. One that cannot be prepared fails alone.
+// this generation, and of those whose pages are gone. One that cannot be prepared
+// fails alone.
 func (s *syncing) prepare(ctx context.Context) {
 	for _, site := range s.t.Sites {
-		if s.known[site.Object()] {
+		if s.known[site.Object()] && !s.gonePages(site) {
 			continue
 		}
 		if err := s.r.prepare(ctx, s.j, site); err != nil {
 			s.failed[site.Site.Name] = err
 		}
 	}
+}
+
+// missing has sites fail whose pages are gone: their files are as declared, and
+// yet they are not served.
+func (s *syncing) missing() {
+	for _, site := range s.t.Sites {
+		if s.known[site.Object()] && s.gonePages(site) {
+			s.failed[site.Site.Name] = upkeep.WithHint(errors.New("the folder of its pages is gone"), "upkeep regenerate makes it anew, empty")
+		}
+	}
+}
+
+// gonePages reports whether a folder of pages that this server has to make is not
+// there. It looks by path, and so may be lied to by who owns the folders above:
+// nothing is done but to look properly.
+func (s *syncing) gonePages(site task.SiteApply) bool {
+	if site.Site.Files != "" && site.Site.Files != s.r.o.Server {
+		return false
+	}
+	_, err := os.Lstat(s.r.input(s.web, site).DocumentRoot())
+	return err != nil
 }
 
 // inputs are all sites: one that could not be prepared is served as before, or
@@ -159,11 +184,13 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 		if err == nil {
 			err = resultError(result)
 		}
+		var about fieldError
+		errors.As(err, &about)
 		switch {
 		case err == nil:
 			told.Sites = append(told.Sites, siteResult(in, result))
 		case !s.t.Verify || !errors.Is(err, errSuperseded):
-			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: result.Field, Rule: strings.TrimPrefix(plainText(err.Error()), result.Field+": ")})
+			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: about.field, Rule: strings.TrimPrefix(plainText(err.Error()), about.field+": ")})
 		}
 	}
 	size, left := 0, 0

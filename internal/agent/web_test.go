@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -181,6 +182,26 @@ func TestSiteSync(t *testing.T) {
 	}
 	if told := result(l.wantDone(verify, 0)); len(told.Drift) > 0 {
 		t.Errorf("told %+v", told)
+	}
+	// Somebody removes the folders of sites, and one cannot be made anew.
+	l.must(errors.Join(os.RemoveAll(l.path("home/acme/a.test/htdocs")), os.RemoveAll(l.path("home/beta"))))
+	if told := result(l.wantDone(verify, 0)); len(told.Failed) != 2 || !strings.Contains(told.Failed[0].Rule, "the folder of its pages is gone") {
+		t.Errorf("told %+v", told)
+	}
+	l.must(os.WriteFile(l.path("home/beta"), nil, 0o600))
+	told := result(l.wantDone(all, 0))
+	if len(told.Sites) != 1 || len(told.Failed) != 1 || told.Failed[0].Object != "site/b.test" || told.Failed[0].Field != "" {
+		t.Errorf("told %+v", told)
+	}
+	l.must(os.Remove(l.path("home/beta")))
+	if told := result(l.wantDone(all, 0)); len(told.Sites) != 2 || len(told.Failed) != 0 {
+		t.Errorf("told %+v", told)
+	}
+	for _, site := range all.Sites {
+		l.write(site.Site.Name, site.Site.Account, site.Tenant.UID)
+		if got := l.page(site.Site.Name); got != "page of "+site.Site.Name {
+			t.Errorf("%s answers %q", site.Site.Name, got)
+		}
 	}
 	// A job that was made before a site came must not take it away.
 	stale := l.sign(all.Kind(), all.Object(), 0, all)
