@@ -14,6 +14,13 @@ const (
 	maxMemory       = 4096
 )
 
+// PingPath is what a pool answers with [Pong], to whoever may speak to its socket.
+// No web server hands it on: it does not end in .php.
+const (
+	PingPath = "/upkeep-ping"
+	Pong     = "pong"
+)
+
 // fpmPool makes the pool of a site that runs PHP: processes of the account's own
 // user, started when there are requests. The socket is in a folder of root's and
 // for the web server's group alone.
@@ -49,6 +56,8 @@ listen.mode = 0660
 pm.max_children = %d
 pm.process_idle_timeout = 10s
 pm.max_requests = 1000
+ping.path = `+PingPath+`
+ping.response = `+Pong+`
 chdir = /
 catch_workers_output = no
 clear_env = yes

@@ -55,6 +55,7 @@ type Applier struct {
 	foreign  map[string]bool
 	pace     pace
 	away     bool // the server was waited for in vain
+	phpAway  bool // php-fpm was
 
 	mu    sync.Mutex
 	stats Stats

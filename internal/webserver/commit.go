@@ -16,9 +16,6 @@ import (
 // commit moves what passed its test into place, has the server read it, and asks
 // the sites.
 func (r *round) commit(ctx context.Context) error {
-	if err := r.pools(ctx); err != nil {
-		return err
-	}
 	reload := r.reloads()
 	probe, want := r.settles()
 	if err := r.move(); err != nil {
@@ -26,6 +23,7 @@ func (r *round) commit(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("moving files into their places: %w", err), r.putBack(r.live()))
 	}
 	r.step("move")
+	r.reloadPools(ctx)
 	if !reload {
 		return nil
 	}
@@ -103,9 +101,6 @@ func (r *round) move() error {
 	for _, c := range append([]*change{r.common}, r.live()...) {
 		for i := range c.writes {
 			w := &c.writes[i]
-			if w.temp == "" {
-				continue // a pool, which is in its place
-			}
 			c.moved = true
 			if err := os.Rename(w.temp, w.place); err != nil {
 				return err
@@ -238,6 +233,11 @@ func (r *round) proveAll(ctx context.Context) {
 		}
 	}
 	each(ask, func(c *change) {
+		if err := r.provePool(ctx, c, deadline); err != nil {
+			c.fail(err)
+			c.field = "php"
+			return
+		}
 		for _, p := range c.probes {
 			if r.client.answers(ctx, p, false) == nil {
 				continue

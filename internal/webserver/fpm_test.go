@@ -1,6 +1,7 @@
 package webserver
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"upkeep"
 	"upkeep/internal/testkit"
+	"upkeep/internal/vhost"
 )
 
 func findFPM(t *testing.T) string {
@@ -47,11 +49,17 @@ pm.max_children = 1
 		t.Fatal(err)
 	}
 	w.options.PHP = &FPM{Program: program, Config: config, PIDFile: filepath.Join(w.dir, "run", "php.pid")}
-	process := testkit.Start(t, program, "-y", config)
-	testkit.Eventually(t, 20*time.Second, func() (bool, string) {
-		_, err := findProcess(w.options.PHP.PIDFile, program)
-		return err == nil, fmt.Sprint(err, process.Log())
-	})
+	start := func() *testkit.Process {
+		t.Helper()
+		process := testkit.Start(t, program, "-y", config)
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+			_, err := findProcess(w.options.PHP.PIDFile, program)
+			return err == nil, fmt.Sprint(err, process.Log())
+		})
+		return process
+	}
+	process := start()
+	w.options.Patience = time.Second
 	w.open()
 	in := w.input("example.test", 1)
 	in.Site.PHP = &upkeep.PHP{Memory: 32}
@@ -75,10 +83,31 @@ pm.max_children = 1
 	if r := w.apply(other); r.State != upkeep.JobFailed || r.Field != "php" || !strings.Contains(r.Err.Error(), "php-fpm") {
 		t.Errorf("%+v", r)
 	}
+	if exists(filepath.Join(w.options.Layout.FPM, "other.test.conf")) {
+		t.Error("a pool that did not pass is where php-fpm reads")
+	}
 	if err := os.Remove(filepath.Join(w.dir, "fpm", "by-hand.conf")); err != nil {
 		t.Fatal(err)
 	}
+	// Where php-fpm is away, sites without PHP are none the worse, and the others
+	// live once it is back and they are asked for again.
+	process.Stop(5 * time.Second)
+	results := w.applyAll([]vhost.Input{other, w.input("plain.test", 1)})
+	if r := results["other.test"]; r.State != upkeep.JobFailed || r.Field != "php" || !strings.Contains(r.Err.Error(), "php-fpm") {
+		t.Errorf("%+v", r)
+	}
+	if r := results["plain.test"]; r.State != upkeep.JobDone {
+		t.Errorf("a site without PHP: %+v", r)
+	}
+	if err := os.Remove(filepath.Join(w.options.Layout.FPM, "other.test.conf")); err != nil { // it starts without
+		t.Fatal(err)
+	}
+	start()
 	w.mustApply(other)
+	if err := pingPool(t.Context(), w.options.Layout.Socket("other.test")); err != nil {
+		t.Errorf("its pool: %v", err)
+	}
+	w.expect("GET", "other.test", vhost.PingPath, 404, "")
 	w.expect("GET", "example.test", "/x.php", 200, "20001|")
 	in.Generation, in.Site.PHP = 2, nil
 	w.mustApply(in)
@@ -86,4 +115,22 @@ pm.max_children = 1
 	if _, err := os.Stat(filepath.Join(w.options.Layout.FPM, "example.test.conf")); !os.IsNotExist(err) {
 		t.Errorf("the pool is still there: %v", err)
 	}
+	testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+		return pingPool(t.Context(), w.options.Layout.Socket("example.test")) != nil, "the pool that was removed still answers"
+	})
+	if err := pingPool(t.Context(), w.options.Layout.Socket("other.test")); err != nil {
+		t.Errorf("the other pool: %v", err)
+	}
+}
+
+// Whatever a socket answers, no more than the bound is read and nothing panics.
+func FuzzFastCGI(f *testing.F) {
+	f.Add(fcgiRecord(fcgiRecord(nil, fcgiStdout, []byte("Content-type: text/plain\r\n\r\npong")), fcgiEnd, make([]byte, 8)))
+	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		output, err := fcgiAnswer(bytes.NewReader(answer))
+		if err == nil && len(output) > len(answer) {
+			t.Errorf("%d bytes of %d", len(output), len(answer))
+		}
+	})
 }

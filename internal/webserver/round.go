@@ -143,6 +143,9 @@ func (r *round) work(ctx context.Context) error {
 		return err
 	}
 	r.step("stage")
+	if err := r.testPools(ctx); err != nil {
+		return err
+	}
 	if r.reloads() {
 		if err := r.test(ctx); err != nil {
 			return err
@@ -407,6 +410,11 @@ func (r *round) alreadyLive(ctx context.Context) {
 }
 
 func (r *round) prove(ctx context.Context, c *change) error {
+	if c.runsPHP() {
+		if err := pingPool(ctx, r.layout.Socket(c.site)); err != nil {
+			return err
+		}
+	}
 	for _, p := range c.probes {
 		if err := r.client.answers(ctx, p, false); err != nil {
 			return err
