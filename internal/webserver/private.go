@@ -264,18 +264,27 @@ func terminate(pid int, ask func() error, ended <-chan struct{}) error {
 		}
 		select {
 		case <-ended:
-			return nil
+			return killGroup(pid)
 		case <-time.After(endAgain):
 			continue
 		case <-deadline:
 		}
-		// It leads a process group of its own, with all its children.
-		if err := syscall.Kill(-pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("killing the private Apache (process %d), which does not end: %w", pid, err)
+		if err := killGroup(pid); err != nil {
+			return err
 		}
 		<-ended
 		return nil
 	}
+}
+
+// killGroup kills what is left of a server, which leads a process group of its
+// own with all its children: one that was being started while the server ended is
+// forgotten by it, and goes on listening.
+func killGroup(pid int) error {
+	if err := syscall.Kill(-pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("killing the private Apache (process %d), which does not end: %w", pid, err)
+	}
+	return nil
 }
 
 // serves reports whether a process was started with the configuration.
