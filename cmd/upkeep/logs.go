@@ -21,7 +21,8 @@ func newLogs(a *app) *cobra.Command {
 		Long: `Read log lines that begin with the name of a site, and write each without it to
 NAME in the folder of that site. Web servers with more sites than they can hold
 log files open start this themselves, once for each kind of log; there is no
-need to run it by hand. SIGHUP opens the files anew, for logrotate.`,
+need to run it by hand. A file that was moved away is made anew within a second,
+or at once on SIGHUP.`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if !filepath.IsAbs(o.Dir) {

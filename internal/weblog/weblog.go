@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -72,6 +73,7 @@ type Splitter struct {
 	absent  map[string]struct{}
 	pending []*file
 	waiting int // bytes that are pending
+	now     func() time.Time
 
 	reopen        atomic.Bool
 	lines         atomic.Int64
@@ -79,9 +81,11 @@ type Splitter struct {
 }
 
 type file struct {
-	site    string
-	fd      int
-	size    int64
+	site string
+	fd   int
+	size int64
+	// looked is when it was last made sure that the file still has its name.
+	looked  time.Time
 	pending []byte
 	element *list.Element
 }
@@ -109,7 +113,7 @@ func New(o Options) (*Splitter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the folder of logs %s: %w", o.Dir, err)
 	}
-	return &Splitter{o: o, dir: dir, files: map[string]*file{}, recent: list.New(), absent: map[string]struct{}{}}, nil
+	return &Splitter{o: o, dir: dir, files: map[string]*file{}, recent: list.New(), absent: map[string]struct{}{}, now: time.Now}, nil
 }
 
 // Stats are counts since the start.
@@ -207,6 +211,7 @@ func (s *Splitter) write(f *file) {
 	if f.fd < 0 {
 		return
 	}
+	s.follow(f)
 	for len(text) > 0 {
 		n, err := unix.Write(f.fd, text)
 		if errors.Is(err, unix.EINTR) {
@@ -221,6 +226,49 @@ func (s *Splitter) write(f *file) {
 	if s.o.MaxSize > 0 && f.size >= s.o.MaxSize {
 		s.rotate(f)
 	}
+}
+
+// lookEvery is how often it is made sure that an open file still has its name.
+const lookEvery = time.Second
+
+// follow opens a file anew that somebody moved away or removed, such as a
+// logrotate that tells nobody: what is written to it would be compressed and gone.
+// Where that is not possible it goes on as it is.
+func (s *Splitter) follow(f *file) {
+	now := s.now()
+	if now.Sub(f.looked) < lookEvery {
+		return
+	}
+	f.looked = now
+	if still, err := s.named(f); still || err != nil {
+		return
+	}
+	fd, size, err := s.openAt(f.site)
+	if err != nil {
+		return
+	}
+	if err := unix.Close(f.fd); err != nil {
+		s.o.Logger.Error("closing a log", "site", f.site, "err", err)
+	}
+	f.fd, f.size = fd, size
+}
+
+// named reports whether the open file of a site is the one that has its name.
+func (s *Splitter) named(f *file) (bool, error) {
+	dir, err := s.folder(f.site)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = unix.Close(dir) }() // only looked through
+	var ours, named unix.Stat_t
+	if err := unix.Fstat(f.fd, &ours); err != nil {
+		return false, err
+	}
+	err = unix.Fstatat(dir, s.o.File, &named, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil && named.Ino == ours.Ino && named.Dev == ours.Dev, err
 }
 
 // openFile opens the file of a site; nil when it has no folder.
@@ -242,7 +290,7 @@ func (s *Splitter) openFile(site string) *file {
 	if s.recent.Len() >= s.o.MaxOpen {
 		s.closeFile(s.recent.Back().Value.(*file))
 	}
-	f := &file{site: site, fd: fd, size: size}
+	f := &file{site: site, fd: fd, size: size, looked: s.now()}
 	f.element = s.recent.PushFront(f)
 	s.files[site] = f
 	s.open.Store(int64(s.recent.Len()))
@@ -338,18 +386,14 @@ func (s *Splitter) rotate(f *file) {
 }
 
 func (s *Splitter) shift(f *file) error {
+	if still, err := s.named(f); !still {
+		return err // without one somebody was faster
+	}
 	dir, err := s.folder(f.site)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = unix.Close(dir) }()
-	var ours, named unix.Stat_t
-	if err := unix.Fstat(f.fd, &ours); err != nil {
-		return err
-	}
-	if err := unix.Fstatat(dir, s.o.File, &named, unix.AT_SYMLINK_NOFOLLOW); err != nil || named.Ino != ours.Ino {
-		return nil // somebody was faster
-	}
+	defer func() { _ = unix.Close(dir) }() // only looked through
 	for n := s.o.Keep; n > 0; n-- {
 		from := s.o.File
 		if n > 1 {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func folder(t *testing.T, dir, site string) string {
@@ -193,4 +194,55 @@ func FuzzCopy(f *testing.F) {
 			t.Fatalf("%v %v", entries, err)
 		}
 	})
+}
+
+// Who moves a file away or removes it tells nobody: within a second lines go into
+// a new one.
+func TestMovedAway(t *testing.T) {
+	dir := t.TempDir()
+	path := folder(t, dir, "a.test") + "/x.log"
+	s, err := New(Options{Dir: dir, File: "x.log"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := time.Now()
+	s.now = func() time.Time { return clock }
+	line := func(text string) {
+		t.Helper()
+		if err := s.Copy(strings.NewReader("a.test " + text + "\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	line("one")
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	line("two") // it is not looked at with every line
+	clock = clock.Add(lookEvery)
+	line("three")
+	if old, now := read(t, path+".1"), read(t, path); old != "one\ntwo\n" || now != "three\n" {
+		t.Errorf("the file that was moved has %q, the new one %q", old, now)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	clock = clock.Add(lookEvery)
+	line("four")
+	if err := os.Symlink(path+".1", path+".link"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".link", path); err != nil {
+		t.Fatal(err)
+	}
+	clock = clock.Add(lookEvery)
+	line("five") // into the file that it has, not through a link
+	if now := read(t, path); now != "one\ntwo\n" {
+		t.Errorf("through the link there is %q", now)
+	}
+	if stats := s.Stats(); stats.Open != 1 || stats.Lines != 5 {
+		t.Errorf("%+v", stats)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

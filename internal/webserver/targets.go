@@ -107,8 +107,28 @@ func logFile(path string) error {
 	switch {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a plain file (%s)", path, info.Mode().Type())
-	case !is || int(stat.Uid) != os.Geteuid() || stat.Nlink != 1:
-		return fmt.Errorf("%s belongs to another user than the web server's logs do, or has a second name", path)
+	case !is || stat.Nlink != 1:
+		return fmt.Errorf("%s has a second name", path)
+	case int(stat.Uid) == os.Geteuid():
+		return nil
+	case os.Geteuid() != 0:
+		return fmt.Errorf("%s belongs to another user than the one that upkeep runs as", path)
+	}
+	return takeBack(path)
+}
+
+// takeBack makes a log root's again. nginx gives all of its logs to the user of
+// its workers when it is told to open them anew, as Debian's logrotate does for
+// logs of its own, and goes on writing to them whosever they are. The folder is
+// root's alone, so that what was looked at is what is opened.
+func takeBack(path string) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer func() { _ = unix.Close(fd) }() // nothing was written
+	if err := unix.Fchownat(fd, "", 0, -1, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("making %s root's again: %w", path, err)
 	}
 	return nil
 }
