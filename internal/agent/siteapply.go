@@ -23,6 +23,9 @@ func siteApply(ctx context.Context, r *Root, j job) (any, error) {
 	if err := r.prepare(ctx, j, t); err != nil {
 		return nil, err
 	}
+	if err := held(ctx, j, time.Duration(t.Hold)*time.Millisecond); err != nil {
+		return nil, err
+	}
 	j.step(40, "writing the virtual host, and asking the site")
 	input := r.input(web, t)
 	result := web.Applier.Apply(ctx, webserver.Request{Input: input, Batch: t.Batch, BatchSize: t.BatchSize})
@@ -38,6 +41,20 @@ func siteApply(ctx context.Context, r *Root, j job) (any, error) {
 		return nil, err
 	}
 	return siteResult(input, result), nil
+}
+
+// held waits for as long as control asks a mirror to.
+func held(ctx context.Context, j job, wait time.Duration) error {
+	if wait <= 0 {
+		return nil
+	}
+	j.step(30, "waiting %s: servers of one site reload one after the other", wait)
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(wait):
+		return nil
+	}
 }
 
 // How long a site waits for a name that another one is to give up, and how often it

@@ -60,7 +60,7 @@ func TestSite(t *testing.T) {
 		if err := json.Unmarshal(two.jobs[0].Payload, &order); err != nil {
 			t.Error(err)
 		}
-		want := task.SiteApply{Site: s, Generation: 1, Tenant: task.Tenant{Account: "acme", UID: 20001}, Batch: order.Batch, BatchSize: 1}
+		want := task.SiteApply{Site: s, Generation: 1, Tenant: task.Tenant{Account: "acme", UID: 20001}, Batch: order.Batch, BatchSize: 1, Hold: 500}
 		if diff := cmp.Diff(want, order, cmp.Comparer(func(a, b upkeep.Network) bool { return a == b })); diff != "" {
 			t.Error(diff)
 		}

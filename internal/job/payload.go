@@ -137,7 +137,23 @@ func (d declared) siteApply(job store.ClaimedJob) (order, error) {
 	if !slices.Contains(site.Servers, job.Server) {
 		return order{}, &pointless{fmt.Sprintf("%s is not served by %s any more", site.Name, job.Server)}
 	}
-	return checked(applyOf(site, account, found.Generation), found.Generation)
+	apply := applyOf(site, account, found.Generation)
+	apply.Hold = hold(slices.Index(site.Servers, job.Server), apply.Suspended)
+	return checked(apply, found.Generation)
+}
+
+// stagger is what lies between the reloads of two servers that serve one site, in
+// milliseconds: a web server that reloads keeps visitors waiting for a moment, and
+// the others should not do so in the same one.
+const stagger = 500
+
+// hold is how long a server waits, by its place among those of the site. The first
+// never waits, and nobody does with taking a site down.
+func hold(place int, suspended bool) int {
+	if suspended {
+		return 0
+	}
+	return min(max(place, 0)*stagger, task.MaxHold)
 }
 
 func (d declared) siteFiles(job store.ClaimedJob) (order, error) {
@@ -210,9 +226,10 @@ func (d declared) userEnsure(job store.ClaimedJob) (order, error) {
 }
 
 // batch tells each site.apply of those that are sent to a server together which
-// others there are, so that one reload serves them all.
+// others there are, so that one reload serves them all: that of the first that is
+// not to wait.
 func batch(parcels []parcel) {
-	first, size := int64(0), 0
+	first, size, hold := int64(0), 0, task.MaxHold
 	for _, p := range parcels {
 		if p.job.Kind == upkeep.JobSiteApply {
 			size++
@@ -220,10 +237,13 @@ func batch(parcels []parcel) {
 				first = p.job.ID
 			}
 		}
+		if apply, is := p.payload.(task.SiteApply); is {
+			hold = min(hold, apply.Hold)
+		}
 	}
 	for i := range parcels {
 		if apply, is := parcels[i].payload.(task.SiteApply); is {
-			apply.Batch, apply.BatchSize = first, size
+			apply.Batch, apply.BatchSize, apply.Hold = first, size, hold
 			parcels[i].payload = apply
 		}
 	}

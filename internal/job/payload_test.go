@@ -42,3 +42,43 @@ func TestSyncOfWhatCannotBeRead(t *testing.T) {
 		t.Errorf("the state of what is kept is forgotten: %+v", end)
 	}
 }
+
+// Servers that serve one site reload one after the other, the first at once; a
+// site that is taken down is so everywhere at once; and one reload for all that
+// comes together is that of the first that does not wait.
+func TestMirrorsReloadOneAfterTheOther(t *testing.T) {
+	site := named("example.test")
+	site.Servers = []string{"web1", "web2", "web3"}
+	d := declared{found: map[store.Ref]store.Found{
+		ref(upkeep.KindAccount, "acme"): {Declared: upkeep.Declared{Object: upkeep.Account{Name: "acme", UID: 20001}, Generation: 1}},
+	}}
+	made := func(server string) parcel {
+		t.Helper()
+		d.found[store.RefOf(site)] = store.Found{Ref: store.RefOf(site), Declared: upkeep.Declared{Object: site, Generation: 3}}
+		job := store.ClaimedJob{Job: upkeep.Job{ID: 1, Server: server, Kind: upkeep.JobSiteApply, Account: "acme", Object: "site/example.test"}}
+		order, err := d.assemble(job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parcel{job, order}
+	}
+	held := func(p parcel) int { return p.payload.(task.SiteApply).Hold }
+	for i, server := range site.Servers {
+		if got := held(made(server)); got != i*stagger {
+			t.Errorf("%s waits %d ms", server, got)
+		}
+	}
+	first, mirror := made("web1"), made("web3")
+	together := []parcel{mirror, first}
+	batch(together)
+	if held(together[0]) != 0 || held(together[1]) != 0 {
+		t.Errorf("of two that come together one waits: %d, %d", held(together[0]), held(together[1]))
+	}
+	site.Suspended = true
+	if got := held(made("web3")); got != 0 {
+		t.Errorf("a site goes down %d ms late", got)
+	}
+	if got := hold(100, false); got != task.MaxHold {
+		t.Errorf("the hundredth waits %d ms", got)
+	}
+}

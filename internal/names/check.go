@@ -74,7 +74,9 @@ func (r Rules) rule(site upkeep.Site, name string) string {
 	if holder.Site != site.Name {
 		return "belongs to " + whose(holder) + " already; a name has one site only"
 	}
-	if rule := r.above(site.Account, name); rule != "" {
+	// A site that answers nowhere takes nothing from anybody: one whose delegation
+	// has ended can still be suspended.
+	if rule := r.above(site.Account, name); rule != "" && !(site.Suspended && r.Held(site.Account, name)) {
 		return rule
 	}
 	// Exact names go before wildcards, whoever has them: *.example.test takes

@@ -264,6 +264,17 @@ func TestDelegationsLife(t *testing.T) {
 	if broken := w.put(tenant); len(broken) == 0 || !strings.Contains(broken[0].Rule, "ended") {
 		t.Errorf("the tenant, whose time is over: %v", broken)
 	}
+	tenant.Suspended = true
+	if broken := w.put(tenant); len(broken) > 0 {
+		t.Errorf("the tenant cannot even be suspended: %v", broken)
+	}
+	if broken := w.put(upkeep.Site{Name: "new.x.example.test", Account: "bob", WWW: &no, Suspended: true}); len(broken) == 0 {
+		t.Error("a new name was had by being suspended")
+	}
+	tenant.Suspended = false
+	if broken := w.put(tenant); len(broken) == 0 {
+		t.Error("the tenant is back after its time")
+	}
 	w.delegations = nil
 	if broken := w.put(owner); len(broken) > 0 {
 		t.Errorf("the owner, once the delegation is gone: %v", broken)

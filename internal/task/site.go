@@ -21,7 +21,13 @@ type SiteApply struct {
 	// reload serves them all.
 	Batch     int64 `json:"batch,omitempty"`
 	BatchSize int   `json:"batch_size,omitempty"`
+	// Hold is how many milliseconds the server waits with its reload, so that
+	// those that serve one site do not stall in the same moment; at most [MaxHold].
+	Hold int `json:"hold,omitempty"`
 }
+
+// MaxHold is the longest [SiteApply.Hold], in milliseconds.
+const MaxHold = 10_000
 
 func (SiteApply) Kind() string     { return upkeep.JobSiteApply }
 func (t SiteApply) Object() string { return "site/" + t.Site.Name }

@@ -49,6 +49,8 @@ func TestRefusals(t *testing.T) {
 		{"shell", "", "", `job kind "shell" is not known`},
 		{upkeep.JobMkdir, `{"root"`, `{"command":"id","root"`, "unknown field"},
 		{upkeep.JobMkdir, `"0750"}`, `"0750"} {}`, "more than one JSON value"},
+		{upkeep.JobSiteApply, `"generation":1`, `"generation":1,"hold":10001`, "hold: "},
+		{upkeep.JobSiteApply, `"generation":1`, `"generation":1,"hold":-1`, "hold: "},
 		{upkeep.JobMkdir, `"home"`, `"../etc"`, "root: "},
 		{upkeep.JobMkdir, `"acme/x"`, `"../x"`, "path: "},
 		{upkeep.JobMkdir, `"acme/x"`, `"acme/../x"`, "path: "},

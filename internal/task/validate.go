@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"upkeep"
@@ -115,7 +116,13 @@ func (t Tenant) Validate() []upkeep.FieldError {
 	return b
 }
 
-func (t SiteApply) Validate() []upkeep.FieldError { return owned(t.Site, t.Tenant, t.Generation) }
+func (t SiteApply) Validate() []upkeep.FieldError {
+	b := broken(owned(t.Site, t.Tenant, t.Generation))
+	if t.Hold < 0 || t.Hold > MaxHold {
+		b.add("hold", strconv.Itoa(t.Hold), "must be 0 to 10000 milliseconds")
+	}
+	return b
+}
 
 func (t SiteFiles) Validate() []upkeep.FieldError { return owned(t.Site, t.Tenant, t.Generation) }
 
