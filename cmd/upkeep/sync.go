@@ -75,22 +75,49 @@ func (a *app) sync(ctx context.Context, action string, names []string, patience 
 			return nil
 		}
 	}
-	var ids []int64
-	for _, name := range names {
-		job, err := up.SyncServer(ctx, name, action)
-		if err != nil {
-			return err
-		}
-		ids = append(ids, job.ID)
-	}
-	jobs, err := a.await(ctx, up, patience, ids...)
+	jobs, err := a.syncAll(ctx, up, action, names, patience)
 	if err != nil {
 		return err
 	}
-	if err := unlessDone(jobs); err != nil {
-		return err
-	}
 	return a.synced(ctx, up, action, jobs)
+}
+
+// overtaken is how often a server is asked once more because a site was changed
+// there after its job was made.
+const overtaken = 5
+
+// syncAll has servers do one job each and waits for them.
+func (a *app) syncAll(ctx context.Context, up *client.Client, action string, names []string, patience time.Duration) (done []upkeep.Job, err error) {
+	for range overtaken {
+		var ids []int64
+		for _, name := range names {
+			job, err := up.SyncServer(ctx, name, action)
+			if err != nil {
+				return nil, err
+			}
+			ids = append(ids, job.ID)
+		}
+		jobs, err := a.await(ctx, up, patience, ids...)
+		if err != nil {
+			return nil, err
+		}
+		if err := unlessDone(jobs); err != nil {
+			return nil, err
+		}
+		names = nil
+		for _, job := range jobs {
+			if job.State == upkeep.JobSuperseded {
+				names = append(names, job.Server)
+			} else {
+				done = append(done, job)
+			}
+		}
+		if len(names) == 0 {
+			return done, nil
+		}
+	}
+	return nil, upkeep.WithHint(fmt.Errorf("%s of %s: sites change there faster than they can be compared: %w", action, strings.Join(names, ", "), upkeep.ErrConflict),
+		"try again when less is being changed")
 }
 
 // synced tells what became of sync jobs. Differences are a failure of verify.
@@ -131,6 +158,9 @@ func (a *app) synced(ctx context.Context, up *client.Client, action string, jobs
 // syncSummary is a line about one server.
 func syncSummary(action string, r task.SyncResult) string {
 	text := count(len(r.Sites), "site")
+	if len(r.Changing) > 0 {
+		text += fmt.Sprintf(" and %d more that are being changed", len(r.Changing))
+	}
 	if len(r.Drift)+len(r.Strays)+len(r.Failed) == 0 {
 		return text + ", every file is as declared"
 	}

@@ -177,7 +177,7 @@ func (s *syncing) records(report webserver.Report) []done {
 const maxDrift = 1 << 20
 
 func (s *syncing) result(report webserver.Report) task.SyncResult {
-	var told task.SyncResult
+	told := task.SyncResult{Changing: s.t.Changing}
 	for _, in := range s.inputs() {
 		name := in.Site.Name
 		result, err := report.Sites[name], s.failed[name]

@@ -423,6 +423,39 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// A verification leaves out what is being changed: what is on the server and what
+// is declared differ until that is done.
+func TestVerifyWhileSitesChange(t *testing.T) {
+	onBoth(t, func(t *testing.T, dsn string) {
+		c, ctx := start(t, dsn), t.Context()
+		a := connect(t, c, "web1", func(j link.Job) link.Outcome {
+			if j.Kind != upkeep.JobSiteSync && j.Object != "site/still.test" {
+				return link.Outcome{} // it goes on and on
+			}
+			return link.Outcome{ID: j.ID, State: upkeep.JobDone}
+		})
+		c.put(t, site("still.test", "web1"))
+		c.until(t, web(store.JobFilter{Kind: upkeep.JobSiteApply}), counts{upkeep.JobDone: 1})
+		c.put(t, site("slow.test", "web1"), site("other.test", "web2"))
+		c.until(t, web(store.JobFilter{Kind: upkeep.JobSiteApply}), counts{upkeep.JobDone: 1, upkeep.JobRunning: 1})
+		verify, err := c.Verify(ctx, "web1", "uid 0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Await(ctx, verify.ID); err != nil {
+			t.Fatal(err)
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		var sync task.SiteSync
+		last := a.jobs[len(a.jobs)-1]
+		if err := json.Unmarshal(last.Payload, &sync); err != nil || len(sync.Sites) != 1 || sync.Sites[0].Site.Name != "still.test" ||
+			!slices.Equal(sync.Changing, []string{"slow.test"}) || !slices.Equal(sync.Keep, sync.Changing) {
+			t.Errorf("sent %s, %v", last.Payload, err)
+		}
+	})
+}
+
 // What was there before is sent after a start, and jobs that control left running
 // are sent again.
 func TestStart(t *testing.T) {

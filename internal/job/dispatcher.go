@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"upkeep"
 	"upkeep/internal/link"
 	"upkeep/internal/store"
+	"upkeep/internal/task"
 )
 
 // Config is what a dispatcher needs.
@@ -256,8 +258,46 @@ func (d *Dispatcher) declared(ctx context.Context, jobs []store.ClaimedJob) (dec
 			from.found[store.RefOf(account.Object)] = account
 		}
 	}
+	if err == nil {
+		// After what is declared was read: a change in between is among these.
+		from.changing, err = d.changing(ctx, jobs)
+	}
 	return from, err
 }
+
+// changing are the sites that jobs are about which have not ended, for each server
+// that is to verify.
+func (d *Dispatcher) changing(ctx context.Context, jobs []store.ClaimedJob) (map[string][]string, error) {
+	changing := map[string][]string{}
+	for _, job := range jobs {
+		if job.Object != verification {
+			continue
+		}
+		filter := store.JobFilter{Server: job.Server, States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning}, Limit: store.MaxJobs}
+		var sites []string
+		for {
+			open, err := d.store.Jobs(ctx, filter)
+			if err != nil {
+				return nil, err
+			}
+			for _, one := range open {
+				if site := object(one); site.Kind == upkeep.KindSite {
+					sites = append(sites, site.Name)
+				}
+			}
+			if len(open) < filter.Limit {
+				break
+			}
+			filter.Before = open[len(open)-1].ID
+		}
+		slices.Sort(sites)
+		changing[job.Server] = slices.Compact(sites)
+	}
+	return changing, nil
+}
+
+// verification is the object of the jobs that verify.
+var verification = task.SiteSync{Verify: true}.Object()
 
 // sign makes what travels.
 func (d *Dispatcher) sign(p parcel) (link.Signed, error) {

@@ -35,6 +35,9 @@ type declared struct {
 	found map[store.Ref]store.Found
 	// sites are all of them, read for site.sync alone.
 	sites []store.Found
+	// changing are the sites that jobs which have not ended are about, by server; read for a
+	// verification alone.
+	changing map[string][]string
 }
 
 func ref(kind, name string) store.Ref { return store.Ref{Kind: kind, Name: name} }
@@ -195,8 +198,15 @@ func (d declared) siteSync(job store.ClaimedJob) (order, error) {
 	if asked.Partial {
 		return checked(asked, job.Generation) // of sites as they would be
 	}
-	asked.Sites, asked.Keep = nil, nil
+	asked.Sites, asked.Keep, asked.Changing = nil, nil, nil
+	if asked.Verify {
+		asked.Changing = d.changing[job.Server]
+		asked.Keep = slices.Clone(asked.Changing)
+	}
 	for _, found := range d.sites {
+		if slices.Contains(asked.Changing, found.Ref.Name) {
+			continue
+		}
 		if found.Err != nil {
 			// Left out it would be taken for a stray.
 			asked.Keep = append(asked.Keep, found.Ref.Name)

@@ -25,6 +25,8 @@ type SyncResult struct {
 	// Drift says how files differ from what is declared, as unified diffs by path:
 	// what was put right, or would be.
 	Drift map[string]string `json:"drift,omitempty"`
+	// Changing are sites that were not compared, since jobs for them are under way.
+	Changing []string `json:"changing,omitempty"`
 	// Strays are files that belong to no declared site.
 	Strays []string `json:"strays,omitempty"`
 }

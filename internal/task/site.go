@@ -71,6 +71,9 @@ type SiteSync struct {
 	// Keep are names of sites whose rows cannot be read: what is there of them is
 	// left as it is.
 	Keep []string `json:"keep,omitempty"`
+	// Changing are those of Keep that other jobs of this server are about: until
+	// these are done, what is there and what is declared differ by design.
+	Changing []string `json:"changing,omitempty"`
 	// Verify only compares and reports, changing nothing.
 	Verify bool `json:"verify,omitempty"`
 	// Partial says that there may be more: nothing is a stray. It goes with Verify

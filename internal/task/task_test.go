@@ -51,6 +51,7 @@ func TestRefusals(t *testing.T) {
 		{upkeep.JobMkdir, `"0750"}`, `"0750"} {}`, "more than one JSON value"},
 		{upkeep.JobSiteApply, `"generation":1`, `"generation":1,"hold":10001`, "hold: "},
 		{upkeep.JobSiteApply, `"generation":1`, `"generation":1,"hold":-1`, "hold: "},
+		{upkeep.JobSiteSync, `{"sites"`, `{"changing":["x.test"],"sites"`, "changing[0]: "},
 		{upkeep.JobMkdir, `"home"`, `"../etc"`, "root: "},
 		{upkeep.JobMkdir, `"acme/x"`, `"../x"`, "path: "},
 		{upkeep.JobMkdir, `"acme/x"`, `"acme/../x"`, "path: "},

@@ -155,6 +155,11 @@ func (t SiteSync) Validate() []upkeep.FieldError {
 		b.add("sites", fmt.Sprint(len(t.Sites)), "may have at most %d elements", maxSites)
 		return b
 	}
+	for i, name := range t.Changing {
+		if !t.Verify || !slices.Contains(t.Keep, name) {
+			b.add(fmt.Sprintf("changing[%d]", i), name, "must be one of keep, and go with verify")
+		}
+	}
 	names := make(map[string]int, len(t.Sites))
 	for i, site := range t.Sites {
 		at := fmt.Sprintf("sites[%d]", i)
