@@ -64,6 +64,9 @@ type Facts struct {
 	Foreign []string `json:"foreign,omitempty"`
 	// Stall is how long its last reload kept new connections waiting.
 	Stall Duration `json:"stall,omitempty"`
+	// Astray are sites that it does not serve any more as they were applied, or could
+	// not when they were, with the reason.
+	Astray map[string]string `json:"astray,omitempty"`
 	// Warnings are about the machine: settings that weaken what the agent relies
 	// on, such as fs.protected_hardlinks=0.
 	Warnings []string `json:"warnings,omitempty"`

@@ -174,7 +174,7 @@ func (r *Root) carryOut(ctx context.Context, j job) link.Outcome {
 	case verdict == superseded:
 		return link.Outcome{ID: j.ID, State: upkeep.JobSuperseded,
 			Error: fmt.Sprintf("generation %d of %s was carried out here by job %d (%s), which is newer", last.Generation, last.Object, last.Job, last.Kind)}
-	case verdict == already && !handler.again:
+	case verdict == already && !handler.again && !r.astray(j.Object):
 		return link.Outcome{ID: j.ID, State: upkeep.JobDone}
 	}
 	result, err := r.guarded(ctx, handler, j)

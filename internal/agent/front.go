@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,6 +79,9 @@ func (f *Front) Serve(conn link.Conn) {
 	}
 	f.use(conn)
 	defer f.use(nil)
+	if facts.URL != "" {
+		f.jobs.Go(func() { f.watch(ctx, conn, facts) })
+	}
 	for {
 		select {
 		case f.slots <- struct{}{}:
@@ -97,6 +102,32 @@ func (f *Front) Serve(conn link.Conn) {
 			f.take(*m.Job)
 		case m.Cancel != nil:
 			f.abandon(m.Cancel.ID)
+		}
+	}
+}
+
+// watchEvery is how often it is looked whether something is wrong with the web
+// server.
+const watchEvery = 5 * time.Second
+
+// watch says hello anew when sites went astray of which control has not been told,
+// which has them tried again, and when there are other warnings than before.
+func (f *Front) watch(ctx context.Context, conn link.Conn, told upkeep.Facts) {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		facts := f.worker.Facts(ctx)
+		if ctx.Err() != nil || maps.Equal(facts.Astray, told.Astray) && slices.Equal(facts.Warnings, told.Warnings) {
+			continue
+		}
+		told = facts
+		if err := conn.Send(ctx, link.Message{Hello: &link.Hello{Version: f.version, Kinds: facts.Kinds, Facts: facts}}); err != nil {
+			return
 		}
 	}
 }

@@ -269,3 +269,48 @@ func TestStoppedAgentBlamesNoJob(t *testing.T) {
 		_ = front.Close()
 	}
 }
+
+// restless is a worker of a web server of which something else is told at each
+// look.
+type restless struct {
+	worker
+	facts []upkeep.Facts
+	looks *int
+}
+
+func (r restless) Facts(context.Context) upkeep.Facts {
+	facts := r.facts[min(*r.looks, len(r.facts)-1)]
+	*r.looks++
+	return facts
+}
+
+// What goes wrong with the web server later is told when it does, once.
+func TestFrontTellsOfTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fine, looks := upkeep.Facts{URL: "http://web1"}, 0
+		astray, down := fine, fine
+		astray.Astray, down.Warnings = map[string]string{"a.test": "it was set aside"}, []string{"the web server: it does not run"}
+		front := NewFront(restless{patient, []upkeep.Facts{fine, fine, astray, astray, down, fine}, &looks}, "1.0", slog.New(slog.DiscardHandler))
+		control, agent := link.Pipe()
+		go front.Serve(agent)
+		begin := time.Now()
+		for i, want := range []struct {
+			after time.Duration
+			facts upkeep.Facts
+		}{{0, fine}, {2 * watchEvery, astray}, {4 * watchEvery, down}, {5 * watchEvery, fine}} {
+			m, err := control.Receive(t.Context())
+			if err != nil || m.Hello == nil {
+				t.Fatal(m, err)
+			}
+			if got := m.Hello.Facts; len(got.Astray) != len(want.facts.Astray) || len(got.Warnings) != len(want.facts.Warnings) || time.Since(begin) != want.after {
+				t.Errorf("%d: after %s it says %+v", i, time.Since(begin), got)
+			}
+		}
+		if err := control.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := front.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}

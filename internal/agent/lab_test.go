@@ -21,6 +21,7 @@ import (
 	"upkeep/internal/policy"
 	"upkeep/internal/task"
 	"upkeep/internal/testkit"
+	"upkeep/internal/webserver"
 )
 
 // lab is a server in a folder: its homes, its /etc with users, the state of its
@@ -33,6 +34,8 @@ type lab struct {
 	key  ed25519.PrivateKey
 	now  time.Time
 	ids  atomic.Int64
+
+	webOptions webserver.Options // of a lab with a web server
 }
 
 // labPolicy allows everything that needs no server.

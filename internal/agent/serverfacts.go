@@ -30,6 +30,7 @@ func (r *Root) Facts(ctx context.Context) upkeep.Facts {
 	if web := r.o.Web; web != nil {
 		stats := web.Applier.Stats()
 		facts.Sites, facts.Foreign, facts.Stall, facts.URL = stats.Sites, stats.Foreign, upkeep.Duration(stats.Stall), web.URL
+		facts.Astray = web.Applier.Astray()
 		version, err := web.Server.Version(ctx)
 		if err != nil {
 			facts.Warnings = append(facts.Warnings, "the web server's version: "+plainText(err.Error()))

@@ -193,6 +193,9 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: about.field, Rule: strings.TrimPrefix(plainText(err.Error()), about.field+": ")})
 		}
 	}
+	if report.Down != nil {
+		told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: "nothing is answered: " + plainText(report.Down.Error())})
+	}
 	size, left := 0, 0
 	for _, d := range report.Drift {
 		if d.Want == nil && d.Site == "" {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"upkeep"
 	"upkeep/internal/policy"
@@ -101,6 +102,17 @@ func SetInclude(ctx context.Context, p *policy.Policy, on bool) (changed bool, e
 		return true, nil // it reads the line when it starts
 	}
 	return true, server.Reload(ctx)
+}
+
+// astray reports whether an object is a site that is not served any more as it was
+// when it was applied.
+func (r *Root) astray(object string) bool {
+	site, is := strings.CutPrefix(object, upkeep.KindSite+"/")
+	if !is || r.o.Web == nil {
+		return false
+	}
+	_, astray := r.o.Web.Applier.Astray()[site]
+	return astray
 }
 
 // web is the web server, or why there is none.

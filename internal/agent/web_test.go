@@ -11,11 +11,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"upkeep"
 	"upkeep/internal/link"
 	"upkeep/internal/task"
 	"upkeep/internal/testkit"
+	"upkeep/internal/vhost"
 	"upkeep/internal/webserver"
 )
 
@@ -49,12 +51,19 @@ func newWebLab(t testing.TB) *lab {
 		Server: apache, Layout: layout, State: filepath.Join(dir, "state"), Address: address, URL: "http://" + address,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
-	applier, err := webserver.Open(t.Context(), options)
-	l.must(err)
-	t.Cleanup(func() { _ = applier.Close() })
-	l.o.Web = &Web{Applier: applier, Server: apache, Layout: layout, URL: options.URL}
-	l.start()
+	l.webOptions = options
+	l.openWeb()
+	t.Cleanup(func() { _ = l.o.Web.Applier.Close() })
 	return l
+}
+
+// openWeb opens the web server, and starts the agent with it.
+func (l *lab) openWeb() {
+	l.t.Helper()
+	applier, err := webserver.Open(l.t.Context(), l.webOptions)
+	l.must(err)
+	l.o.Web = &Web{Applier: applier, Server: l.webOptions.Server, Layout: l.webOptions.Layout, URL: l.webOptions.URL}
+	l.start()
 }
 
 func apply(name, account string, uid int, generation int64) task.SiteApply {
@@ -284,5 +293,42 @@ func TestNameIsWaitedFor(t *testing.T) {
 	l.wantDone(loses, 2)
 	if o := <-outcome; o.State != upkeep.JobDone {
 		t.Errorf("%+v", o)
+	}
+}
+
+// A site that is not served any more as it was applied is applied again by the very
+// job that was done before; otherwise such a job is done already.
+func TestAstraySiteIsAppliedAgain(t *testing.T) {
+	l := newWebLab(t)
+	order := apply("example.test", "acme", 20001, 1)
+	l.wantDone(order, 1)
+	l.write("example.test", "acme", 20001)
+	if facts := l.root.Facts(t.Context()); facts.Astray != nil {
+		t.Errorf("astray are %v", facts.Astray)
+	}
+	before := l.o.Web.Applier.Stats()
+	l.wantDone(order, 1)
+	if after := l.o.Web.Applier.Stats(); after.Reloads != before.Reloads {
+		t.Error("the same job was done twice")
+	}
+	// Nothing good is kept of it, as after a crash of the machine.
+	l.must(l.o.Web.Applier.Close())
+	l.must(os.Truncate(filepath.Join(l.webOptions.State, "good"), 0))
+	l.must(os.WriteFile(l.o.Web.Layout.Place(vhost.Files("example.test")[0]), []byte("NoSuchThing\n"), 0o600))
+	l.openWeb()
+	l.must(l.o.Web.Server.Reload(t.Context()))
+	testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+		page := l.page("example.test")
+		return strings.HasPrefix(page, "421"), page
+	})
+	if facts := l.root.Facts(t.Context()); len(facts.Astray) != 1 || !strings.Contains(facts.Astray["example.test"], "did not pass") {
+		t.Errorf("astray are %v", facts.Astray)
+	}
+	l.wantDone(order, 1)
+	if got := l.page("example.test"); got != "page of example.test" {
+		t.Errorf("it answers %q", got)
+	}
+	if facts := l.root.Facts(t.Context()); facts.Astray != nil {
+		t.Errorf("astray are %v", facts.Astray)
 	}
 }

@@ -153,6 +153,7 @@ func (d *Dispatcher) Serve(ctx context.Context, server string, hello link.Hello,
 	if err == nil {
 		s.log.Info("agent connected", "version", hello.Version)
 		d.back(server)
+		d.astray(ctx, server, hello.Facts.Astray)
 		err = s.run(ctx)
 		s.log.Info("agent disconnected", "why", err)
 	}

@@ -326,6 +326,7 @@ func (s *session) receive(ctx context.Context) error {
 			s.mu.Lock()
 			s.told = *message.Hello
 			s.mu.Unlock()
+			s.d.astray(ctx, s.server, message.Hello.Facts.Astray)
 		case message.Progress != nil:
 			if s.hear(message.Progress.ID) {
 				s.d.record.progress(store.JobStep{ID: message.Progress.ID, Step: message.Progress.Step, Percent: message.Progress.Percent})

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"upkeep"
 )
 
 // SiteState is what a server was last known to serve of a site.
@@ -178,4 +180,45 @@ func (t Tx) forgetSites(ctx context.Context, server string, but []SiteState) err
 		}
 	}
 	return nil
+}
+
+// AstraySite is a site that a server does not serve as it was applied there.
+type AstraySite struct {
+	Site, Account string
+	// Generation is the declared one.
+	Generation int64
+	Reason     string
+}
+
+// AstraySites writes down that a server does not serve sites, with an event each,
+// and has them applied again.
+func (s *Store) AstraySites(ctx context.Context, server string, sites []AstraySite) error {
+	if len(sites) == 0 {
+		return nil
+	}
+	return s.changeJobs(ctx, "having sites applied again", func(ctx context.Context, tx Tx) error {
+		var rows []siteStateRow
+		var events []upkeep.Event
+		var jobs []NewJob
+		for _, site := range sites {
+			object := upkeep.KindSite + "/" + site.Site
+			rows = append(rows, siteStateRow{Server: server, Site: clean(site.Site), State: upkeep.SiteFailed, Reason: clean(site.Reason), At: nanos(tx.At)})
+			events = append(events, upkeep.Event{
+				At: tx.At, Kind: upkeep.EventWarning, Who: "upkeep", Object: object, What: server + " does not serve it as it is declared; it is applied again", Why: site.Reason,
+			})
+			jobs = append(jobs, NewJob{Job: upkeep.Job{
+				Account: site.Account, Server: server, Kind: upkeep.JobSiteApply, Object: object, Generation: site.Generation, Who: "upkeep",
+			}})
+		}
+		if err := tx.putSites(ctx, rows); err != nil {
+			return err
+		}
+		stored, err := addEvents(ctx, tx.tx, events)
+		if err != nil {
+			return err
+		}
+		tx.jobs.Events = append(tx.jobs.Events, stored...)
+		_, err = tx.Enqueue(ctx, jobs)
+		return err
+	})
 }

@@ -57,8 +57,9 @@ type Applier struct {
 	away     bool // the server was waited for in vain
 	phpAway  bool // php-fpm was
 
-	mu    sync.Mutex
-	stats Stats
+	mu     sync.Mutex
+	stats  Stats
+	astray map[string]string // of the manifest's
 }
 
 // Stats count what was done, since the start.
@@ -135,6 +136,7 @@ func Open(ctx context.Context, o Options) (*Applier, error) {
 	if a.manifest, err = loadManifest(o.State); err != nil {
 		return nil, fmt.Errorf("reading what is known of sites: %w", err)
 	}
+	a.noteAstray()
 	if a.good, err = openGoodTexts(o.State, a.manifest.paths()); err != nil {
 		return nil, err
 	}

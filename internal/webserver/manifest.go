@@ -30,6 +30,10 @@ type entry struct {
 	Files map[string]string `json:"files"`
 	// Proven is true when the site has answered with exactly these files.
 	Proven bool `json:"proven"`
+	// Astray is why the site is not served as it was applied last, where that
+	// happened after its job was done, or can be mended by nothing but time: whoever
+	// declared it has to be told.
+	Astray string `json:"astray,omitempty"`
 }
 
 func sumOf(text []byte) string {

@@ -60,6 +60,7 @@ func (a *Applier) quarantine(ctx context.Context) error {
 		}
 		a.placed(filepath.Join(a.o.Layout.Include, string(f)))
 	}
+	a.noteAstray()
 	if len(bad) > 0 {
 		if err := errors.Join(syncDir(a.o.Layout.Include), a.manifest.save(a.o.State)); err != nil {
 			return err
@@ -92,7 +93,7 @@ func (a *Applier) takeAside(ctx context.Context, name string) error {
 	}
 	for site, e := range a.manifest.Sites {
 		if sum, has := e.Files[path]; has && sum != sumOf(text) {
-			e.Proven, e.Generation = false, 0
+			e.Proven, e.Generation, e.Astray = false, 0, setAside
 			a.o.Logger.Warn("a site is not served as it is declared until it is applied again", "site", site, "aside", aside)
 		}
 	}

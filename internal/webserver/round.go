@@ -130,6 +130,7 @@ func (r *round) work(ctx context.Context) error {
 	}
 	r.step("compare")
 	if verify {
+		r.unanswered(ctx)
 		return nil
 	}
 	if !r.rewrites() {
@@ -476,7 +477,11 @@ func (r *round) finish() error {
 	var good []byte
 	r.manifest.Piped = r.layout.Piped
 	for _, c := range r.changes {
-		if c.result == upkeep.JobSuperseded || c.err != nil && !c.moved {
+		if c.result == upkeep.JobSuperseded {
+			continue
+		}
+		if c.err != nil && !c.moved {
+			dirty = c.told() || dirty
 			continue
 		}
 		if e := c.entry(); e == nil {
@@ -488,6 +493,7 @@ func (r *round) finish() error {
 			good = c.appendGood(good)
 		}
 	}
+	r.noteAstray()
 	if err := r.good.add(good, r.manifest.paths); err != nil {
 		r.o.Logger.Warn("the last good versions of files were not kept", "err", err)
 	}
@@ -509,6 +515,9 @@ func (c *change) entry() *entry {
 		return &entry{Generation: c.before.Generation, Account: c.before.Account, Names: c.before.Names, Files: c.before.Files}
 	}
 	e := &entry{Generation: c.generation, Account: c.input.Site.Account, Names: c.names, Files: make(map[string]string, len(c.files)), Proven: c.err == nil}
+	if errors.Is(c.err, errNotRunning) {
+		e.Astray = waits
+	}
 	for _, f := range c.files {
 		e.Files[f.Path] = sumOf(f.Text)
 	}
@@ -526,7 +535,7 @@ func (c *change) appendGood(to []byte) []byte {
 }
 
 func (e *entry) equal(o *entry) bool {
-	return o != nil && e.Generation == o.Generation && e.Account == o.Account && e.Proven == o.Proven && slices.Equal(e.Names, o.Names) && maps.Equal(e.Files, o.Files)
+	return o != nil && e.Generation == o.Generation && e.Account == o.Account && e.Proven == o.Proven && e.Astray == o.Astray && slices.Equal(e.Names, o.Names) && maps.Equal(e.Files, o.Files)
 }
 
 // answer tells those who asked.

@@ -2,6 +2,7 @@ package webserver
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -171,8 +172,15 @@ func TestQuarantine(t *testing.T) {
 	if status, _, _ := w.get("new.test", "/"); status != 421 {
 		t.Errorf("what has no good version answers %d", status)
 	}
+	w.reopen()
+	if astray := w.Astray(); len(astray) != 1 || astray["new.test"] != setAside {
+		t.Errorf("astray are %v", astray)
+	}
 	w.mustApply(w.input("new.test", 1))
 	w.answers("new.test")
+	if astray := w.Astray(); len(astray) > 0 {
+		t.Errorf("after it was applied again, astray are %v", astray)
+	}
 	w.mustApply(in)
 }
 
@@ -429,12 +437,30 @@ func TestServerDown(t *testing.T) {
 	if !sleeper.Running() {
 		t.Error("another program was signalled")
 	}
+	if astray := w.Astray(); len(astray) > 0 {
+		t.Errorf("to be tried again while the server is away: %v", astray)
+	}
+	all := []vhost.Input{w.input("a.test", 1), w.input("b.test", 1)}
+	report := w.Sync(t.Context(), all, true)
+	if !errors.Is(report.Down, errNotRunning) || report.Sites["a.test"].State != upkeep.JobDone || report.Sites["b.test"].State != upkeep.JobFailed || len(report.Drift) > 0 {
+		t.Errorf("verified while the server is away: %+v", report)
+	}
+	w.reopen()
 	if err := w.apache.Start(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if astray := w.Astray(); len(astray) != 1 || astray["b.test"] != waits {
+		t.Errorf("to be tried again when the server is back: %v", astray)
 	}
 	before := w.Stats().Reloads
 	w.mustApply(w.input("b.test", 1))
 	w.answers("b.test")
+	if astray := w.Astray(); len(astray) > 0 {
+		t.Errorf("to be tried again after that: %v", astray)
+	}
+	if report := w.Sync(t.Context(), all, true); report.Down != nil || report.Sites["b.test"].State != upkeep.JobDone {
+		t.Errorf("verified when it is back: %+v", report)
+	}
 	// The files were in place when it started: it is asked, and not reloaded.
 	if after := w.Stats().Reloads; after != before {
 		t.Errorf("%d reloads", after-before)

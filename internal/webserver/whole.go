@@ -33,6 +33,8 @@ type Report struct {
 	Drift []Drift
 	// Err is about the server as a whole.
 	Err error
+	// Down is why nothing is answered at all, whatever the files are like.
+	Down error
 }
 
 // Drift is one file that was not as it should be.
@@ -184,6 +186,9 @@ func (w *whole) sweepStrays(r *round) error {
 // done reports on all changes.
 func (w *whole) done(r *round, cause error) {
 	report := Report{Sites: make(map[string]Result, len(r.changes)), Err: cause}
+	if w.verify && !w.partial && !r.running {
+		_, report.Down = r.o.Server.Process()
+	}
 	for _, c := range r.changes {
 		report.Sites[c.site] = r.resultOf(c)
 		report.Drift = append(report.Drift, r.drift(c)...)

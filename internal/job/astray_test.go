@@ -1,0 +1,75 @@
+package job_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/link"
+	"upkeep/internal/store"
+	"upkeep/internal/task"
+	"upkeep/internal/testkit"
+)
+
+// A site that an agent does not serve any more as it was applied is not called live
+// and is applied again, whether the agent says so when it connects or later; sites
+// of other servers are none of its business.
+func TestAstray(t *testing.T) {
+	onBoth(t, func(t *testing.T, dsn string) {
+		c := start(t, dsn)
+		ctx := context.Background()
+		hold := make(chan bool)
+		var jobs atomic.Int64
+		done := func(j link.Job) link.Outcome {
+			if jobs.Add(1) > 1 {
+				<-hold
+			}
+			result, err := json.Marshal(task.SiteResult{Generation: j.Generation, URL: "http://" + j.Server})
+			if err != nil {
+				t.Error(err)
+			}
+			return link.Outcome{ID: j.ID, State: upkeep.JobDone, Result: result}
+		}
+		one, two := connect(t, c, "web1", done), connect(t, c, "web2", nil)
+		c.put(t, site("a.test", "web1"))
+		c.until(t, web(store.JobFilter{Kind: upkeep.JobSiteApply}), counts{upkeep.JobDone: 1})
+		c.put(t, site("b.test", "web2"))
+		c.until(t, store.JobFilter{Kind: upkeep.JobSiteApply}, counts{upkeep.JobDone: 2})
+		const why = "its file was set aside\n\x1b[31m"
+		astray := map[string]string{"a.test": why, "b.test": why, "never.test": why, "../etc": why}
+		hello := link.Hello{Version: "test", Facts: upkeep.Facts{Astray: astray}}
+		if err := one.conn.Send(ctx, link.Message{Hello: &hello}); err != nil {
+			t.Fatal(err)
+		}
+		c.until(t, web(store.JobFilter{Kind: upkeep.JobSiteApply}), counts{upkeep.JobDone: 1, upkeep.JobRunning: 1})
+		states, err := c.store.SiteStates(ctx, "web1", "")
+		if err != nil || len(states) != 1 || states[0].State != upkeep.SiteFailed || states[0].Reason != upkeep.Printable("its file was set aside; \x1b[31m") {
+			t.Errorf("while it is astray: %+v, %v", states, err)
+		}
+		if status, err := c.SiteStatus(ctx, "a.test"); err != nil || status.State != upkeep.SitePending {
+			t.Errorf("while it is applied again: %+v, %v", status, err)
+		}
+		close(hold)
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+			status, err := c.SiteStatus(ctx, "a.test")
+			return err == nil && status.State == upkeep.SiteLive, fmt.Sprint(status, err)
+		})
+		if got, want := one.sent(), []string{"site.apply site/a.test 1", "site.apply site/a.test 1"}; !slices.Equal(got, want) {
+			t.Errorf("web1 was sent %q", got)
+		}
+		if got := two.sent(); len(got) != 1 {
+			t.Errorf("web2 was sent %q", got)
+		}
+		events, err := c.store.Events(ctx, store.EventFilter{Object: "site/a.test"})
+		if err != nil || !slices.ContainsFunc(events, func(e upkeep.Event) bool {
+			return e.Kind == upkeep.EventWarning && e.What == "web1 does not serve it as it is declared; it is applied again"
+		}) {
+			t.Errorf("events %+v, %v", events, err)
+		}
+	})
+}

@@ -1,0 +1,76 @@
+package webserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"upkeep"
+)
+
+// Why sites are astray.
+const (
+	setAside = "its file did not pass the web server's test any more, and was put back to what it last answered with, or taken away"
+	waits    = "the web server did not run when it was applied"
+)
+
+// noteAstray makes what is known of sites that went astray known to others.
+func (a *Applier) noteAstray() {
+	astray := map[string]string{}
+	for site, e := range a.manifest.Sites {
+		if e.Astray != "" {
+			astray[site] = e.Astray
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.astray = astray
+}
+
+// Astray are the sites that are not served as they were applied last, with the
+// reason, and that are worth another try: a file of theirs was set aside since, or
+// the web server did not run then and does now.
+func (a *Applier) Astray() map[string]string {
+	a.mu.Lock()
+	astray := maps.Clone(a.astray)
+	a.mu.Unlock()
+	if len(astray) == 0 {
+		return nil
+	}
+	if _, err := a.o.Server.Process(); err != nil {
+		maps.DeleteFunc(astray, func(_, why string) bool { return why == waits })
+	}
+	return astray
+}
+
+// told forgets that a site went astray: the job that failed says why it is not
+// served. It reports whether there was anything to forget.
+func (c *change) told() bool {
+	if c.input == nil || c.before == nil || c.before.Astray == "" || errors.Is(c.err, errNotRunning) {
+		return false
+	}
+	c.before.Astray = ""
+	return true
+}
+
+// unanswered has sites fail, in a verification, whose files are as declared and
+// that have never been seen to answer with them.
+func (r *round) unanswered(ctx context.Context) {
+	if r.whole.partial {
+		return
+	}
+	if r.running {
+		r.alreadyLive(ctx)
+	}
+	for _, c := range r.live() {
+		if !c.unproven || c.input == nil || len(c.writes)+len(c.removes) > 0 {
+			continue
+		}
+		why := "the web server does not answer with them"
+		if !r.running {
+			why = "the web server does not run"
+		}
+		c.fail(upkeep.WithHint(fmt.Errorf("its files are as declared, but %s", why), "upkeep regenerate has it tried again"))
+	}
+}
