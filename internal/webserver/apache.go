@@ -105,6 +105,11 @@ func (a Apache) Reload(context.Context) error {
 	return signal(a.PIDFile, a.Program, unix.SIGUSR1)
 }
 
+// firstWins says that Apache takes the first virtual host that a name fits, in the
+// order in which it reads them, be it by a pattern: those of the operator's come
+// before ours.
+func (Apache) firstWins() {}
+
 // Version implements [Server].
 func (a Apache) Version(ctx context.Context) (string, error) {
 	out, _, err := run(ctx, nil, a.Program, "-v")

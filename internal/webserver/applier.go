@@ -52,7 +52,7 @@ type Applier struct {
 	tested   fingerprint // of the server's own files, under which every file in place has passed a test
 	survived fingerprint // the same, of the test that is under way
 	included included    // the include folder as of the test, and as of what was done there since
-	foreign  map[string]bool
+	foreign  foreign
 	pace     pace
 	away     bool // the server was waited for in vain
 	phpAway  bool // php-fpm was

@@ -118,6 +118,30 @@ func TestFileOfOthersInTheFolder(t *testing.T) {
 	w.answers("hand.test")
 }
 
+// nginx is no different, but that it goes on with what it has.
+func TestFileOfOthersBesideNginx(t *testing.T) {
+	w := newNginxWorld(t)
+	w.mustApply(w.input("first.test", 1))
+	others := filepath.Join(w.options.Layout.Include, "by-hand.conf")
+	w.appendTo(others, "no_such_thing;\n")
+	if r := w.apply(w.input("second.test", 1)); r.State != upkeep.JobFailed || !strings.Contains(r.Err.Error(), others+", which is not upkeep's") {
+		t.Errorf("%s, %v", r.State, r.Err)
+	}
+	if exists(w.confFile("second.test")) {
+		t.Error("the file of a change that failed stays")
+	}
+	w.write(others, "server { listen "+w.options.Address+"; server_name inside.test *.inside.test; return 418; }\n", 0o600)
+	w.mustApply(w.input("second.test", 2))
+	if r := w.apply(w.input("inside.test", 1)); r.State != upkeep.JobFailed || !strings.Contains(r.Err.Error(), "not upkeep's") {
+		t.Errorf("a name that a file made by hand answers: %s, %v", r.State, r.Err)
+	}
+	w.expect("GET", "inside.test", "/", 418, "")
+	w.mustApply(w.input("x.inside.test", 1)) // which nginx prefers to a pattern, wherever that is
+	for _, site := range []string{"first.test", "second.test", "x.inside.test"} {
+		w.answers(site)
+	}
+}
+
 // lateEditor edits a file between the test and the reload.
 type lateEditor struct {
 	*PrivateApache

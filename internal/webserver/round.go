@@ -269,9 +269,8 @@ func (r *round) claimNames() {
 			switch owner := owners[name]; {
 			case owner != "" && owner != c.site:
 				c.fail(&NameTakenError{Name: name, Site: owner})
-			case r.foreign[name]:
-				c.fail(upkeep.WithHint(fmt.Errorf("the name %s is answered by configuration of the web server that is not upkeep's", name),
-					"take the name out there first, or leave it there"))
+			case r.foreign.has(name) != "":
+				c.fail(foreignName(name, r.foreign.has(name)))
 			default:
 				owners[name] = c.site
 				continue

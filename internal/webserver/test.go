@@ -105,10 +105,8 @@ func (a *Applier) surveyAnew(ctx context.Context, now included) error {
 		}
 		return upkeep.WithHint(err, "nothing was changed; mend the web server's own configuration first")
 	}
-	a.foreign = make(map[string]bool, len(names))
-	for _, name := range names {
-		a.foreign[name] = true
-	}
+	_, first := a.o.Server.(interface{ firstWins() })
+	a.foreign = newForeign(names, first)
 	a.count(func(s *Stats) { s.Foreign = names })
 	files = slices.DeleteFunc(files, func(file string) bool { return filepath.Dir(file) == a.o.Layout.Include })
 	a.survived = fingerprintOf(withFolders(files))

@@ -245,11 +245,20 @@ func TestNamesAreClaimed(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.write(w.apache.Config, string(text)+"<VirtualHost "+w.options.Address+">\nServerName hand.test\nServerAlias Made.test *.wild.test\n</VirtualHost>\n", 0o600)
-	for _, name := range []string{"hand.test", "made.test"} {
-		if r := w.apply(w.input(name, 1)); r.State != upkeep.JobFailed || r.Field != "name" || !strings.Contains(r.Err.Error(), "not upkeep's") {
+	w.mustApply(w.input("first.test", 1))
+	for name, want := range map[string]string{"hand.test": "not upkeep's", "made.test": "not upkeep's", "x.wild.test": "not upkeep's, as *.wild.test", "x.y.wild.test": "as *.wild.test"} {
+		before := w.Stats()
+		if r := w.apply(w.input(name, 1)); r.State != upkeep.JobFailed || r.Field != "name" || !strings.Contains(r.Err.Error(), want) {
 			t.Errorf("%s: %+v", name, r)
 		}
+		if after := w.Stats(); after.Reloads != before.Reloads {
+			t.Errorf("%s: the server was reloaded", name)
+		}
 	}
+	above, off := w.input("wild.test", 1), false
+	above.Site.WWW = &off
+	w.mustApply(above)
+	w.answers("wild.test")
 	if got := w.Stats().Foreign; !slices.Equal(got, []string{"*.wild.test", "hand.test", "made.test"}) {
 		t.Errorf("foreign names are %q", got)
 	}
