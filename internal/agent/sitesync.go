@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -206,7 +207,7 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 			left++
 			continue
 		}
-		text := string(diff.Diff(d.Path+" (on disk)", d.Have, d.Path+" (declared)", d.Want))
+		text := driftText(d)
 		if told.Drift == nil {
 			told.Drift = map[string]string{}
 		}
@@ -221,4 +222,35 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 		told.Strays = told.Strays[:10_000]
 	}
 	return told
+}
+
+// driftText is how a file differs. It is kept with the job and shown to who may
+// look at jobs, so hashes of passwords are not in it.
+func driftText(d webserver.Drift) string {
+	if d.Passwords {
+		d.Have, d.Want = hidePasswords(d.Have), hidePasswords(d.Want)
+	}
+	return string(diff.Diff(d.Path+" (on disk)", d.Have, d.Path+" (declared)", d.Want))
+}
+
+// hidePasswords is a file of NAME:HASH lines without what follows the names,
+// whatever that is: somebody may have written a password there by hand. Nil stays
+// nil, for a file that is not there.
+func hidePasswords(text []byte) []byte {
+	if text == nil {
+		return nil
+	}
+	hidden := []byte{}
+	for line := range bytes.Lines(text) {
+		line, end := bytes.CutSuffix(line, []byte("\n"))
+		name, secret, found := bytes.Cut(line, []byte(":"))
+		if !found {
+			name, secret = nil, line
+		}
+		hidden = fmt.Appendf(hidden, "%s:%s", name, upkeep.HiddenHash(string(secret)))
+		if end {
+			hidden = append(hidden, '\n')
+		}
+	}
+	return hidden
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -154,6 +155,46 @@ func TestSiteFilesElsewhere(t *testing.T) {
 	l.wantFailed(site, 1, "is not there")
 	if l.passwd("acme") == "" || l.like("home/acme") != "none" {
 		t.Errorf("the user is %q, and the home %s", l.passwd("acme"), l.like("home/acme"))
+	}
+}
+
+// Hashes of passwords are in no result of a job, which is kept and shown; neither
+// is what somebody wrote into such a file by hand.
+func TestSyncHidesPasswords(t *testing.T) {
+	l := newWebLab(t)
+	site := apply("a.test", "acme", 20001, 1)
+	const hash = "$2y$05$Ud.N4/E1iXzGrcVFq9r0gux1iOuiN/Dm8UT7rCD3/x0B0DGOh0cfq"
+	site.Site.Protect = []upkeep.Protection{{Path: "/x", Users: map[string]string{"ann": hash, "bob": hash}}}
+	verify := task.SiteSync{Sites: []task.SiteApply{site}, Verify: true}
+	told := func(outcome link.Outcome) string {
+		t.Helper()
+		if strings.Contains(string(outcome.Result), hash[7:]) || strings.Contains(string(outcome.Result), "sesame") {
+			t.Errorf("the result has a password: %s", outcome.Result)
+		}
+		var result task.SyncResult
+		l.must(json.Unmarshal(outcome.Result, &result))
+		for path, text := range result.Drift {
+			if strings.HasPrefix(path, l.o.Web.Layout.Auth) {
+				return text
+			}
+		}
+		t.Fatalf("there is no difference of a password file: %s", outcome.Result)
+		return ""
+	}
+	if got := told(l.wantDone(verify, 0)); !strings.Contains(got, "+ann:"+upkeep.HiddenHash(hash)) {
+		t.Errorf("got %s", got)
+	}
+	l.wantDone(site, 1)
+	var file string
+	l.must(filepath.WalkDir(l.o.Web.Layout.Auth, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			file = path
+		}
+		return err
+	}))
+	l.must(os.WriteFile(file, []byte("ann:open sesame\nsesame\nbob:"+hash), 0o640))
+	if got := told(l.wantDone(verify, 0)); !strings.Contains(got, "-ann:(hidden hash") || !strings.Contains(got, "+ann:(hidden hash") {
+		t.Errorf("got %s", got)
 	}
 }
 

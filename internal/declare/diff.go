@@ -14,7 +14,7 @@ import (
 func Diff(old, new upkeep.Object) string {
 	oldName, oldText := form(old)
 	newName, newText := form(new)
-	return string(diff.Diff(oldName, oldText, newName, newText))
+	return string(diff.Diff(oldName, upkeep.HideHashes(oldText), newName, upkeep.HideHashes(newText)))
 }
 
 // form is the name and the YAML form of an object that may be nil.

@@ -68,3 +68,15 @@ func TestResolvePaths(t *testing.T) {
 		t.Errorf("changed what was given: %+v %+v", pool, zone)
 	}
 }
+
+func TestDiffHidesHashes(t *testing.T) {
+	const hash = "$2y$05$Ud.N4/E1iXzGrcVFq9r0gux1iOuiN/Dm8UT7rCD3/x0B0DGOh0cfq"
+	site := func(hash string) upkeep.Site {
+		return upkeep.Site{Name: "a.test", Account: "acme", Servers: []string{"web1"},
+			Protect: []upkeep.Protection{{Path: "/", Users: map[string]string{"ann": hash}}}}
+	}
+	got := Diff(site(hash), site(strings.Replace(hash, "Ud", "Ue", 1)))
+	if strings.Contains(got, "$2y$") || strings.Count(got, "(hidden hash ") != 2 {
+		t.Errorf("got %s", got)
+	}
+}

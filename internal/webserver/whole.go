@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"upkeep"
 	"upkeep/internal/vhost"
@@ -42,6 +43,8 @@ type Drift struct {
 	Site, Path string // Path is where it is on the server
 	// Have is nil for a missing file, Want for one that should not be there.
 	Have, Want []byte
+	// Passwords is set for a file of NAME:HASH lines, which are not to be shown.
+	Passwords bool
 }
 
 // Sync makes the server serve these sites and no others: files are made anew,
@@ -205,7 +208,7 @@ func (w *whole) done(r *round, cause error) {
 func (r *round) drift(c *change) []Drift {
 	var all []Drift
 	for _, w := range c.writes {
-		all = append(all, Drift{Site: c.site, Path: w.place, Have: w.before, Want: w.file.Text})
+		all = append(all, Drift{Site: c.site, Path: w.place, Have: w.before, Want: w.file.Text, Passwords: strings.HasPrefix(w.file.Path, vhost.FolderAuth+"/")})
 	}
 	for _, path := range c.removes {
 		all = append(all, Drift{Site: c.site, Path: r.layout.Place(path)})
