@@ -71,6 +71,9 @@ var (
 	ErrNotFound = errors.New("not found")
 	ErrConflict = errors.New("conflict")
 	ErrRefused  = errors.New("refused")
+	// ErrChanged is the conflict of a change that was made to what was read before
+	// and is not the present any more: reading it again may help.
+	ErrChanged = fmt.Errorf("%w: changed meanwhile", ErrConflict)
 )
 
 // HintError adds to an error what a person can do next.

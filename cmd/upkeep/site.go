@@ -243,12 +243,12 @@ func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
 		Short: short,
 		Args:  exactly("NAME"),
 		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
-			site, err := declaredSite(ctx, up, name)
+			site, generation, err := declaredSite(ctx, up, name)
 			if err != nil {
 				return err
 			}
 			site.Suspended = suspend
-			result, err := a.declare(ctx, up, site)
+			result, err := a.declareIf(ctx, up, generation, site)
 			if err != nil {
 				return err
 			}
@@ -266,17 +266,34 @@ func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
 	return c
 }
 
-// declaredSite is a site as it is declared.
-func declaredSite(ctx context.Context, up *client.Client, name string) (upkeep.Site, error) {
-	text, err := up.ObjectsYAML(ctx, upkeep.KindSite, name)
+// declaredSite is a site as it is declared, with its generation.
+func declaredSite(ctx context.Context, up *client.Client, name string) (upkeep.Site, int64, error) {
+	declared, err := up.Objects(ctx, upkeep.KindSite, name)
 	if err != nil {
-		return upkeep.Site{}, err
+		return upkeep.Site{}, 0, err
 	}
-	objects, err := declare.Read(name, text)
+	if len(declared) != 1 {
+		return upkeep.Site{}, 0, fmt.Errorf("control has %d sites %s", len(declared), name)
+	}
+	objects, err := declare.Read(name, declared[0].Object)
 	if err != nil {
-		return upkeep.Site{}, err
+		return upkeep.Site{}, 0, err
 	}
-	return objects[0].(upkeep.Site), nil // one, of the kind that was asked for
+	return objects[0].(upkeep.Site), declared[0].Generation, nil // one, of the kind that was asked for
+}
+
+// declareIf declares a site that was read before, if it still has the generation
+// that it had then.
+func (a *app) declareIf(ctx context.Context, up *client.Client, generation int64, site upkeep.Site) (wire.ApplyResult, error) {
+	text, err := documents(site)
+	if err != nil {
+		return wire.ApplyResult{}, err
+	}
+	result, err := up.ApplyIf(ctx, wire.Source{File: "what was asked for", Text: text}, generation)
+	for _, warning := range result.Warnings {
+		fmt.Fprintln(a.err, "warning:", upkeep.Printable(warning))
+	}
+	return result, withoutPlaces(err)
 }
 
 // aboutSite makes the Run of a verb that takes the name of a site, as people

@@ -21,9 +21,11 @@ import (
 
 // Declarer stores what operators declare.
 type Declarer interface {
-	Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (watch.Applied, error)
-	// Delete removes all of the objects, or none.
-	Delete(ctx context.Context, who string, refs ...store.Ref) error
+	// ApplyIf declares all of the objects, or none; if things still have the
+	// generations that are given, and with [upkeep.ErrChanged] otherwise.
+	ApplyIf(ctx context.Context, who string, still map[store.Ref]int64, objects []upkeep.Object, dryRun bool) (watch.Applied, error)
+	// DeleteIf removes all of the objects, or none, with the same condition.
+	DeleteIf(ctx context.Context, who string, still map[store.Ref]int64, refs ...store.Ref) error
 	// Objects returns all objects, those of a kind, or the one of a kind and a name.
 	Objects(ctx context.Context, kind, name string) ([]upkeep.Declared, error)
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,9 +32,15 @@ type ApplyInput struct {
 	RawBody     []byte
 }
 
+// IfMatchInput makes a change to one thing conditional (RFC 9110, 13.1.1).
+type IfMatchInput struct {
+	IfMatch string `header:"If-Match" maxLength:"64" doc:"The ETag with which the thing was read. Where it has changed since, nothing is done and the answer is 412."`
+}
+
 // DryRunInput adds to what is applied whether to make the change.
 type DryRunInput struct {
 	ApplyInput
+	IfMatchInput
 	DryRun bool `query:"dry_run" doc:"Check everything, change nothing."`
 }
 
@@ -52,6 +59,12 @@ type ObjectInput struct {
 	Name string `path:"name" maxLength:"253"`
 }
 
+// DeleteInput names what is deleted.
+type DeleteInput struct {
+	ObjectInput
+	IfMatchInput
+}
+
 type objectsOutput struct {
 	Body struct {
 		Objects []wire.Declared `json:"objects" nullable:"false"`
@@ -67,7 +80,7 @@ func (a *API) declareRoutes(h huma.API) {
 		Summary: "Declare objects, all of them or none", RequestBody: documents,
 		MaxBodyBytes: wire.MaxBody, BodyReadTimeout: 30 * time.Second, SkipValidateBody: true})
 	huma.Register(h, apply, func(ctx context.Context, in *DryRunInput) (*applyOutput, error) {
-		result, err := a.apply(ctx, in.ApplyInput, in.DryRun, false)
+		result, err := a.apply(ctx, in.ApplyInput, in.IfMatchInput, in.DryRun, false)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -77,7 +90,7 @@ func (a *API) declareRoutes(h huma.API) {
 	compare.OperationID, compare.Path, compare.Summary = "diff", "/api/v1/diff", "Compare documents with what is declared"
 	compare.Responses = nil
 	huma.Register(h, compare, func(ctx context.Context, in *ApplyInput) (*applyOutput, error) {
-		result, err := a.apply(ctx, *in, true, true)
+		result, err := a.apply(ctx, *in, IfMatchInput{}, true, true)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -92,31 +105,52 @@ func (a *API) declareRoutes(h huma.API) {
 		return a.objects(ctx, in.Kind, in.Name)
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "delete-object", Method: http.MethodDelete, Path: "/api/v1/objects/{kind}/{name}",
-		Summary: "Delete an object that no other one names", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *ObjectInput) (*struct{}, error) {
-		return nil, a.delete(ctx, wire.Ref{Kind: in.Kind, Name: in.Name})
+		Summary: "Delete an object that no other one names", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *DeleteInput) (*struct{}, error) {
+		return nil, a.delete(ctx, in.IfMatchInput, wire.Ref{Kind: in.Kind, Name: in.Name})
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "delete-objects", Method: http.MethodPost, Path: "/api/v1/delete",
 		Summary: "Delete objects, all of them or none", DefaultStatus: http.StatusNoContent,
 		MaxBodyBytes: wire.MaxBody, BodyReadTimeout: 30 * time.Second}), func(ctx context.Context, in *deleteInput) (*struct{}, error) {
-		return nil, a.delete(ctx, in.Body.Objects...)
+		return nil, a.delete(ctx, IfMatchInput{}, in.Body.Objects...)
 	})
 }
 
 type deleteInput struct{ Body wire.Refs }
 
-func (a *API) delete(ctx context.Context, objects ...wire.Ref) error {
+func (a *API) delete(ctx context.Context, match IfMatchInput, objects ...wire.Ref) error {
 	refs := make([]store.Ref, len(objects))
 	for i, o := range objects {
 		refs[i] = store.Ref(o)
 	}
-	if err := a.o.Declarer.Delete(ctx, callerOf(ctx).who, refs...); err != nil {
+	still, err := match.still(refs)
+	if err != nil {
+		return err
+	}
+	if err := a.o.Declarer.DeleteIf(ctx, callerOf(ctx).who, still, refs...); err != nil {
 		return a.problem(ctx, err)
 	}
 	return nil
 }
 
+// still are the generations that things must have for a change to be made; nil
+// without a condition.
+func (in IfMatchInput) still(refs []store.Ref) (map[store.Ref]int64, error) {
+	if in.IfMatch == "" {
+		return nil, nil
+	}
+	generation, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(in.IfMatch, `"`), `"`), 10, 64)
+	if err != nil || in.IfMatch != entityTag(generation) || len(refs) != 1 {
+		return nil, wire.NewProblem(http.StatusBadRequest, fmt.Sprintf("If-Match %q is for a change to one thing, with the ETag that it was read with", in.IfMatch),
+			`an ETag is a generation in quotes, such as "7"`)
+	}
+	return map[store.Ref]int64{refs[0]: generation}, nil
+}
+
+// entityTag is the ETag of a thing: its generation.
+func entityTag(generation int64) string { return strconv.Quote(strconv.FormatInt(generation, 10)) }
+
 // apply reads documents and applies them or, with dry, says what would become of them.
-func (a *API) apply(ctx context.Context, in ApplyInput, dry, diffs bool) (wire.ApplyResult, error) {
+func (a *API) apply(ctx context.Context, in ApplyInput, match IfMatchInput, dry, diffs bool) (wire.ApplyResult, error) {
 	sources, err := readSources(in)
 	if err != nil {
 		return wire.ApplyResult{}, err
@@ -125,7 +159,15 @@ func (a *API) apply(ctx context.Context, in ApplyInput, dry, diffs bool) (wire.A
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
-	applied, err := a.o.Declarer.Apply(ctx, callerOf(ctx).who, objects, dry)
+	refs := make([]store.Ref, len(objects))
+	for i, object := range objects {
+		refs[i] = store.RefOf(object)
+	}
+	still, err := match.still(refs)
+	if err != nil {
+		return wire.ApplyResult{}, err
+	}
+	applied, err := a.o.Declarer.ApplyIf(ctx, callerOf(ctx).who, still, objects, dry)
 	if err != nil {
 		return wire.ApplyResult{}, located(err, documents)
 	}
@@ -249,6 +291,9 @@ func (a *API) objects(ctx context.Context, kind, name string) (*huma.StreamRespo
 		plain = append(plain, d.Object)
 	}
 	return &huma.StreamResponse{Body: func(h huma.Context) {
+		if name != "" && len(declared) == 1 {
+			h.SetHeader("ETag", entityTag(declared[0].Generation))
+		}
 		if accepts(h.Header("Accept"), yamlTypes[:4]...) {
 			h.SetHeader("Content-Type", "application/yaml")
 			if err := declare.Write(h.BodyWriter(), plain...); err != nil {

@@ -33,11 +33,16 @@ type fake struct {
 	panics  bool
 }
 
-func (f *fake) Apply(_ context.Context, who string, objects []upkeep.Object, dry bool) (watch.Applied, error) {
+func (f *fake) ApplyIf(_ context.Context, who string, still map[store.Ref]int64, objects []upkeep.Object, dry bool) (watch.Applied, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
 		return watch.Applied{}, f.fail
+	}
+	for ref, generation := range still {
+		if generation != fakeGeneration {
+			return watch.Applied{}, fmt.Errorf("%s: %w", ref, upkeep.ErrChanged)
+		}
 	}
 	var result watch.Applied
 	for _, o := range objects {
@@ -50,7 +55,15 @@ func (f *fake) Apply(_ context.Context, who string, objects []upkeep.Object, dry
 	return result, nil
 }
 
-func (f *fake) Delete(_ context.Context, who string, refs ...store.Ref) error {
+// fakeGeneration is that of everything in a fake, as far as changes ask.
+const fakeGeneration = 1
+
+func (f *fake) DeleteIf(_ context.Context, who string, still map[store.Ref]int64, refs ...store.Ref) error {
+	for ref, generation := range still {
+		if generation != fakeGeneration {
+			return fmt.Errorf("%s: %w", ref, upkeep.ErrChanged)
+		}
+	}
 	f.who = append(f.who, who)
 	f.deleted = append(f.deleted, refs...)
 	return f.fail

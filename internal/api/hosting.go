@@ -147,7 +147,7 @@ func (a *API) siteRoutes(h huma.API) {
 // preview checks documents as an apply would, and has the sites among them
 // compared with what is on their servers.
 func (a *API) preview(ctx context.Context, in ApplyInput) ([]upkeep.Job, error) {
-	if _, err := a.apply(ctx, in, true, false); err != nil {
+	if _, err := a.apply(ctx, in, IfMatchInput{}, true, false); err != nil {
 		return nil, err
 	}
 	sources, err := readSources(in)

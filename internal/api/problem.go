@@ -28,6 +28,8 @@ func (a *API) problem(ctx context.Context, err error) error {
 		}
 	case errors.Is(err, upkeep.ErrNotFound):
 		p.Status = http.StatusNotFound
+	case errors.Is(err, upkeep.ErrChanged):
+		p.Status = http.StatusPreconditionFailed
 	case errors.Is(err, upkeep.ErrConflict):
 		p.Status = http.StatusConflict
 	case errors.Is(err, upkeep.ErrRefused):

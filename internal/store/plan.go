@@ -56,7 +56,7 @@ func (p *plan) make(ctx context.Context) error {
 	}
 	for ref, expected := range p.change.IfGeneration {
 		if current := p.generation(ref); current != expected {
-			return upkeep.WithHint(fmt.Errorf("%s has generation %d, not %d: %w", ref, current, expected, upkeep.ErrConflict),
+			return upkeep.WithHint(fmt.Errorf("%s has generation %d, not %d: %w", ref, current, expected, upkeep.ErrChanged),
 				"somebody else changed it; look at it again with: upkeep get "+ref.Kind+" "+ref.Name)
 		}
 	}

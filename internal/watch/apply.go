@@ -35,14 +35,21 @@ type AppliedChange struct {
 // Rules between things of [upkeep.HostingKinds] are the store's, which looks at
 // what is around a change only: pools are neither read nor rebuilt for a site.
 func (w *Watch) Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (Applied, error) {
-	applied, err := w.apply(ctx, who, objects, dryRun)
+	return w.ApplyIf(ctx, who, nil, objects, dryRun)
+}
+
+// ApplyIf does what Apply does if things still have these generations, and
+// returns [upkeep.ErrChanged] otherwise: nothing that was changed since it was
+// read is overwritten.
+func (w *Watch) ApplyIf(ctx context.Context, who string, still map[store.Ref]int64, objects []upkeep.Object, dryRun bool) (Applied, error) {
+	applied, err := w.apply(ctx, who, still, objects, dryRun)
 	if err == nil { // and no lock is held while name servers are asked
 		applied.Warnings = append(applied.Warnings, zone.DoubtServers(ctx, applied.zones())...)
 	}
 	return applied, err
 }
 
-func (w *Watch) apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (Applied, error) {
+func (w *Watch) apply(ctx context.Context, who string, still map[store.Ref]int64, objects []upkeep.Object, dryRun bool) (Applied, error) {
 	w.declare.Lock()
 	defer w.declare.Unlock()
 	if err := w.validate(objects); err != nil {
@@ -57,7 +64,7 @@ func (w *Watch) apply(ctx context.Context, who string, objects []upkeep.Object, 
 			return Applied{}, err
 		}
 	}
-	stored, err := w.commit(ctx, who, store.Change{Put: objects, DryRun: dryRun})
+	stored, err := w.commit(ctx, who, store.Change{Put: objects, IfGeneration: still, DryRun: dryRun})
 	return outcome(objects, stored), err
 }
 
@@ -113,6 +120,12 @@ func outcome(objects []upkeep.Object, stored store.Applied) Applied {
 // It returns [upkeep.ErrNotFound] when one of them is not declared, and
 // [upkeep.ErrConflict] when something that would stay still uses one.
 func (w *Watch) Delete(ctx context.Context, who string, refs ...store.Ref) error {
+	return w.DeleteIf(ctx, who, nil, refs...)
+}
+
+// DeleteIf does what Delete does if things still have these generations, and
+// returns [upkeep.ErrChanged] otherwise.
+func (w *Watch) DeleteIf(ctx context.Context, who string, still map[store.Ref]int64, refs ...store.Ref) error {
 	w.declare.Lock()
 	defer w.declare.Unlock()
 	pools := slices.DeleteFunc(slices.Clone(refs), func(r store.Ref) bool { return !slices.Contains(upkeep.PoolKinds, r.Kind) })
@@ -125,7 +138,7 @@ func (w *Watch) Delete(ctx context.Context, who string, refs ...store.Ref) error
 			return err
 		}
 	}
-	_, err := w.commit(ctx, who, store.Change{Delete: refs})
+	_, err := w.commit(ctx, who, store.Change{Delete: refs, IfGeneration: still})
 	return err
 }
 

@@ -53,6 +53,17 @@ func TestSitesBesidePools(t *testing.T) {
 	if both.Changes[1].Action != store.Unchanged || both.Changes[2].Action != store.Unchanged {
 		t.Errorf("unchanged: %+v", both.Changes)
 	}
+	// Who has read the first generation does not overwrite the second.
+	stale := map[store.Ref]int64{store.RefOf(site): 1}
+	if _, err := r.ApplyIf(ctx, "tester", stale, []upkeep.Object{site}, false); !errors.Is(err, upkeep.ErrChanged) {
+		t.Errorf("changing what was changed meanwhile: %v", err)
+	}
+	if err := r.DeleteIf(ctx, "tester", stale, store.RefOf(site)); !errors.Is(err, upkeep.ErrChanged) {
+		t.Errorf("deleting what was changed meanwhile: %v", err)
+	}
+	if all, err := r.Objects(ctx, upkeep.KindSite, site.Name); err != nil || len(all) != 1 || all[0].Generation != 2 {
+		t.Errorf("after refused changes: %v, %v", all, err)
+	}
 	var invalid *upkeep.InvalidError
 	if _, err := r.Apply(ctx, "tester", []upkeep.Object{upkeep.Site{Name: "b.test", Account: "bob", Servers: []string{"web1"}}, changed, changed}, true); !errors.As(err, &invalid) ||
 		!strings.Contains(err.Error(), "given twice") {

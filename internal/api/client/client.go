@@ -90,6 +90,9 @@ type request struct {
 	query  url.Values
 	body   any
 	accept string
+	// match makes a change conditional: the generation that what is changed must
+	// still have; 0 for none.
+	match int64
 }
 
 func (c *Client) do(ctx context.Context, r request, answer any) error {
@@ -144,6 +147,9 @@ func (c *Client) send(ctx context.Context, r request, header http.Header) (*http
 	}
 	if r.body != nil {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	if r.match != 0 {
+		request.Header.Set("If-Match", strconv.Quote(strconv.FormatInt(r.match, 10)))
 	}
 	if r.accept != "" {
 		request.Header.Set("Accept", r.accept)
@@ -202,6 +208,13 @@ func (c *Client) Apply(ctx context.Context, sources []wire.Source, dryRun bool) 
 		query.Set("dry_run", "true")
 	}
 	err = c.do(ctx, request{method: "POST", path: []string{"apply"}, query: query, body: wire.Sources{Sources: sources}}, &result)
+	return result, err
+}
+
+// ApplyIf declares one document if the thing still has a generation, and returns
+// [upkeep.ErrChanged] otherwise: what others did since it was read is not undone.
+func (c *Client) ApplyIf(ctx context.Context, source wire.Source, generation int64) (result wire.ApplyResult, err error) {
+	err = c.do(ctx, request{method: "POST", path: []string{"apply"}, body: wire.Sources{Sources: []wire.Source{source}}, match: generation}, &result)
 	return result, err
 }
 

@@ -165,3 +165,18 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 		t.Error("a stream that cannot be opened is waited for")
 	}
 }
+
+func TestConditionsAreSent(t *testing.T) {
+	c := over(t, func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("If-Match"); got != `"7"` {
+			t.Errorf("If-Match is %q", got)
+		}
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusPreconditionFailed)
+		_, _ = w.Write([]byte(`{"status":412,"detail":"site/a.test has generation 8, not 7"}`))
+	})
+	_, err := c.ApplyIf(t.Context(), wire.Source{Text: "x"}, 7)
+	if !errors.Is(err, upkeep.ErrChanged) || !errors.Is(err, upkeep.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+}

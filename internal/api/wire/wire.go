@@ -204,7 +204,9 @@ func (p *Problem) Is(target error) bool {
 	case upkeep.ErrNotFound:
 		return p.Status == http.StatusNotFound
 	case upkeep.ErrConflict:
-		return p.Status == http.StatusConflict
+		return p.Status == http.StatusConflict || p.Status == http.StatusPreconditionFailed
+	case upkeep.ErrChanged:
+		return p.Status == http.StatusPreconditionFailed
 	case upkeep.ErrRefused:
 		return p.Status == http.StatusForbidden || p.Status == http.StatusUnauthorized || p.Status == http.StatusMisdirectedRequest
 	}

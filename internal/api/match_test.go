@@ -1,0 +1,56 @@
+package api
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// A change that names what was read is not made to anything else.
+func TestIfMatch(t *testing.T) {
+	const document = "{kind: account, name: acme}"
+	for _, tt := range []struct {
+		name, method, path, match, body string
+		want                            int
+	}{
+		{"no condition", "POST", "/api/v1/apply", "", document, 200},
+		{"what was read", "POST", "/api/v1/apply", `"1"`, document, 200},
+		{"an older one", "POST", "/api/v1/apply", `"7"`, document, 412},
+		{"an older one, tried out", "POST", "/api/v1/apply?dry_run=true", `"7"`, document, 412},
+		{"two things", "POST", "/api/v1/apply", `"1"`, document + "\n---\n{kind: account, name: bob}", 400},
+		{"no ETag", "POST", "/api/v1/apply", "1", document, 400},
+		{"any", "POST", "/api/v1/apply", "*", document, 400},
+		{"a weak one", "POST", "/api/v1/apply", `W/"1"`, document, 400},
+		{"several", "POST", "/api/v1/apply", `"1", "2"`, document, 400},
+		{"deleting what was read", "DELETE", "/api/v1/objects/account/acme", `"1"`, "", 204},
+		{"deleting an older one", "DELETE", "/api/v1/objects/account/acme", `"7"`, "", 412},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := &fake{}
+			r := httptest.NewRequest(tt.method, tt.path, strings.NewReader(tt.body))
+			r.Header.Set("Authorization", "Bearer "+testToken)
+			r.Header.Set("Content-Type", "application/yaml")
+			if tt.match != "" {
+				r.Header.Set("If-Match", tt.match)
+			}
+			w := answer(newTestAPI(t, f).Public(), r)
+			if w.Code != tt.want {
+				t.Errorf("got %d, want %d: %s", w.Code, tt.want, w.Body)
+			}
+			if tt.want >= 400 && len(f.who) > 0 {
+				t.Error("it was done nevertheless")
+			}
+		})
+	}
+	f := &fake{}
+	a := newTestAPI(t, f)
+	for _, step := range []struct{ method, path, body string }{{"POST", "/api/v1/apply", document}, {"GET", "/api/v1/objects/account/acme", ""}} {
+		r := httptest.NewRequest(step.method, step.path, strings.NewReader(step.body))
+		r.Header.Set("Authorization", "Bearer "+testToken)
+		r.Header.Set("Content-Type", "application/yaml")
+		w := answer(a.Public(), r)
+		if step.method == "GET" && w.Header().Get("ETag") != `"1"` {
+			t.Errorf("the ETag is %q: %d %s", w.Header().Get("ETag"), w.Code, w.Body)
+		}
+	}
+}
