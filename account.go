@@ -41,7 +41,8 @@ type Delegation struct {
 	// Account is who may use it.
 	Account string `json:"account"`
 	// Until is when it ends, as RFC 3339; it does not end when left out. Sites
-	// that are there by then stay as they are, and cannot be changed any more.
+	// that are there by then stay as they are; they can be suspended and removed,
+	// and not be changed otherwise.
 	Until string `json:"until,omitempty"`
 }
 

@@ -85,14 +85,24 @@ func newSiteUndo(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "undo NAME",
 		Short: "Declare a site as it was at an earlier generation",
-		Args:  exactly("NAME"),
+		Long: `Declare a site as it was at an earlier generation, as a new one. A site that was
+removed is declared again by it, with a new folder: its pages stay in the trash of
+its account, for root to move back.`,
+		Args: exactly("NAME"),
 		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
 			if generation < 0 {
 				return &usageError{err: fmt.Errorf("--to %d must be a generation, see upkeep site history", generation)}
 			}
+			generations, err := up.SiteHistory(ctx, name)
+			if err != nil {
+				return err
+			}
 			site, err := up.UndoSite(ctx, name, generation)
 			if err != nil {
 				return err
+			}
+			if len(generations) > 0 && generations[0].Deleted {
+				fmt.Fprintf(a.err, "note: the folder of %s is a new one; the pages from before its removal are in .trash in the home of %s, for root to move back\n", name, site.Account)
 			}
 			if wait {
 				return a.awaitSite(ctx, up, name, patience)
