@@ -39,7 +39,7 @@ func sessions(dir string) testscript.Params {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		UpdateScripts:       os.Getenv("UPKEEP_UPDATE") != "",
-		Deadline:            time.Now().Add(4 * time.Minute),
+		Deadline:            time.Now().Add(10 * time.Minute), // starting a program takes seconds on a machine under load
 		Setup:               setupSession,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"answers": cmdAnswers,
@@ -136,7 +136,7 @@ func cmdMember(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // patience is how long a session waits for what must come.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // eventually polls, as there is no other way to wait for another process.
 func eventually(ts *testscript.TestScript, what string, check func() (bool, string)) {

@@ -43,7 +43,7 @@ func (c *control) Delete(ctx context.Context, kind, name string) error {
 }
 
 // look is how often something is asked for that is waited for.
-const lookEvery = 10 * time.Millisecond
+const lookEvery = 50 * time.Millisecond
 
 // until asks until the answer is one, or an error, or the context ends.
 func until(ctx context.Context, ask func() (done bool, err error)) error {

@@ -23,7 +23,7 @@ type neighbours struct {
 
 const (
 	// askEvery is how often each neighbour is asked.
-	askEvery = 20 * time.Millisecond
+	askEvery = 50 * time.Millisecond
 	// patience is how long a neighbour may take. A reload lets new connections wait
 	// for as long as it takes to read the configuration, which is little here.
 	patience = 10 * time.Second
