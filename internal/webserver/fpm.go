@@ -97,7 +97,7 @@ func (r *round) testPools(ctx context.Context) error {
 		return nil
 	}
 	try := func(set []*change) error {
-		files, err := r.poolFiles(with, set)
+		files, err := r.poolFiles(set)
 		if err != nil {
 			return err
 		}
@@ -117,9 +117,9 @@ func (r *round) testPools(ctx context.Context) error {
 	return err
 }
 
-// poolFiles are the pools as they will be when only a set of the changes that
-// write some is made.
-func (r *round) poolFiles(with, set []*change) ([]string, error) {
+// poolFiles are the pools as they will be when of the changes that write some only
+// a set is made.
+func (r *round) poolFiles(set []*change) ([]string, error) {
 	names, err := readable(r.layout.FPM)
 	if err != nil {
 		return nil, err
@@ -136,9 +136,8 @@ func (r *round) poolFiles(with, set []*change) ([]string, error) {
 		}
 	}
 	for _, c := range set {
-		if w := c.pool(); slices.Contains(with, c) && w != nil {
-			paths[base(w.file.Path)] = w.temp
-		}
+		w := c.pool()
+		paths[base(w.file.Path)] = w.temp
 	}
 	files := make([]string, 0, len(paths))
 	for _, path := range paths {
@@ -170,7 +169,11 @@ func (r *round) reloadPools(ctx context.Context) {
 	if errors.Is(err, errNotRunning) && !r.phpAway {
 		err = untilRunning(ctx, r.o.Patience, r.o.PHP.reload)
 	}
-	if r.phpAway = errors.Is(err, errNotRunning); err == nil {
+	if r.phpAway = errors.Is(err, errNotRunning); r.phpAway {
+		// Not the error that says so of the web server: such sites are tried again when that is back.
+		err = fmt.Errorf("it does not run: %s names no process of it", r.o.PHP.PIDFile)
+	}
+	if err == nil {
 		return
 	}
 	for _, c := range need {
@@ -186,7 +189,7 @@ func (r *round) reloadPools(ctx context.Context) {
 // any pool; a reload would end it, so it keeps the removed pools until it is
 // started anew.
 func (r *round) lastPool(ctx context.Context) bool {
-	files, err := r.poolFiles(nil, nil)
+	files, err := r.poolFiles(nil)
 	if err == nil {
 		err = r.o.PHP.test(ctx, r.layout.FPM, files, r.o.State)
 	}

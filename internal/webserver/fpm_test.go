@@ -96,6 +96,12 @@ pm.max_children = 1
 	if r := results["other.test"]; r.State != upkeep.JobFailed || r.Field != "php" || !strings.Contains(r.Err.Error(), "php-fpm") {
 		t.Errorf("%+v", r)
 	}
+	if why := results["other.test"].Err.Error(); strings.Contains(why, "web server") {
+		t.Errorf("it is put on the web server: %s", why)
+	}
+	if astray := w.Astray(); len(astray) > 0 {
+		t.Errorf("sites are tried again when the web server is back, which was never away: %v", astray)
+	}
 	if r := results["plain.test"]; r.State != upkeep.JobDone {
 		t.Errorf("a site without PHP: %+v", r)
 	}

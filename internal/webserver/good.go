@@ -50,8 +50,15 @@ func (g *goodTexts) compact(wanted map[string]bool) error {
 	for path, text := range latest {
 		all = appendGood(all, path, text)
 	}
+	temp, err := stage(g.file, all, 0o600, -1)
+	if err == nil {
+		err = os.Rename(temp, g.file)
+	}
+	if err != nil {
+		return err
+	}
 	g.size, g.kept = int64(len(all)), int64(len(all))
-	return replaceFile(g.file, all, 0o600)
+	return syncDir(filepath.Dir(g.file))
 }
 
 // appendGood appends a record: a line with the path, the text's sum and its
@@ -76,9 +83,12 @@ func (g *goodTexts) add(records []byte, wanted func() map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	n, err := f.Write(records)
-	g.size += int64(n)
-	return errors.Join(err, f.Close())
+	if _, err = f.Write(records); err != nil {
+		// What is cut off, as by a full disk, would hide all that comes after it.
+		return errors.Join(err, f.Truncate(g.size), f.Close())
+	}
+	g.size += int64(len(records))
+	return f.Close()
 }
 
 // latest is the last text that was kept of a path, or nil.

@@ -3,8 +3,13 @@ package webserver
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"os"
+	ossignal "os/signal"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Whatever is in the file, what is read of it is whole, and what is kept after
@@ -70,5 +75,41 @@ func TestGoodTextsAreBounded(t *testing.T) {
 	}
 	if text, err := g.latest("gone"); err != nil || text != nil {
 		t.Errorf("%d bytes of what is not wanted, %v", len(text), err)
+	}
+}
+
+// A record that a full disk cuts off hides none that come after it. A limit on the
+// size of files stands for the disk.
+func TestGoodTextsOnAFullDisk(t *testing.T) {
+	g, err := openGoodTexts(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.add(appendGood(nil, "before", []byte("one")), nil); err != nil {
+		t.Fatal(err)
+	}
+	ossignal.Ignore(syscall.SIGXFSZ)
+	defer ossignal.Reset(syscall.SIGXFSZ)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(g.size) + 50, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = g.add(appendGood(nil, "cut", bytes.Repeat([]byte("x"), 1000)), nil)
+	if again := unix.Setrlimit(unix.RLIMIT_FSIZE, &was); again != nil {
+		t.Fatal(again)
+	}
+	if !errors.Is(err, unix.EFBIG) {
+		t.Fatalf("what does not fit: %v", err)
+	}
+	if err := g.add(appendGood(nil, "after", []byte("two")), nil); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"before": "one", "cut": "", "after": "two"} {
+		if text, err := g.latest(path); err != nil || string(text) != want {
+			t.Errorf("%s: %q, %v", path, text, err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package webserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -17,9 +18,18 @@ import (
 // a reload that it cannot read, and all sites with it.
 type included map[string]stamp
 
-// look takes stamps of what the server would read now.
+// look takes stamps of what the server would read now. A folder that went, be it
+// at a purge after which sites come again, is made anew.
 func (a *Applier) look() (included, error) {
 	names, err := readable(a.o.Layout.Include)
+	if errors.Is(err, os.ErrNotExist) {
+		for _, dir := range a.folders() {
+			if err := ownFolder(dir, 0o755); err != nil {
+				return nil, err
+			}
+		}
+		names, err = readable(a.o.Layout.Include)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the include folder: %w", err)
 	}
@@ -42,13 +52,8 @@ func (a *Applier) placed(place string) {
 	}
 }
 
-// ours reports whether a file of the include folder is upkeep's, also when
-// somebody has edited it.
-func (a *Applier) ours(name string) bool {
-	return a.manifest.paths()[vhost.FolderSites+"/"+name] || made(filepath.Join(a.o.Layout.Include, name))
-}
-
-// beside lists the files of others in the include folder, by full path.
+// beside lists the files of others in the include folder, by full path. One of
+// upkeep's that somebody has edited is none of them.
 func (a *Applier) beside(now included) []string {
 	known := a.manifest.paths()
 	var others []string

@@ -103,4 +103,16 @@ func TestPurge(t *testing.T) {
 		t.Error("the logs are gone")
 	}
 	w.get("unknown.test", "/") // it still answers
+	// And a site that comes after all is served once the line is there again.
+	if err := os.Remove(hand); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.apache.SetInclude(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	w.mustApply(w.input("again.test", 1))
+	w.answers("again.test")
 }

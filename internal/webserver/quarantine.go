@@ -44,8 +44,9 @@ func (a *Applier) quarantine(ctx context.Context) error {
 	}
 	var bad []confFile
 	var others error
+	beside := a.beside(now)
 	if err := culprits(all, try, func(f confFile, e *TestError) {
-		if !a.ours(string(f)) {
+		if slices.Contains(beside, filepath.Join(a.o.Layout.Include, string(f))) {
 			others = errors.Join(others, a.notOurs(string(f), e))
 			return
 		}
