@@ -123,14 +123,6 @@ func (g *agentVerb) run(ctx context.Context) error {
 	})
 }
 
-// agentData is the folder of the agent on this server.
-func (a *app) agentData() string {
-	if a.data != "" {
-		return a.data
-	}
-	return fromEnv("UPKEEP_DATA", agentFolder)
-}
-
 // logger logs to standard error from a level up.
 func (a *app) logger(level string) (*slog.Logger, error) {
 	var from slog.Level
@@ -213,12 +205,13 @@ Then write a policy, and start the agent: systemctl enable --now upkeep-agent.`,
 		Example: "  upkeep join https://control.example.test:8055 TOKEN",
 		Args:    exactly("URL", "TOKEN"),
 		RunE: func(c *cobra.Command, args []string) error {
-			data, err := filepath.Abs(a.agentData())
+			said := cmp.Or(a.data, os.Getenv("UPKEEP_DATA")) // as the agent has it
+			data, err := filepath.Abs(cmp.Or(said, agentFolder))
 			if err != nil {
 				return err
 			}
 			folder, _ := agent.StatePaths(data)
-			file, err := configPath(config, a.data)
+			file, err := configPath(config, said)
 			if err != nil {
 				return err
 			}

@@ -35,8 +35,8 @@ type declared struct {
 	found map[store.Ref]store.Found
 	// sites are all of them, read for site.sync alone.
 	sites []store.Found
-	// changing are the sites that jobs which have not ended are about, by server; read for a
-	// verification alone.
+	// changing are the sites that jobs are about which have not ended, by server;
+	// read for a verification alone.
 	changing map[string][]string
 }
 

@@ -42,7 +42,7 @@ func (c *control) Delete(ctx context.Context, kind, name string) error {
 	return c.client.Delete(ctx, wire.Ref{Kind: kind, Name: name})
 }
 
-// look is how often something is asked for that is waited for.
+// lookEvery is how often something is asked for that is waited for.
 const lookEvery = 50 * time.Millisecond
 
 // until asks until the answer is one, or an error, or the context ends.
