@@ -24,7 +24,8 @@ only when it is safe to stop it: no listed name server answers with it any more,
 and the TTL of the last answer that held it has run out in every cache.
 
 Quote a glob such as '192.0.2.*' to drain several. To take the last members of a
-pool out is refused without --all: nothing would be published then.`,
+pool out, or the last that are up, is refused without --all: nothing would be
+published then, or members that are down.`,
 		Example:           "  upkeep pool drain web 192.0.2.11 --wait && ssh 192.0.2.11 reboot\n  upkeep pool undrain web 192.0.2.11",
 		Args:              exactly("POOL", "MEMBER"),
 		ValidArgsFunction: a.completePools,
@@ -89,7 +90,8 @@ func newPoolForce(a *app) *cobra.Command {
 		Long: `Publish a member whatever its verdict says (up), keep it out (down), take it out in
 good order (drain), or let the verdict decide again (auto). Checks go on and the
 measured verdict stays visible. The state survives restarts. To take the last
-members of a pool out is refused without --all: nothing would be published then.
+members of a pool out, or the last that are up, is refused without --all: nothing
+would be published then, or members that are down.
 
 POOL and MEMBER may be quoted globs; of several that match, the latest wins.`,
 		Example: "  upkeep pool force web 192.0.2.11 down --why \"disk is replaced\"\n" +

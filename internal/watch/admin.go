@@ -15,8 +15,9 @@ import (
 // Force puts every member that matches o into its admin state, over the
 // measured verdict and over earlier overrides. It returns the members meant, as
 // pool/address. A pattern that matches no member is refused: it would be a typing
-// error. So is one that takes the last members of a pool out, unless all says that
-// this is meant: an empty answer is the worst one, and caches keep it.
+// error. So is one that takes the last members of a pool out, or the last that are
+// up, unless all says that this is meant: an empty answer is the worst one, and
+// caches keep it; and to fail open is for accidents.
 func (w *Watch) Force(ctx context.Context, who string, o upkeep.Override, all bool) (members []string, err error) {
 	if members, _, err = w.matching(o.Pool, o.Member); err != nil {
 		return nil, err
@@ -25,6 +26,10 @@ func (w *Watch) Force(ctx context.Context, who string, o upkeep.Override, all bo
 		return nil, upkeep.WithHint(fmt.Errorf("%s of %s: every member of pool %s would be out by hand, and nothing published: %w",
 			o.State, o.Member, strings.Join(emptied, ", "), upkeep.ErrConflict),
 			"nothing was changed; name fewer members, or say --all if nothing is to be published")
+	}
+	if dead := w.deadBy(o); len(dead) > 0 && !all {
+		return nil, upkeep.WithHint(fmt.Errorf("%s of %s: every other member of pool %s is down: %w", o.State, o.Member, strings.Join(dead, ", "), upkeep.ErrConflict),
+			"nothing was changed; wait until another one is up, or say --all if visitors may be sent to members that are down")
 	}
 	o.Who, o.At = who, w.cfg.Now()
 	_, events, err := w.cfg.Store.SetOverride(ctx, o)
@@ -72,24 +77,55 @@ func (w *Watch) Unfreeze(ctx context.Context, who string) error {
 // emptiedBy names the pools for which o takes the last members out, so that
 // nothing is published any more.
 func (w *Watch) emptiedBy(o upkeep.Override) (pools []string) {
-	if o.State != upkeep.AdminDown && o.State != upkeep.AdminDrain {
+	return w.harmedBy(o, func(_ *pool, taken, staying []int) bool { return len(taken) > 0 && len(staying) == 0 })
+}
+
+// deadBy names the pools for which o takes the last members out that are up: they
+// would fail open to members that are down.
+func (w *Watch) deadBy(o upkeep.Override) (pools []string) {
+	now := w.cfg.Now()
+	return w.harmedBy(o, func(p *pool, taken, staying []int) bool {
+		is := func(i int, want upkeep.Verdict) bool {
+			if w.admin(p.spec.Name, p.spec.Members[i].Address).State == upkeep.AdminUp {
+				return want == upkeep.Up
+			}
+			return w.targets[p.keys[i]].view(now).verdict == want
+		}
+		up := func(i int) bool { return is(i, upkeep.Up) }
+		return len(staying) > 0 && slices.ContainsFunc(taken, up) && !slices.ContainsFunc(staying, func(i int) bool { return !is(i, upkeep.Down) })
+	})
+}
+
+// harmedBy names the pools that o harms by taking members out. It is asked with
+// the members that o takes out and with those that stay; whoever is out by hand
+// already is neither.
+func (w *Watch) harmedBy(o upkeep.Override, harms func(p *pool, taken, staying []int) bool) (pools []string) {
+	if !out(o.State) {
 		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, name := range sortedKeys(w.pools) {
 		p := w.pools[name]
-		inPool, _ := path.Match(o.Pool, name)
-		stays := func(m upkeep.Member) bool {
-			meant, _ := path.Match(o.Member, m.Address.String())
-			return !meant && !out(w.admin(name, m.Address).State)
+		if inPool, _ := path.Match(o.Pool, name); !inPool {
+			continue
 		}
-		was := slices.ContainsFunc(p.spec.Members, func(m upkeep.Member) bool { return !out(w.admin(name, m.Address).State) })
+		var taken, staying []int
+		for i, m := range p.spec.Members {
+			meant, _ := path.Match(o.Member, m.Address.String())
+			switch {
+			case out(w.admin(name, m.Address).State):
+			case meant:
+				taken = append(taken, i)
+			default:
+				staying = append(staying, i)
+			}
+		}
 		// What a fixed set has beside the members is published even then.
 		stands := slices.ContainsFunc(p.spec.Policy.Fixed, func(a netip.Addr) bool {
 			return !slices.ContainsFunc(p.spec.Members, func(m upkeep.Member) bool { return m.Address == a })
 		})
-		if inPool && was && !stands && !slices.ContainsFunc(p.spec.Members, stays) {
+		if !stands && harms(p, taken, staying) {
 			pools = append(pools, name)
 		}
 	}

@@ -281,6 +281,42 @@ func TestAdminStateIsALayer(t *testing.T) {
 	}
 }
 
+// The last member that is up is taken out on a person's word only: the pool would
+// fail open to those that are down.
+func TestLastMemberThatIsUp(t *testing.T) {
+	r := newRig(t)
+	r.declare(testZone(), testPool("192.0.2.1", "192.0.2.2", "192.0.2.3"))
+	drain := func(member string, all bool) error {
+		_, err := r.Force(t.Context(), "test", upkeep.Override{Pool: "web", Member: member, State: upkeep.AdminDrain}, all)
+		return err
+	}
+	r.prober.find("192.0.2.1", 5, good)
+	r.published("192.0.2.1 192.0.2.2 192.0.2.3") // of the others nothing is known
+	if err := drain("192.0.2.1", false); err != nil {
+		t.Errorf("with others of which nothing is known: %v", err)
+	}
+	if _, err := r.Release(t.Context(), "test", "web", "192.0.2.1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []string{"192.0.2.2", "192.0.2.3"} {
+		r.prober.find(m, 20, refused)
+	}
+	testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+		status, err := r.Pool(t.Context(), "web")
+		return err == nil && status.Members[0].Verdict == upkeep.Up && status.Members[1].Verdict == upkeep.Down && status.Members[2].Verdict == upkeep.Down,
+			fmt.Sprintf("%+v, %v", status.Members, err)
+	})
+	if err := drain("192.0.2.1", false); !errors.Is(err, upkeep.ErrConflict) || !strings.Contains(err.Error(), "every other member of pool web is down") {
+		t.Errorf("with others that are down: %v", err)
+	}
+	if err := drain("192.0.2.2", false); err != nil {
+		t.Errorf("one that is down: %v", err)
+	}
+	if err := drain("192.0.2.1", true); err != nil {
+		t.Errorf("where it is meant: %v", err)
+	}
+}
+
 func TestDrainWaitsForTheOldTTL(t *testing.T) {
 	r := newRig(t)
 	pool := testPool("192.0.2.1", "192.0.2.2")
