@@ -131,9 +131,18 @@ func (z *zoneRun) noteServer(ctx context.Context, i int, status upkeep.ServerSta
 		status.Lag, z.seen[i] = upkeep.Duration(lag), z.asOf
 	}
 	z.status.Servers[i] = status
-	event := upkeep.Event{At: z.w.cfg.Now(), Kind: upkeep.EventProof, Who: "upkeep", Object: "zone/" + z.spec.Name}
+	now := z.w.cfg.Now()
+	switch {
+	case status.InSync:
+		z.lost[i] = time.Time{}
+	case z.lost[i].IsZero():
+		z.lost[i] = now
+	}
+	event := upkeep.Event{At: now, Kind: upkeep.EventProof, Who: "upkeep", Object: "zone/" + z.spec.Name}
 	was := z.alarmed[status.Address]
-	alarm := !status.InSync && lag > alarmAfter
+	// Rounds that are shorter than that, as beside a publisher that fails, each
+	// begin their lag anew.
+	alarm := !status.InSync && (lag > alarmAfter || now.Sub(z.lost[i]) > alarmAfter)
 	z.alarmed[status.Address] = alarm || was && !status.InSync
 	z.mu.Unlock()
 	switch {

@@ -466,7 +466,7 @@ func TestProofBelongsToItsContent(t *testing.T) {
 func TestLagIsOfTheLatestContent(t *testing.T) {
 	z := &zoneRun{
 		w: &Watch{cfg: Config{Now: time.Now}}, fresh: make(chan struct{}), spec: testZone(),
-		alarmed: map[string]bool{}, seen: make([]time.Time, 1),
+		alarmed: map[string]bool{}, seen: make([]time.Time, 1), lost: make([]time.Time, 1),
 	}
 	z.status.Servers = []upkeep.ServerStatus{{Address: "192.0.2.53:53"}}
 	see := func(inSync bool, lag, want time.Duration) {
@@ -485,6 +485,49 @@ func TestLagIsOfTheLatestContent(t *testing.T) {
 	z.asOf = time.Unix(3, 0)
 	see(false, time.Second, 0)
 	see(true, 2*time.Second, 2*time.Second)
+}
+
+// A name server that does not answer is reported in time, also by rounds of proof
+// that each end sooner than that.
+func TestAlarmSpansRounds(t *testing.T) {
+	r := newRig(t)
+	now := time.Unix(1000, 0)
+	z := &zoneRun{
+		w: &Watch{cfg: Config{Now: func() time.Time { return now }, Meter: r.cfg.Meter}, ledger: r.ledger, log: r.log, events: r.events}, fresh: make(chan struct{}), spec: testZone(),
+		alarmed: map[string]bool{}, seen: make([]time.Time, 1), lost: make([]time.Time, 1),
+	}
+	z.status.Servers = []upkeep.ServerStatus{{Address: "192.0.2.53:53"}}
+	alarms := func() (n int) {
+		t.Helper()
+		events, err := r.Events(t.Context(), store.EventFilter{Kind: upkeep.EventProof})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if strings.Contains(e.What, "does not answer") {
+				n++
+			}
+		}
+		return n
+	}
+	for round := range 5 { // of four seconds each
+		for range 4 {
+			z.noteServer(t.Context(), 0, upkeep.ServerStatus{Error: "no answer"}, time.Second)
+			now = now.Add(time.Second)
+		}
+		want := 0
+		if round >= 2 {
+			want = 1
+		}
+		if got := alarms(); got != want {
+			t.Fatalf("%d alarms after round %d; want %d", got, round, want)
+		}
+	}
+	z.noteServer(t.Context(), 0, upkeep.ServerStatus{InSync: true}, 0)
+	z.noteServer(t.Context(), 0, upkeep.ServerStatus{Error: "no answer"}, time.Second)
+	if got := alarms(); got != 1 {
+		t.Errorf("%d alarms after it was back for a moment", got)
+	}
 }
 
 // TestDrainWaitsForTheTTLThatWasServed lowers the TTL before a drain: what caches

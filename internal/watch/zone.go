@@ -29,6 +29,7 @@ type zoneRun struct {
 	status  upkeep.ZoneStatus
 	alarmed map[string]bool // servers that were reported as lagging
 	seen    []time.Time     // of each server: asOf of the content that it was first seen to answer
+	lost    []time.Time     // of each server: since when it is not in step; zero while it is
 	proven  time.Time       // when the present content was proven everywhere; zero before
 	asOf    time.Time       // when the present content was offered
 	took    time.Duration   // from the offer of the latest published content to its publish
@@ -42,7 +43,7 @@ func (w *Watch) startZone(spec upkeep.Zone, previous *zoneRun, made *sync.WaitGr
 	ctx, stop := context.WithCancel(w.base)
 	z := &zoneRun{
 		w: w, spec: spec, stop: stop, done: make(chan struct{}), fresh: make(chan struct{}),
-		alarmed: map[string]bool{}, seen: make([]time.Time, len(spec.Servers)),
+		alarmed: map[string]bool{}, seen: make([]time.Time, len(spec.Servers)), lost: make([]time.Time, len(spec.Servers)),
 		status: upkeep.ZoneStatus{
 			Name: spec.Name, Servers: make([]upkeep.ServerStatus, len(spec.Servers)),
 			Publishers: make([]upkeep.PublisherStatus, len(spec.Publishers)),

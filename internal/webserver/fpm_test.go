@@ -24,6 +24,17 @@ func findFPM(t *testing.T) string {
 	return found[len(found)-1]
 }
 
+// startFPM starts the php-fpm of the options.
+func (w *world) startFPM(config string) *testkit.Process {
+	w.t.Helper()
+	process := testkit.Start(w.t, w.options.PHP.Program, "-y", config)
+	testkit.Eventually(w.t, 20*time.Second, func() (bool, string) {
+		_, err := findProcess(w.options.PHP.PIDFile, w.options.PHP.Program)
+		return err == nil, fmt.Sprint(err, process.Log())
+	})
+	return process
+}
+
 // Scripts run as the account's own user, with the site's environment and limits.
 func TestPHP(t *testing.T) {
 	testkit.NeedRoot(t)
@@ -49,15 +60,7 @@ pm.max_children = 1
 		t.Fatal(err)
 	}
 	w.options.PHP = &FPM{Program: program, Config: config, PIDFile: filepath.Join(w.dir, "run", "php.pid")}
-	start := func() *testkit.Process {
-		t.Helper()
-		process := testkit.Start(t, program, "-y", config)
-		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
-			_, err := findProcess(w.options.PHP.PIDFile, program)
-			return err == nil, fmt.Sprint(err, process.Log())
-		})
-		return process
-	}
+	start := func() *testkit.Process { return w.startFPM(config) }
 	process := start()
 	w.options.Patience = time.Second
 	w.open()
