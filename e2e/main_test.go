@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	// processors may run at once.
 	parallel := flag.Lookup("test.parallel")
 	if parallel.Value.String() == parallel.DefValue {
-		if err := parallel.Value.Set("6"); err != nil {
+		if err := parallel.Value.Set("4"); err != nil {
 			panic(err)
 		}
 	}

@@ -104,6 +104,36 @@ func TestPace(t *testing.T) {
 			}
 			return p
 		}, streamQuiet},
+		{"a part of a batch", func() *pace {
+			p := &pace{}
+			p.arrived(now, &request{Request: Request{Batch: 1, BatchSize: 2}})
+			return p
+		}, batchPatience},
+		{"a part of a batch of which more comes all the time", func() *pace {
+			p := &pace{}
+			p.arrived(now.Add(-20*time.Second), &request{Request: Request{Batch: 1, BatchSize: 3}})
+			p.arrived(now, &request{Request: Request{Batch: 1, BatchSize: 3}})
+			return p
+		}, batchPatience},
+		{"a part of a batch of which more comes without end", func() *pace {
+			p := &pace{}
+			p.arrived(now.Add(-wholePatience), &request{Request: Request{Batch: 1, BatchSize: 3}})
+			p.arrived(now, &request{Request: Request{Batch: 1, BatchSize: 3}})
+			return p
+		}, 0},
+		{"a whole batch", func() *pace {
+			p := &pace{}
+			p.arrived(now, &request{Request: Request{Batch: 1, BatchSize: 2}})
+			p.arrived(now, &request{Request: Request{Batch: 1, BatchSize: 2}})
+			return p
+		}, quiet},
+		{"one alone after a batch of which something never came", func() *pace {
+			p := &pace{}
+			p.arrived(now.Add(-time.Minute), &request{Request: Request{Batch: 1, BatchSize: 3}})
+			p.emptied()
+			p.arrived(now, single)
+			return p
+		}, quiet},
 		{"after many stalls", func() *pace {
 			p := &pace{}
 			for range 11 {

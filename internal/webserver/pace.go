@@ -9,7 +9,8 @@ import "time"
 type pace struct {
 	first, last time.Time // arrivals of what waits
 	waiting     int
-	missing     map[int64]int // requests of each batch still to come
+	missing     map[int64]int  // requests of each batch still to come
+	batches     map[int64]bool // of which something waits
 
 	reloaded time.Time     // end of the last reload
 	stall    time.Duration // that it took
@@ -27,10 +28,13 @@ const (
 	credit = 10 * time.Second
 	share  = 10
 	maxGap = 2 * time.Minute
-	// patience is how long a request waits for others that keep arriving, and for
-	// the rest of its batch.
-	patience      = 5 * time.Second
+	// patience is how long a request waits for others that keep arriving.
+	patience = 5 * time.Second
+	// batchPatience is the longest gap within a batch, and wholePatience how long its
+	// first request waits for the last: on a machine under load a thousand sites
+	// take many seconds to prepare, and a reload for each part would take longer.
 	batchPatience = time.Second
+	wholePatience = 30 * time.Second
 )
 
 func (p *pace) arrived(now time.Time, r *request) {
@@ -50,12 +54,17 @@ func (p *pace) arrived(now time.Time, r *request) {
 		left = r.BatchSize
 	}
 	p.missing[r.Batch] = left - 1
+	if p.batches == nil {
+		p.batches = map[int64]bool{}
+	}
+	p.batches[r.Batch] = true
 }
 
 // emptied forgets what waited. What is missing of a batch stays known: a part
 // of it that comes late is not waited for as if all were.
 func (p *pace) emptied() {
 	p.first, p.last, p.waiting = time.Time{}, time.Time{}, 0
+	clear(p.batches)
 	for batch, left := range p.missing {
 		if left <= 0 {
 			delete(p.missing, batch)
@@ -79,15 +88,17 @@ func (p *pace) owed(now time.Time) time.Duration {
 // wait is how long from now the round begins, if nothing else arrives.
 func (p *pace) wait(now time.Time) time.Duration {
 	allowed := min(share*(p.owed(now)-credit), maxGap)
-	soon := quiet
+	soon, most := quiet, patience
 	if p.waiting >= stream {
 		soon = streamQuiet
 	}
-	for _, left := range p.missing {
-		if left > 0 {
-			soon = batchPatience
+	// What never came of an earlier batch, such as a site that could not be
+	// prepared, holds nobody up.
+	for batch := range p.batches {
+		if p.missing[batch] > 0 {
+			soon, most = batchPatience, wholePatience
 		}
 	}
-	settled := min(soon-now.Sub(p.last), patience-now.Sub(p.first))
+	settled := min(soon-now.Sub(p.last), most-now.Sub(p.first))
 	return max(0, settled, allowed)
 }
