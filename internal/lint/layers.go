@@ -35,26 +35,27 @@ var rooms = map[string]room{
 	"internal/metrics":      {[]string{"internal/probe", "internal/beat", "internal/notify"}, "numbers are counted where they arise and read at a scrape"},
 
 	"internal/agent": {
-		[]string{"internal/link", "internal/link/...", "internal/task", "internal/policy", "internal/safefs", "internal/zone", "internal/vhost", "internal/webserver"},
+		[]string{"internal/link", "internal/link/...", "internal/task", "internal/policy", "internal/safefs", "internal/zone", "internal/vhost", "internal/webserver", "internal/image"},
 		"what runs as root on servers is small: no database, no API, no decisions",
 	},
-	"internal/link":       {[]string{"internal/link/authority", "internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},
-	"internal/policy":     {[]string{"internal/declare", "internal/safefs", "internal/task"}, "what a server allows is read from a file there and from nowhere else"},
-	"internal/safefs":     {nil, "what touches customers' trees as root is small and knows nothing of what it is for"},
-	"internal/image/pack": {nil, "packed images are read and written with no control and no database"},
-	"internal/vhost":      {nil, "configuration is a pure function of the declared row and of paths: no disk, no server, so that each file can be made again byte for byte"},
-	"internal/weblog":     {nil, "it runs as root below the web server and reads what visitors make it write: it is small and knows nothing else"},
-	"internal/webserver":  {[]string{"internal/vhost", "internal/weblog"}, "it writes, tests, reloads and asks; what is to be served it is told"},
+	"internal/link":      {[]string{"internal/link/authority", "internal/secret"}, "agents and control share what they say and the connection; payloads are opaque to it, and no work is done"},
+	"internal/policy":    {[]string{"internal/declare", "internal/safefs", "internal/task"}, "what a server allows is read from a file there and from nowhere else"},
+	"internal/safefs":    {nil, "what touches customers' trees as root is small and knows nothing of what it is for"},
+	"internal/image/...": {[]string{"internal/image/..."}, "work on images needs no control and no database: a laptop will do"},
+	"internal/image":     {[]string{"internal/image/..."}, "work on images needs no control and no database: a laptop will do"},
+	"internal/vhost":     {nil, "configuration is a pure function of the declared row and of paths: no disk, no server, so that each file can be made again byte for byte"},
+	"internal/weblog":    {nil, "it runs as root below the web server and reads what visitors make it write: it is small and knows nothing else"},
+	"internal/webserver": {[]string{"internal/vhost", "internal/weblog"}, "it writes, tests, reloads and asks; what is to be served it is told"},
 
 	"internal/task": {nil, "payloads of jobs are shared by control and agents, and need neither's parts"},
 
 	"internal/job": {
-		[]string{"internal/store", "internal/link", "internal/task"},
+		[]string{"internal/store", "internal/link", "internal/task", "internal/vhost"},
 		"it carries jobs from the database to agents; what is in them is decided elsewhere",
 	},
 	"internal/link/authority":  {[]string{"internal/secret"}, "who is who is known without a connection"},
 	"internal/link/rostertest": {nil, "the suite knows what a roster does and nothing of who keeps it"},
-	"internal/article":         {[]string{"internal/task"}, "an import is read and shown without a running upkeep"},
+	"internal/article":         {[]string{"internal/names", "internal/task"}, "an import is read and shown without a running upkeep"},
 
 	"internal/hosting": {
 		[]string{"internal/job", "internal/store", "internal/watch", "internal/link", "internal/link/authority"},
@@ -70,15 +71,18 @@ var rooms = map[string]room{
 		[]string{"internal/failover", "internal/probe", "internal/beat", "internal/zone", "internal/store", "internal/declare", "internal/notify", "internal/metrics"},
 		"the loop is the only place that knows all of probing, deciding, keeping and publishing",
 	},
+	"internal/access": {nil, "who may do what is decided without a database, so that every case can be a test"},
+	"internal/people": {[]string{"internal/access", "internal/store"}, "it finds out who somebody is; what they may do is access's"},
 	"internal/api": {
-		[]string{"internal/watch", "internal/api/wire", "internal/store", "internal/declare", "internal/metrics"},
+		[]string{"internal/access", "internal/watch", "internal/api/wire", "internal/store", "internal/declare", "internal/metrics", "internal/names"},
 		"the API carries what the loop offers; it neither probes nor publishes",
 	},
-	"internal/api/wire":   {nil, "the messages are shared by the server and by clients that have neither loop nor database"},
-	"internal/api/client": {[]string{"internal/api/wire"}, "a client needs nothing of the server"},
-	"internal/console":    {[]string{"internal/api", "internal/api/wire", "internal/watch", "internal/store"}, "pages show what the API has"},
-	"examples":            {nil, "documents to start from"},
-	"cmd/...":             {[]string{"internal/...", "examples"}, "wiring happens here and nowhere else"},
+	"internal/api/wire":    {nil, "the messages are shared by the server and by clients that have neither loop nor database"},
+	"internal/api/client":  {[]string{"internal/api/wire"}, "a client needs nothing of the server"},
+	"internal/api/apitest": {nil, "requests are made of the description alone"},
+	"internal/console":     {[]string{"internal/access", "internal/api", "internal/api/wire", "internal/declare", "internal/names", "internal/task", "internal/watch", "internal/store"}, "pages show what the API has; forms are checked by the types that they fill"},
+	"examples":             {nil, "documents to start from"},
+	"cmd/...":              {[]string{"internal/...", "examples"}, "wiring happens here and nowhere else"},
 
 	"internal/testkit":     {nil, "real servers for the tests of every floor"},
 	"internal/testkit/...": {[]string{"internal/testkit", "internal/testkit/..."}, "real servers for the tests of every floor"},
@@ -93,7 +97,7 @@ var rooms = map[string]room{
 
 // testOnly are packages that only tests, and tools that are run like tests, may
 // import: they start servers and fail tests.
-var testOnly = []string{"internal/testkit", "internal/testkit/...", "internal/store/storetest", "internal/link/rostertest"}
+var testOnly = []string{"internal/testkit", "internal/testkit/...", "internal/store/storetest", "internal/link/rostertest", "internal/api/apitest"}
 
 // onlyHere are packages of others that are kept behind one room, with the reason.
 var onlyHere = []struct {
@@ -108,7 +112,7 @@ var onlyHere = []struct {
 	{"go.yaml.in/yaml/v3", []string{"internal/declare", "cmd/..."}, "documents are read by the strict reader alone; the command line only prints"},
 	{"github.com/spf13/cobra", []string{"cmd/..."}, "the command line is the outermost layer"},
 	{"github.com/danielgtaylor/huma/v2", []string{"internal/api", "internal/api/...", "internal/console"}, "the API framework ends at the API"},
-	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "internal/webserver", "internal/agent", "internal/selftest", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
+	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "internal/webserver", "internal/agent", "internal/image/tool", "internal/image/chroot", "internal/selftest", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
 		"programs are started in few places, with argument lists and never by a shell"},
 }
 

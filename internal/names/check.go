@@ -2,6 +2,7 @@ package names
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -88,6 +89,20 @@ func (r Rules) rule(site upkeep.Site, name string) string {
 }
 
 func whose(c Claim) string { return fmt.Sprintf("site %s of account %s", c.Site, c.Account) }
+
+// told is what whose says.
+var told = regexp.MustCompile(`site \S+ of account ([a-z0-9-]+)`)
+
+// Discreet is a rule as it is told to an account: whose a name is, if it is not its
+// own, is left out.
+func Discreet(rule, account string) string {
+	return told.ReplaceAllStringFunc(rule, func(text string) string {
+		if told.FindStringSubmatch(text)[1] == account {
+			return text
+		}
+		return "another account"
+	})
+}
 
 // above is broken by a name that lies in the domain of another account without
 // its leave.

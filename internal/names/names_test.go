@@ -242,6 +242,17 @@ func TestRules(t *testing.T) {
 			if one.field != "" && (len(broken) == 0 || broken[0].Field != one.field || !strings.Contains(broken[0].Rule, one.says)) {
 				t.Errorf("%v, want %s: ...%s...", broken, one.field, one.says)
 			}
+			for _, b := range broken {
+				told := Discreet(b.Rule, one.site.Account)
+				for _, s := range one.there {
+					if s.Account != one.site.Account && (strings.Contains(told, "account "+s.Account) || strings.Contains(told, "site "+s.Name)) {
+						t.Errorf("account %s is told: %s", one.site.Account, told)
+					}
+					if s.Account == one.site.Account && told != b.Rule {
+						t.Errorf("of its own account %s is told: %s", one.site.Account, told)
+					}
+				}
+			}
 		})
 	}
 }

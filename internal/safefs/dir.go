@@ -100,6 +100,15 @@ func OpenOwn(path string) (*Dir, error) {
 // Close releases the descriptor.
 func (d *Dir) Close() error { return unix.Close(d.fd) }
 
+// Handle is a descriptor of the folder, which must be ours, for work that is given an
+// open folder. The caller closes it.
+func (d *Dir) Handle() (*os.File, error) {
+	if err := d.mustBeOurs(); err != nil {
+		return nil, err
+	}
+	return d.list()
+}
+
 // Path is where the folder was when it was opened, for messages.
 func (d *Dir) Path() string { return d.path }
 

@@ -92,6 +92,34 @@ func fill(file *os.File, text []byte, want Attributes) error {
 	return file.Sync()
 }
 
+// AddFile makes a file of whoever the folder belongs to, unless anything has that
+// name already, which is then left as it is. The file is there whole or not at all;
+// after a power cut it may be missing.
+func (d *Dir) AddFile(name string, text []byte, mode os.FileMode) error {
+	if err := plain(name); err != nil {
+		return refused(d.at(name), "%s", err)
+	}
+	return d.do(func() error {
+		want := Attributes{UID: os.Geteuid(), GID: os.Getegid(), Mode: mode.Perm()}
+		if d.as != nil {
+			want.UID, want.GID = d.as.uid, d.as.gid
+		}
+		temp := newName(name)
+		if err := d.stage(temp, text, want); err != nil {
+			return err
+		}
+		err := unix.Renameat2(d.fd, temp, d.fd, name, unix.RENAME_NOREPLACE)
+		if err == nil {
+			return nil
+		}
+		_ = unix.Unlinkat(d.fd, temp, 0) // replaced by the next call otherwise
+		if errors.Is(err, unix.EEXIST) {
+			return nil
+		}
+		return d.explain("putting in place", name, err)
+	})
+}
+
 // ReadFile reads a file of at most max bytes that is ours, and that nobody else
 // may write to, in a folder that is ours.
 func (d *Dir) ReadFile(name string, max int) ([]byte, error) {

@@ -392,6 +392,54 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
+// TestAddFile makes files of whoever a folder belongs to, and leaves what is there:
+// files, links and folders.
+func TestAddFile(t *testing.T) {
+	dir, home := tree(t)
+	account, _, err := home.Ensure("acme", Attributes{UID: acme, GID: acme, Mode: 0o755})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer account.Close()
+	in := filepath.Join(dir, "home", "acme")
+	write(t, filepath.Join(in, "theirs"), "theirs", 0o600)
+	if err := errors.Join(os.Symlink("../../outside/secret", filepath.Join(in, "link")), os.Mkdir(filepath.Join(in, "folder"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t, dir)
+	for _, name := range []string{"theirs", "link", "folder"} {
+		if err := account.AddFile(name, []byte("ours"), 0o644); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if after := snapshot(t, dir); after != before {
+		t.Errorf("what was there has changed:\n%s\nwas\n%s", after, before)
+	}
+	if err := account.AddFile("new", []byte("ours"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(filepath.Join(in, "new"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if text, err := os.ReadFile(filepath.Join(in, "new")); err != nil || string(text) != "ours" || info.Mode() != 0o644 || st.Uid != acme || st.Gid != acme {
+		t.Errorf("it holds %q, %v, as %s of %d:%d", text, err, info.Mode(), st.Uid, st.Gid)
+	}
+	for _, name := range []string{"../x", "a/b", "..", ""} {
+		if err := account.AddFile(name, nil, 0o644); !errors.Is(err, upkeep.ErrRefused) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	// A customer who has closed the folder to itself gets none.
+	if err := os.Chmod(in, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if err := account.AddFile("other", nil, 0o644); !errors.Is(err, upkeep.ErrRefused) {
+		t.Errorf("in a folder that its owner may not write to: %v", err)
+	}
+}
+
 func TestLinkLeavesWhatIsThere(t *testing.T) {
 	dir, home := tree(t)
 	mkdir(t, dir, "home/site", acme, 0o755)

@@ -60,6 +60,17 @@ func NewPostgres(t testing.TB) *PostgresServer {
 	return server
 }
 
+// LaunchPostgres is [NewPostgres] for what is no test.
+func LaunchPostgres() (server *PostgresServer, stop func(), err error) {
+	if server, err = startPostgres(); err != nil {
+		return nil, nil, err
+	}
+	return server, func() {
+		server.process.Kill()
+		_ = os.RemoveAll(server.dir) // nothing of value is in it
+	}, nil
+}
+
 // PostgresServer is a running PostgreSQL.
 type PostgresServer struct {
 	dir     string

@@ -1,5 +1,11 @@
 // Package pack is the format of packed images: seekable zstd, which plain
-// `zstd -d` restores. So far it holds the table that makes a file seekable.
+// `zstd -d` restores, with a manifest that says what was packed and what each
+// piece of it must be. Free blocks of a file system can be left out.
+//
+// The image is cut into chunks. Each that holds anything is a zstd frame of its
+// own; those that hold nothing are runs of zeros in a few bytes. Behind them
+// stand the manifest and the table of contrib/seekable_format, in frames that
+// zstd passes over.
 package pack
 
 import (

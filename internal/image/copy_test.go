@@ -1,0 +1,223 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"upkeep"
+	"upkeep/internal/image/filesystem"
+	"upkeep/internal/image/mount"
+	"upkeep/internal/testkit"
+)
+
+// planted is a folder with a bit of everything.
+func planted(t *testing.T) string {
+	t.Helper()
+	testkit.NeedRoot(t)
+	dir := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dir, "etc/.d"), 0o750))
+	for i := range 40 {
+		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("etc/file%d", i)), []byte(strings.Repeat("text ", i*i)), 0o640))
+	}
+	must(t, errors.Join(os.WriteFile(filepath.Join(dir, ".top"), nil, 0o600), os.Link(filepath.Join(dir, "etc/file3"), filepath.Join(dir, "hard")),
+		os.Symlink("etc/file4", filepath.Join(dir, "soft")), unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))),
+		os.Chown(filepath.Join(dir, "etc"), 1234, 5678), unix.Setxattr(filepath.Join(dir, "etc/file5"), "trusted.a", []byte("b"), 0)))
+	hole, err := os.Create(filepath.Join(dir, "hole"))
+	must(t, err)
+	_, err = hole.WriteAt([]byte("x"), 5<<20)
+	must(t, errors.Join(err, hole.Truncate(9<<20), hole.Close()))
+	old := []unix.Timespec{{Sec: -12345, Nsec: 678}, {Sec: -12345, Nsec: 678}}
+	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(dir, "etc"), old, 0))
+	return dir
+}
+
+// TestCopyAnyToAny goes through all types, and comes back to a folder.
+func TestCopyAnyToAny(t *testing.T) {
+	source := planted(t)
+	folder := t.TempDir()
+	from := source
+	for _, name := range []string{"ext4", "xfs", "btrfs", "ext3", "ext2"} {
+		need(t, name)
+		to := filepath.Join(folder, name+".img")
+		result := run(t)(Copy(from, to, Copying{FS: name, Verify: true})).(Copied)
+		if !result.Verified || result.Entries < 48 { // and the first one's lost+found
+			t.Errorf("from %s to %s: %+v", from, to, result)
+		}
+		inOrder(t, to, name)
+		from = to
+	}
+	back := filepath.Join(folder, "back")
+	must(t, os.Mkdir(back, 0o755))
+	if result := run(t)(Copy(from, back, Copying{Verify: true})).(Copied); !result.Verified {
+		t.Errorf("back to a folder: %+v", result)
+	}
+	out, err := exec.Command("diff", "-r", "--no-dereference", "-x", "null", "-x", "lost+found", source, back).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	var st unix.Stat_t
+	must(t, unix.Stat(filepath.Join(back, "etc"), &st))
+	if st.Uid != 1234 || st.Mtim.Sec != -12345 {
+		t.Errorf("the folder has owner %d and time %v", st.Uid, st.Mtim)
+	}
+	list, err := os.ReadDir(folder)
+	must(t, err)
+	if len(list) != 6 {
+		t.Errorf("there is more than was made: %v", list)
+	}
+}
+
+// TestCopyIntoImage copies into an image that holds files, which stay.
+func TestCopyIntoImage(t *testing.T) {
+	source := planted(t)
+	for _, kind := range kinds {
+		path := made(t, Creation{Size: 64 * mib, Kind: kind, FS: "ext4"})
+		sums := fill(t, path, "ext4")
+		before := print(t, path)
+		w, err := Copy(source, path, Copying{})
+		must(t, err)
+		if err := w.Do(context.Background(), nil); !errors.Is(err, upkeep.ErrRefused) || !strings.Contains(err.Error(), "not empty") {
+			t.Errorf("copying over files: %v", err)
+		}
+		must(t, w.Close())
+		if after := print(t, path); after != before {
+			t.Errorf("a copy that was refused changed the image: %s, was %s", after, before)
+		}
+		run(t)(Copy(source, path, Copying{Merge: true}))
+		inOrder(t, path, "ext4")
+		holds(t, path, "ext4", sums)
+		if d := look(t, path); d.Kind != kind {
+			t.Errorf("the image is %s, and was %s", d.Kind, kind)
+		}
+		onlyFile(t, path)
+	}
+}
+
+// TestCopyTellsWhatIsLost goes to a file system that has no nanoseconds.
+func TestCopyTellsWhatIsLost(t *testing.T) {
+	source := planted(t)
+	need(t, "ext3")
+	path := filepath.Join(t.TempDir(), "old.img")
+	w, err := Copy(source, path, Copying{FS: "ext3", Size: 32 * mib, Options: filesystem.Options{Profile: "xen-2010"}, Verify: true})
+	must(t, err)
+	defer w.Close()
+	var notes []string
+	must(t, w.Do(context.Background(), func(e upkeep.ImageEvent) {
+		if e.Event == upkeep.ImageNote {
+			notes = append(notes, e.Text)
+		}
+	}))
+	result := w.Result.(Copied)
+	if len(notes) != 1 || !strings.HasPrefix(notes[0], "not carried: time of ") || !result.Verified || len(result.Lost) < 40 {
+		t.Errorf("told %q; %d are listed, verified %v", notes, len(result.Lost), result.Verified)
+	}
+}
+
+// TestCopyFailsWhole copies into something that is too small: nothing is left.
+func TestCopyFailsWhole(t *testing.T) {
+	source := planted(t)
+	need(t, "ext4")
+	path := filepath.Join(t.TempDir(), "small.img")
+	must(t, os.WriteFile(filepath.Join(source, "large"), make([]byte, 4*mib), 0o644))
+	w, err := Copy(source, path, Copying{FS: "ext4", Size: 2 * mib})
+	must(t, err)
+	if err := w.Do(context.Background(), nil); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("copying 4M into 2M: %v", err)
+	}
+	must(t, w.Close())
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("something is left: %v", err)
+	}
+	path = made(t, Creation{Size: 2 * mib, FS: "ext2"})
+	before := print(t, path)
+	w, err = Copy(source, path, Copying{})
+	must(t, err)
+	if err := w.Do(context.Background(), nil); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("copying 4M into an image of 2M: %v", err)
+	}
+	must(t, w.Close())
+	if after := print(t, path); after != before {
+		t.Errorf("a copy that did not fit changed the image: %s, was %s", after, before)
+	}
+	onlyFile(t, path)
+}
+
+// TestCopyOfReiserFS is the way out of images that kernels open no more.
+func TestCopyOfReiserFS(t *testing.T) {
+	need(t, "reiserfs")
+	need(t, "ext4")
+	testkit.NeedRoot(t)
+	path := made(t, Creation{Size: 64 * mib, FS: "reiserfs"})
+	to := filepath.Join(t.TempDir(), "new.img")
+	if result := run(t)(Copy(path, to, Copying{FS: "ext4"})).(Copied); result.Entries != 1 || result.Size == 0 {
+		t.Errorf("%+v", result)
+	}
+	inOrder(t, to, "ext4")
+}
+
+// TestCopyRefuses has what cannot be copied.
+func TestCopyRefuses(t *testing.T) {
+	source := planted(t)
+	image := made(t, Creation{Size: 8 * mib, FS: "ext4"})
+	swap := made(t, Creation{Size: 8 * mib, FS: "swap"})
+	blank := made(t, Creation{Size: 8 * mib})
+	fresh := filepath.Join(t.TempDir(), "new.img")
+	for what, one := range map[string]struct {
+		src, dst string
+		c        Copying
+	}{
+		"swap": {swap, fresh, Copying{}}, "nothing": {blank, fresh, Copying{}}, "into nothing": {source, blank, Copying{}},
+		"a size for an image that exists": {source, image, Copying{Size: 9 * mib}}, "a size for a folder": {source, t.TempDir(), Copying{Size: 9 * mib}},
+		"not trusted": {image, fresh, Copying{Untrusted: true}}, "into swap": {source, swap, Copying{}}, "into new swap": {source, fresh, Copying{FS: "swap"}},
+		"what is not there": {fresh, fresh + "2", Copying{}},
+	} {
+		w, err := Copy(one.src, one.dst, one.c)
+		if err == nil {
+			w.Close()
+			t.Errorf("%s: made ready", what)
+		}
+	}
+	file, err := os.OpenFile(image, os.O_RDWR, 0)
+	must(t, err)
+	defer file.Close()
+	must(t, mount.With(file, mount.Options{Type: "ext4"}, func(*os.File) error {
+		for _, way := range [][2]string{{source, image}, {image, fresh}} {
+			w, err := Copy(way[0], way[1], Copying{})
+			if !errors.Is(err, upkeep.ErrRefused) {
+				t.Errorf("copying %v while it is mounted: %v", way, err)
+			}
+			if err == nil {
+				w.Close()
+			}
+		}
+		return nil
+	}))
+}
+
+// What is copied into files that were there is compared with its source, and they are
+// not.
+func TestVerifyMerged(t *testing.T) {
+	testkit.NeedRoot(t)
+	need(t, "ext4")
+	one, two := t.TempDir(), t.TempDir()
+	must(t, errors.Join(os.MkdirAll(filepath.Join(one, "both/old"), 0o755), os.WriteFile(filepath.Join(one, "old"), []byte("old"), 0o600),
+		os.MkdirAll(filepath.Join(two, "both/new"), 0o755), os.WriteFile(filepath.Join(two, "both/file"), []byte("new"), 0o600)))
+	image := filepath.Join(t.TempDir(), "g.img")
+	run(t)(Copy(one, image, Copying{Size: 16 * mib, FS: filesystem.Ext4}))
+	folder := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(folder, "old"), nil, 0o600))
+	for _, target := range []string{image, folder} {
+		if result := run(t)(Copy(two, target, Copying{Merge: true, Verify: true})).(Copied); !result.Verified {
+			t.Errorf("into %s: %+v", target, result)
+		}
+	}
+}

@@ -1,0 +1,317 @@
+// Package extract writes the files of a file system that is read, and not mounted,
+// into a folder: with all that the process may give them, and a list of the rest.
+package extract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"upkeep"
+)
+
+// Attributes are what [fs.FileInfo] does not tell.
+type Attributes struct {
+	UID, GID uint32
+	// Inode is the same for all names of a file, of which there are Links.
+	Inode  uint64
+	Links  uint32
+	Device uint64 // of a device, as mknod(2) takes it
+	Access time.Time
+}
+
+// Options say how it is done.
+type Options struct {
+	// Attributes tells of a file.
+	Attributes func(fs.FileInfo) Attributes
+	// Harmless makes no devices, and nothing that runs as another user: an image that
+	// is not trusted could hold a key to the host's disks.
+	Harmless bool
+	// Total is how many bytes there are about, and passed on to Progress.
+	Total    int64
+	Progress func(done, total int64)
+}
+
+// A Loss is something that a copy has not got.
+type Loss struct{ Path, What, Why string }
+
+// Report says what was copied.
+type Report struct {
+	Entries int64
+	Bytes   int64 // of files, without blocks of zeros
+	Lost    []Loss
+}
+
+// Tree copies all into an empty folder. As root it gives files to their owners and makes
+// devices; else all belongs to who runs it. It does not wait for the disk, and nobody
+// else may write to the folder meanwhile. After an error a part is there.
+func Tree(ctx context.Context, dst *os.File, src fs.ReadLinkFS, o Options) (Report, error) {
+	fd, err := unix.Openat(int(dst.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Report{}, fmt.Errorf("opening %s: %w", dst.Name(), err)
+	}
+	root := os.NewFile(uintptr(fd), dst.Name())
+	defer root.Close()
+	if names, err := root.Readdirnames(1); err == nil && len(names) > 0 {
+		return Report{}, fmt.Errorf("%w: %s is not empty; it has %q, for one", upkeep.ErrRefused, dst.Name(), names[0])
+	}
+	x := &extraction{Options: o, ctx: ctx, src: src, root: fd, uid: os.Geteuid(), gid: os.Getegid(), first: map[uint64]string{}, entered: map[uint64]bool{}}
+	info, err := fs.Stat(src, ".")
+	if err != nil {
+		return Report{}, err
+	}
+	if !info.IsDir() {
+		return Report{}, fmt.Errorf("%w: its root folder is none", upkeep.ErrRefused)
+	}
+	err = x.folder(fd, ".", info, 0)
+	return x.report, err
+}
+
+// maxDepth is more folders within each other than a path can name.
+const maxDepth = 2048
+
+type extraction struct {
+	Options
+	ctx      context.Context
+	src      fs.ReadLinkFS
+	root     int
+	uid, gid int
+	report   Report
+	first    map[uint64]string // of inodes with several names, the one that was made
+	entered  map[uint64]bool   // folders, by inode
+}
+
+func (x *extraction) lose(name, what, why string) {
+	x.report.Lost = append(x.report.Lost, Loss{name, what, why})
+}
+
+// folder fills a folder that is open and gives it its attributes, its time last.
+func (x *extraction) folder(fd int, name string, info fs.FileInfo, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("%w: folders lie in each other more than %d deep", upkeep.ErrRefused, maxDepth)
+	}
+	inode := x.Attributes(info).Inode
+	if x.entered[inode] {
+		return fmt.Errorf("%w: the file system is damaged: the folder %q is in two places", upkeep.ErrRefused, name)
+	}
+	x.entered[inode] = true
+	x.report.Entries++
+	entries, err := fs.ReadDir(x.src, name)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if x.ctx.Err() != nil {
+			return context.Cause(x.ctx)
+		}
+		info, err := e.Info()
+		if err == nil {
+			err = x.entry(fd, path.Join(name, e.Name()), info, depth)
+		}
+		if err != nil {
+			return fmt.Errorf("%q: %w", path.Join(name, e.Name()), err)
+		}
+	}
+	return x.finish(fd, "", name, info)
+}
+
+func (x *extraction) entry(dir int, name string, info fs.FileInfo, depth int) error {
+	base := path.Base(name)
+	if info.IsDir() {
+		if err := unix.Mkdirat(dir, base, 0o700); err != nil {
+			return fmt.Errorf("making the folder: %w", err)
+		}
+		fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("opening the folder: %w", err)
+		}
+		defer unix.Close(fd)
+		return x.folder(fd, name, info, depth+1)
+	}
+	a := x.Attributes(info)
+	if first, made := x.first[a.Inode]; made && a.Links > 1 {
+		x.report.Entries++
+		if err := unix.Linkat(x.root, first, dir, base, 0); err != nil {
+			return fmt.Errorf("linking it to %q: %w", first, err)
+		}
+		return nil
+	}
+	made, err := x.make(dir, base, name, info, a)
+	if err != nil || !made {
+		return err
+	}
+	x.report.Entries++
+	if a.Links > 1 {
+		x.first[a.Inode] = name
+	}
+	return nil
+}
+
+// make makes what is no folder, if it can be made here.
+func (x *extraction) make(dir int, base, name string, info fs.FileInfo, a Attributes) (bool, error) {
+	switch info.Mode().Type() {
+	case 0:
+		return true, x.file(dir, base, name, info)
+	case fs.ModeSymlink:
+		text, err := x.src.ReadLink(name)
+		if err == nil {
+			err = unix.Symlinkat(text, dir, base)
+		}
+		if err != nil {
+			return false, fmt.Errorf("making the link: %w", err)
+		}
+	case fs.ModeNamedPipe, fs.ModeSocket, fs.ModeDevice, fs.ModeDevice | fs.ModeCharDevice:
+		if x.Harmless && info.Mode()&fs.ModeDevice != 0 {
+			x.lose(name, "entry", "devices of an image that is not trusted are not made")
+			return false, nil
+		}
+		err := unix.Mknodat(dir, base, typeBits(info.Mode())|0o600, int(a.Device))
+		if errors.Is(err, unix.EPERM) {
+			x.lose(name, "entry", "making devices takes root")
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("making it: %w", err)
+		}
+	default:
+		x.lose(name, "entry", "it is of a type that is not known")
+		return false, nil
+	}
+	return true, x.finish(dir, base, name, info)
+}
+
+func typeBits(m fs.FileMode) uint32 {
+	switch m.Type() {
+	case fs.ModeNamedPipe:
+		return unix.S_IFIFO
+	case fs.ModeSocket:
+		return unix.S_IFSOCK
+	case fs.ModeDevice:
+		return unix.S_IFBLK
+	}
+	return unix.S_IFCHR
+}
+
+// file copies a file; blocks of zeros become holes.
+func (x *extraction) file(dir int, base, name string, info fs.FileInfo) (err error) {
+	in, err := x.src.Open(name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	fd, err := unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("making the file: %w", err)
+	}
+	out := os.NewFile(uintptr(fd), base)
+	defer func() { err = errors.Join(err, out.Close()) }()
+	buffer := make([]byte, 256<<10)
+	for at := int64(0); ; {
+		if x.ctx.Err() != nil {
+			return context.Cause(x.ctx)
+		}
+		n, failed := io.ReadFull(in, buffer)
+		if err := x.write(out, buffer[:n], at); err != nil {
+			return err
+		}
+		at += int64(n)
+		if failed == io.EOF || failed == io.ErrUnexpectedEOF {
+			break
+		}
+		if failed != nil {
+			return fmt.Errorf("reading it: %w", failed)
+		}
+	}
+	if err := out.Truncate(info.Size()); err != nil {
+		return fmt.Errorf("giving it its size: %w", err)
+	}
+	return x.finish(fd, "", name, info)
+}
+
+var zeros [4096]byte
+
+func (x *extraction) write(out *os.File, b []byte, at int64) error {
+	for block := range slices.Chunk(b, len(zeros)) {
+		if string(block) != string(zeros[:len(block)]) {
+			if _, err := out.WriteAt(block, at); err != nil {
+				return fmt.Errorf("writing it: %w", err)
+			}
+			x.report.Bytes += int64(len(block))
+		}
+		at += int64(len(block))
+	}
+	if x.Progress != nil {
+		x.Progress(x.report.Bytes, max(x.Total, x.report.Bytes))
+	}
+	return nil
+}
+
+// finish gives owner, mode and times, in this order: a change of the owner takes away
+// what the mode grants. With an empty base dir is the file itself.
+func (x *extraction) finish(dir int, base, name string, info fs.FileInfo) error {
+	flags := unix.AT_SYMLINK_NOFOLLOW
+	if base == "" {
+		flags = unix.AT_EMPTY_PATH
+	}
+	a, mode := x.Attributes(info), permissions(info.Mode())
+	if x.Harmless && mode&^0o1777 != 0 && !info.IsDir() {
+		x.lose(name, "mode", "what is not trusted gets no set-id bits")
+		mode &= 0o1777
+	}
+	if int(a.UID) != x.uid || int(a.GID) != x.gid {
+		err := unix.Fchownat(dir, base, int(a.UID), int(a.GID), flags)
+		if errors.Is(err, unix.EPERM) {
+			x.lose(name, "owner", fmt.Sprintf("giving it to user %d and group %d takes root", a.UID, a.GID))
+			if mode&^0o1777 != 0 { // or it would run as who copied it
+				x.lose(name, "mode", "it would set another user or group than it did")
+				mode &= 0o1777
+			}
+		} else if err != nil {
+			return fmt.Errorf("giving it to user %d and group %d: %w", a.UID, a.GID, err)
+		}
+	}
+	if err := chmod(dir, base, mode, info.Mode()); err != nil {
+		return fmt.Errorf("giving it mode %o: %w", mode, err)
+	}
+	access := a.Access
+	if access.IsZero() {
+		access = info.ModTime()
+	}
+	times := []unix.Timespec{timespec(access), timespec(info.ModTime())}
+	if err := unix.UtimesNanoAt(dir, base, times, flags); err != nil {
+		return fmt.Errorf("giving it its times: %w", err)
+	}
+	return nil
+}
+
+func timespec(t time.Time) unix.Timespec {
+	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
+}
+
+func chmod(dir int, base string, mode uint32, of fs.FileMode) error {
+	switch {
+	case of&fs.ModeSymlink != 0:
+		return nil // has none
+	case base == "":
+		return unix.Fchmod(dir, mode)
+	}
+	return unix.Fchmodat(dir, base, mode, 0)
+}
+
+func permissions(m fs.FileMode) uint32 {
+	mode := uint32(m.Perm())
+	for flag, bit := range map[fs.FileMode]uint32{fs.ModeSetuid: unix.S_ISUID, fs.ModeSetgid: unix.S_ISGID, fs.ModeSticky: unix.S_ISVTX} {
+		if m&flag != 0 {
+			mode |= bit
+		}
+	}
+	return mode
+}

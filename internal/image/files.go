@@ -1,0 +1,268 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+
+	"upkeep"
+	"upkeep/internal/image/extfs"
+	"upkeep/internal/image/fsinfo"
+	"upkeep/internal/image/hold"
+	"upkeep/internal/image/pack"
+	"upkeep/internal/image/partition"
+	"upkeep/internal/image/reiserfs"
+)
+
+// Files are the files in an image, which is read and not mounted: root is not
+// needed, and the kernel sees nothing of it.
+type Files struct {
+	fs.ReadLinkFS
+	// Stale says that changes wait in a journal: files are as they were before them.
+	Stale bool
+
+	closers []func() error
+}
+
+// OpenFiles opens an image, or a packed one, here or on a web server, of which only
+// what is needed is read. Partition is the number of the one that is meant; 0 is an
+// image without any.
+func OpenFiles(ctx context.Context, src string, partition int) (*Files, error) {
+	f := &Files{}
+	r, size, err := f.open(ctx, src)
+	if err == nil {
+		r, size, err = partOf(r, size, src, partition)
+	}
+	if err == nil {
+		err = f.mount(r, size, src)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Close lets go of the image.
+func (f *Files) Close() error {
+	var all []error
+	for _, closes := range f.closers {
+		all = append(all, closes())
+	}
+	f.closers = nil
+	return errors.Join(all...)
+}
+
+func (f *Files) open(ctx context.Context, src string) (io.ReaderAt, int64, error) {
+	if pack.IsURL(src) {
+		r, err := pack.OpenRemote(ctx, src)
+		if err != nil {
+			return nil, 0, err
+		}
+		f.closers = append(f.closers, r.Close)
+		packed, err := pack.Open(r, r.Size())
+		if err != nil {
+			return nil, 0, fmt.Errorf("%s: %w", src, err)
+		}
+		return packed, packed.Size(), nil
+	}
+	real, err := realPath(src)
+	if err != nil {
+		return nil, 0, err
+	}
+	file, err := hold.OpenReal(real, false)
+	if err != nil {
+		return nil, 0, err
+	}
+	f.closers = append(f.closers, file.Close)
+	info, err := file.Stat()
+	if err != nil {
+		return nil, 0, fmt.Errorf("looking at %s: %w", src, err)
+	}
+	format, err := pack.FormatOf(file, info.Size())
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", src, err)
+	}
+	switch format {
+	case pack.Raw:
+		return file, info.Size(), nil
+	case pack.Packed:
+		packed, err := pack.Open(file, info.Size())
+		if err != nil {
+			return nil, 0, fmt.Errorf("%s: %w", src, err)
+		}
+		return packed, packed.Size(), nil
+	}
+	return nil, 0, &upkeep.HintError{
+		Err:  fmt.Errorf("%w: %s is a %s file, which cannot be read in the middle", upkeep.ErrRefused, src, format),
+		Hint: "upkeep image pack " + src + " OUT.zst makes one of it that can",
+	}
+}
+
+// partOf is the partition with a number, or with 0 all of an image.
+func partOf(r io.ReaderAt, size int64, src string, number int) (io.ReaderAt, int64, error) {
+	if number == 0 {
+		return r, size, nil
+	}
+	table, err := partition.Read(r, size)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: reading the partitions of %s: %w", upkeep.ErrRefused, src, err)
+	}
+	p, err := table.Partition(number)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %s: %w", upkeep.ErrRefused, src, err)
+	}
+	return io.NewSectionReader(r, p.Offset, p.Length), p.Length, nil
+}
+
+// mount finds the file system.
+func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
+	info, err := fsinfo.Read(r, size)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", src, err)
+	}
+	switch info.Type {
+	case fsinfo.Ext2, fsinfo.Ext3, fsinfo.Ext4:
+		ext, err := extfs.Open(r, size)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", src, err)
+		}
+		f.ReadLinkFS, f.Stale = ext, ext.Stale()
+		return nil
+	case fsinfo.ReiserFS:
+		reiser, err := reiserfs.Open(r, size)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", src, err)
+		}
+		f.ReadLinkFS = reiser.Files()
+		return nil
+	case fsinfo.None:
+		if table, err := partition.Read(r, size); err == nil && len(table.Partitions) > 0 {
+			return whichPart(src, table)
+		}
+		return fmt.Errorf("%w: %s holds no file system that is known here", upkeep.ErrRefused, src)
+	}
+	hint := "as root: upkeep image mount " + src + " DIR --ro"
+	if program := readers[info.Type]; program != "" {
+		hint += "; without root, of an image that is nothing else: " + program
+	}
+	return upkeep.WithHint(fmt.Errorf("%w: files of %s are not read without mounting it", upkeep.ErrRefused, info.Type), hint)
+}
+
+// readers are programs that read types which are not read here.
+var readers = map[string]string{
+	fsinfo.VFAT:  "mdir -i IMAGE ::/ and mcopy -i IMAGE ::/FILE - (mtools)",
+	fsinfo.Btrfs: "btrfs restore IMAGE DIR (btrfs-progs)",
+}
+
+// Listed is a file in an image.
+type Listed struct {
+	Path    string `json:"path"`
+	Mode    string `json:"mode"` // as ls shows it
+	UID     uint32 `json:"uid"`
+	GID     uint32 `json:"gid"`
+	Size    int64  `json:"size"`
+	Changed string `json:"changed"` // RFC 3339
+	Link    string `json:"link,omitempty"`
+}
+
+// List lists a folder of the image, or is told of one file.
+func (f *Files) List(name string) ([]Listed, error) {
+	name = inside(name)
+	info, err := f.Lstat(name)
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if to, failed := fs.Stat(f, name); failed == nil && to.IsDir() {
+			info = to
+		}
+	}
+	if err != nil {
+		return nil, notThere(err)
+	}
+	if !info.IsDir() {
+		one, err := f.listed(name, info)
+		return []Listed{one}, err
+	}
+	entries, err := fs.ReadDir(f, name)
+	if err != nil {
+		return nil, notThere(err)
+	}
+	var all []Listed
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return nil, fmt.Errorf("looking at %s: %w", e.Name(), err)
+		}
+		one, err := f.listed(path.Join(name, e.Name()), info)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+func (f *Files) listed(name string, info fs.FileInfo) (Listed, error) {
+	one := Listed{Path: "/" + strings.TrimPrefix(name, "."), Mode: info.Mode().String(), Size: info.Size(), Changed: info.ModTime().UTC().Format("2006-01-02T15:04:05Z")}
+	switch owner := info.Sys().(type) {
+	case *extfs.Owner:
+		one.UID, one.GID = owner.UID, owner.GID
+	case *reiserfs.Inode:
+		one.UID, one.GID = owner.UID, owner.GID
+	}
+	if info.Mode()&fs.ModeSymlink == 0 {
+		return one, nil
+	}
+	var err error
+	if one.Link, err = f.ReadLink(name); err != nil {
+		return one, fmt.Errorf("reading the link %s: %w", name, err)
+	}
+	return one, nil
+}
+
+// Cat writes the content of a file.
+func (f *Files) Cat(ctx context.Context, name string, out io.Writer) error {
+	info, err := fs.Stat(f, inside(name))
+	if err != nil {
+		return notThere(err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%w: %s is no file (%s)", upkeep.ErrRefused, name, info.Mode())
+	}
+	file, err := f.Open(inside(name))
+	if err != nil {
+		return notThere(err)
+	}
+	defer file.Close()
+	b := make([]byte, 1<<20)
+	for ctx.Err() == nil {
+		n, err := file.Read(b)
+		if _, failed := out.Write(b[:n]); failed != nil {
+			return fmt.Errorf("writing %s: %w", name, failed)
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", name, err)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// inside is a path as [fs.FS] has it: what climbs over the root stays there.
+func inside(name string) string {
+	if name = strings.TrimPrefix(path.Clean("/"+name), "/"); name == "" {
+		return "."
+	}
+	return name
+}
+
+func notThere(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w in the image: %w", upkeep.ErrNotFound, err)
+	}
+	return err
+}

@@ -1,0 +1,114 @@
+package image
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"upkeep"
+	"upkeep/internal/image/fsinfo"
+	"upkeep/internal/image/hold"
+	"upkeep/internal/image/pack"
+	"upkeep/internal/image/shadow"
+)
+
+// Description is all that can be said of an image by looking at it.
+type Description struct {
+	File string `json:"file"`
+	// Target is what File leads to, where it is a symbolic link.
+	Target    string           `json:"target,omitempty"`
+	Size      upkeep.Size      `json:"size"`
+	Allocated upkeep.Size      `json:"allocated"`
+	Kind      upkeep.ImageKind `json:"kind"`
+	// FS is the file system, if there is one that is known here.
+	FS *fsinfo.Info `json:"fs,omitempty"`
+	// Format is how the file holds an image, where it is none itself, and Inside what
+	// upkeep packed.
+	Format pack.Format    `json:"format,omitempty"`
+	Inside *pack.Manifest `json:"inside,omitempty"`
+	// Cut is how many bytes of the file system the file has lost.
+	Cut     upkeep.Size   `json:"cut,omitempty"`
+	Holders []hold.Holder `json:"holders"`
+	// Unseen is how many processes could not be asked whether they use it.
+	Unseen int `json:"unseen,omitempty"`
+	// Unfinished says what a killed command left.
+	Unfinished string `json:"unfinished,omitempty"`
+	// Damage says why nothing more is known.
+	Damage string `json:"damage,omitempty"`
+	// Partition is the partition that FS, Cut, Damage and Parts are about; 0 means the
+	// whole image.
+	Partition int `json:"partition,omitempty"`
+	// Table is the partition table, where the image has one.
+	Table *Table `json:"table,omitempty"`
+	Parts *Parts `json:"parts,omitempty"`
+}
+
+// Info looks at an image. It takes no hold of it and refuses nothing that is a file:
+// what is used by others, damaged or cut is described too.
+func Info(path string) (Description, error) { return InfoOf(path, 0) }
+
+// InfoOf is Info with the file system that is in a partition.
+func InfoOf(path string, partition int) (Description, error) {
+	real, err := realPath(path)
+	if err != nil {
+		return Description{}, err
+	}
+	file, err := hold.OpenReal(real, false)
+	if err != nil {
+		return Description{}, err
+	}
+	defer file.Close()
+	d := Description{File: path}
+	if abs, err := filepath.Abs(path); err == nil && abs != real && real != path {
+		d.Target = real
+	}
+	stat, err := file.Stat()
+	if err != nil {
+		return d, fmt.Errorf("looking at %s: %w", path, err)
+	}
+	taken, err := allocated(file)
+	if err != nil {
+		return d, err
+	}
+	d.Size, d.Allocated = upkeep.Size(stat.Size()), upkeep.Size(taken)
+	if d.Kind, err = shadow.KindOf(file); err != nil {
+		return d, err
+	}
+	found, err := hold.Holders(file)
+	if err != nil {
+		return d, err
+	}
+	d.Holders, d.Unseen = found.Holders, found.Unseen
+	if err := d.look(file, partition); err != nil {
+		return d, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if d.FS == nil && d.Table == nil && d.Damage == "" {
+		d.unpacked(file)
+	}
+	d.Unfinished = unfinishedText(real)
+	return d, nil
+}
+
+// unpacked describes a file that holds an image packed.
+func (d *Description) unpacked(file *os.File) {
+	format, err := pack.FormatOf(file, int64(d.Size))
+	if err == nil && format == pack.Packed {
+		var image *pack.Image
+		if image, err = pack.Open(file, int64(d.Size)); err == nil {
+			d.Inside = image.Manifest
+		}
+	}
+	switch {
+	case err != nil:
+		d.Damage = err.Error()
+	case format != pack.Raw:
+		d.Format = format
+	}
+}
+
+func unfinishedText(path string) string {
+	if err := unfinished(path); err != nil {
+		return err.Error()
+	}
+	return ""
+}

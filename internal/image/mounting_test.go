@@ -1,0 +1,83 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"upkeep"
+	"upkeep/internal/image/mount"
+	"upkeep/internal/testkit"
+)
+
+// TestMountOfPackedImage mounts what was packed, to be read: of a disk one partition.
+// Nothing is left when it is unmounted.
+func TestMountOfPackedImage(t *testing.T) {
+	testkit.NeedRoot(t)
+	path := disk(t, Creation{Size: 40 * mib, FS: "ext4"}, tables[0].script, 2)
+	files := fillAt(t, path, at{part(t, path, 2), "ext4"}.mount())
+	packed, folder := filepath.Join(t.TempDir(), "disk.zst"), t.TempDir()
+	run(t)(Pack(path, packed, PackOptions{}))
+	if _, err := Mount(packed, folder, MountOptions{Partition: 2}); !errors.Is(err, upkeep.ErrRefused) || !strings.Contains(err.Error(), "packed") {
+		t.Errorf("mounting a packed image to write: %v", err)
+	}
+	m, err := Mount(packed, folder, MountOptions{Partition: 2, ReadOnly: true})
+	must(t, err)
+	if m.File != packed || m.Type != "ext4" {
+		t.Errorf("mounted is %+v", m)
+	}
+	for name := range files {
+		if text, err := os.ReadFile(filepath.Join(folder, name)); err != nil || !strings.HasPrefix(string(text), name) {
+			t.Errorf("%s holds %.20q: %v", name, text, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(folder, "new"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("writing: %v", err)
+	}
+	onlyFile(t, packed)
+	_, err = mount.Unmount(context.Background(), folder)
+	must(t, err)
+	if _, err := os.Stat("/sys/block/" + m.Device + "/loop"); err == nil {
+		t.Errorf("%s is left", m.Device)
+	}
+	onlyFile(t, packed)
+}
+
+// TestHostFillsUp has the host's room go between the plan and the work.
+func TestHostFillsUp(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "mount", "umount")
+	need(t, "ext4")
+	host := crowded(t, 64*mib)
+	path := filepath.Join(host, "web.img")
+	run(t)(Create(path, Creation{Size: 16 * mib, FS: "ext4", Kind: upkeep.ImageFull}))
+	before := print(t, path)
+	source := planted(t)
+	for what, one := range map[string]func() (*Work, error){
+		"grow":   func() (*Work, error) { return Grow(path, Growth{By: 8 * mib, Untrusted: true}) },
+		"shrink": func() (*Work, error) { return Shrink(path, Shrinking{To: 12 * mib}) },
+		"mkfs":   func() (*Work, error) { return MkFS(path, Remaking{Type: "ext2", Force: true}) },
+		"clone":  func() (*Work, error) { return Clone(path, path+".2", Cloning{}) },
+		"copy":   func() (*Work, error) { return Copy(source, path+".2", Copying{Kind: upkeep.ImageFull, Size: 20 * mib}) },
+	} {
+		w, err := one()
+		must(t, err)
+		filler := filepath.Join(host, "filler")
+		var fs unix.Statfs_t
+		must(t, unix.Statfs(host, &fs))
+		must(t, os.WriteFile(filler, make([]byte, (int64(fs.Bfree)-256)*fs.Bsize), 0o600))
+		if err := w.Do(context.Background(), nil); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("%s on a host that is full: %v", what, err)
+		}
+		must(t, errors.Join(w.Close(), os.Remove(filler)))
+		if after := print(t, path); after != before {
+			t.Errorf("%s changed the image to %s, from %s", what, after, before)
+		}
+		onlyFile(t, path)
+	}
+}

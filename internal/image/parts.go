@@ -1,0 +1,121 @@
+package image
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"upkeep"
+	"upkeep/internal/image/allocation"
+	"upkeep/internal/image/fsinfo"
+	"upkeep/internal/image/pack"
+	"upkeep/internal/image/partition"
+)
+
+// Table is the partition table of an image.
+type Table struct {
+	Kind       string       `json:"kind"`
+	ID         string       `json:"id"`
+	Problems   []string     `json:"problems,omitempty"`
+	Partitions []*Partition `json:"partitions"`
+}
+
+// Partition is a partition with what is in it.
+type Partition struct {
+	partition.Partition
+	FS     *fsinfo.Info `json:"fs,omitempty"`
+	Damage string       `json:"damage,omitempty"`
+}
+
+// Parts says why an image is as large as it is, in bytes. Files, journal and inodes
+// are counted as the file system does it, whether it wrote to all of them or not.
+type Parts struct {
+	Files   upkeep.Size `json:"files"` // and folders, and maps of them
+	Journal upkeep.Size `json:"journal"`
+	Inodes  upkeep.Size `json:"inodes"`
+	// Deleted is allocated and not used: remnants of deleted files. Trim gives it back.
+	Deleted upkeep.Size `json:"deleted"`
+	// Packed is about how large the image would be when it is packed.
+	Packed upkeep.Size `json:"packed"`
+}
+
+// look describes what an image holds, or one partition of it.
+func (d *Description) look(file *os.File, number int) error {
+	table, err := partition.Read(file, int64(d.Size))
+	switch {
+	case err == nil, errors.Is(err, partition.ErrDamaged):
+		d.Table = describe(file, table)
+		if err != nil {
+			d.Table.Problems = append(d.Table.Problems, err.Error())
+		}
+	case !errors.Is(err, partition.ErrNone):
+		return err
+	}
+	if number == 0 && d.Table != nil {
+		return nil
+	}
+	piece := partition.Partition{Length: int64(d.Size)}
+	if number != 0 {
+		if err != nil {
+			return err
+		}
+		if piece, err = table.Partition(number); err != nil {
+			return err
+		}
+		d.Partition = number
+	}
+	info, err := fsinfo.Read(io.NewSectionReader(file, piece.Offset, piece.Length), piece.Length)
+	switch {
+	case errors.Is(err, fsinfo.ErrDamaged):
+		d.Damage, err = err.Error(), nil
+	case err != nil:
+		return err
+	case info.Type != fsinfo.None:
+		d.FS = &info
+		d.Cut = upkeep.Size(max(info.Size-piece.Length, 0))
+		d.Parts, err = weigh(file, piece, info)
+	}
+	return err
+}
+
+// describe looks into each partition.
+func describe(file *os.File, table partition.Table) *Table {
+	t := &Table{Kind: table.Kind, ID: table.ID, Problems: table.Problems}
+	for _, p := range table.Partitions {
+		d := &Partition{Partition: p}
+		t.Partitions = append(t.Partitions, d)
+		if p.Container {
+			continue
+		}
+		info, err := fsinfo.Read(io.NewSectionReader(file, p.Offset, p.Length), p.Length)
+		if err != nil {
+			d.Damage = err.Error()
+		} else if info.Type != fsinfo.None {
+			d.FS = &info
+		}
+	}
+	return t
+}
+
+// weigh says why a file system is as large as it is.
+func weigh(file *os.File, piece partition.Partition, info fsinfo.Info) (*Parts, error) {
+	end := piece.Offset + min(info.Size, piece.Length)
+	p := &Parts{Journal: upkeep.Size(info.JournalBytes), Inodes: upkeep.Size(info.InodeBytes)}
+	var ranges []pack.Range // all, where it is not known what is used
+	used, err := fsinfo.Used(io.NewSectionReader(file, piece.Offset, piece.Length), info)
+	if err == nil {
+		deleted, at := int64(0), piece.Offset
+		for _, e := range used {
+			ranges = append(ranges, pack.Range{Offset: piece.Offset + e.Offset, Length: e.Length})
+			deleted += allocation.Data(file, at, piece.Offset+e.Offset)
+			at = piece.Offset + e.End()
+		}
+		p.Deleted = upkeep.Size(deleted + allocation.Data(file, min(at, end), end))
+	} else {
+		ranges = []pack.Range{{Offset: piece.Offset, Length: end - piece.Offset}}
+	}
+	p.Files = max(0, upkeep.Size(info.Used)-p.Journal-p.Inodes)
+	packed, err := pack.Estimate(file, ranges)
+	p.Packed = upkeep.Size(packed)
+	return p, err
+}

@@ -1,0 +1,100 @@
+package image
+
+import (
+	"compress/gzip"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/image/journal"
+)
+
+// A file that holds an image packed is no image: bytes at its end would spoil it.
+func TestPackedIsNotGrown(t *testing.T) {
+	need(t, "ext2")
+	image := made(t, Creation{Size: 4 * mib, FS: "ext2"})
+	packed, zipped, qcow2 := filepath.Join(t.TempDir(), "a.zst"), filepath.Join(t.TempDir(), "a.gz"), filepath.Join(t.TempDir(), "a.qcow2")
+	run(t)(Pack(image, packed, PackOptions{}))
+	out, err := os.Create(zipped)
+	must(t, err)
+	z := gzip.NewWriter(out)
+	_, err = z.Write(make([]byte, 8192))
+	must(t, errors.Join(err, z.Close(), out.Close()))
+	must(t, os.WriteFile(qcow2, append([]byte("QFI\xfb\x00\x00\x00\x03"), make([]byte, 8192)...), 0o600))
+	for path, says := range map[string]string{packed: "packed", zipped: "gzip", qcow2: "qcow2"} {
+		for _, growth := range []Growth{{By: mib}, {By: mib, FileOnly: true}} {
+			err := refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Grow(path, growth) })
+			if !strings.Contains(err.Error(), "is a "+says+" file") {
+				t.Errorf("growing %s: %v", path, err)
+			}
+		}
+		err := refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Check(path, Checking{}) })
+		if !strings.Contains(err.Error(), "is a "+says+" file") {
+			t.Errorf("checking %s: %v", path, err)
+		}
+	}
+}
+
+// What a killed command left half done is not read as if it were whole.
+func TestHalfDoneIsNotRead(t *testing.T) {
+	need(t, "ext4")
+	path := made(t, Creation{Size: 16 * mib, FS: "ext4"})
+	file, err := os.Open(path)
+	must(t, err)
+	must(t, journal.Begin(path, file, journal.Entry{Verb: "grow", At: time.Now(), From: int64(16 * mib), To: int64(32 * mib), FSFrom: int64(16 * mib), Type: "ext4"}))
+	must(t, file.Close())
+	folder := t.TempDir()
+	to := filepath.Join(folder, "new")
+	for verb, try := range map[string]func() (*Work, error){
+		"check": func() (*Work, error) { return Check(path, Checking{}) },
+		"pack":  func() (*Work, error) { return Pack(path, to, PackOptions{}) },
+		"clone": func() (*Work, error) { return Clone(path, to, Cloning{}) },
+		"copy":  func() (*Work, error) { return Copy(path, folder, Copying{Untrusted: true}) },
+	} {
+		w, err := try()
+		var hint *upkeep.HintError
+		if w != nil || !errors.Is(err, upkeep.ErrConflict) || !errors.As(err, &hint) || !strings.HasPrefix(hint.Hint, "upkeep image recover ") {
+			t.Errorf("%s: %v", verb, err)
+		}
+	}
+	if d := look(t, path); !strings.Contains(d.Unfinished, "grow") {
+		t.Errorf("it is described as %q", d.Unfinished)
+	}
+}
+
+// TestCopyNames has names that lead to nothing, or to one file.
+func TestCopyNames(t *testing.T) {
+	image := made(t, Creation{Size: 4 * mib})
+	missing := filepath.Join(t.TempDir(), "missing")
+	link := filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink(image, link))
+	for _, c := range []struct {
+		src, dst, says string
+		want           error
+	}{
+		{missing, image, "there is no file " + missing, upkeep.ErrNotFound},
+		{image, filepath.Join(missing, "x.img"), "there is no folder " + missing, upkeep.ErrNotFound},
+		{image, image, "are the same file", upkeep.ErrRefused},
+		{image, link, "are the same file", upkeep.ErrRefused},
+	} {
+		w, err := Copy(c.src, c.dst, Copying{})
+		if w != nil || !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("copy %s %s: %v", c.src, c.dst, err)
+		}
+	}
+}
+
+// What nothing can find out is refused before anything is copied.
+func TestShrinkReiserFSToTheLeast(t *testing.T) {
+	need(t, "reiserfs")
+	path := made(t, Creation{Size: 64 * mib, FS: "reiserfs"})
+	err := refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Shrink(path, Shrinking{Min: true}) })
+	var hint *upkeep.HintError
+	if !errors.As(err, &hint) || !strings.Contains(hint.Hint, "--to") {
+		t.Errorf("shrinking it to the least: %v", err)
+	}
+}

@@ -1,0 +1,235 @@
+// Package tool runs the programs that know file systems: mke2fs, e2fsck,
+// resize2fs and their like. They get the image as an open descriptor, so that no
+// name that changes meanwhile can lead them to another file.
+package tool
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"upkeep"
+)
+
+// Image stands in [Command.Args] for the image, Output for a second file.
+const (
+	Image  = "/proc/self/fd/3"
+	Output = "/proc/self/fd/4"
+)
+
+// progressFD is the descriptor of [Command.Progress].
+const progressFD = "4"
+
+// searchPath is where programs are looked for: the system's folders and no others,
+// since they may run as root.
+const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// packages has the Debian package of each program that is run.
+var packages = map[string]string{
+	"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "resize2fs": "e2fsprogs", "tune2fs": "e2fsprogs", "debugfs": "e2fsprogs", "e2undo": "e2fsprogs", "dumpe2fs": "e2fsprogs",
+	"mkfs.xfs": "xfsprogs", "xfs_repair": "xfsprogs", "xfs_growfs": "xfsprogs", "xfs_admin": "xfsprogs", "xfs_db": "xfsprogs",
+	"mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs", "btrfstune": "btrfs-progs",
+	"mkreiserfs": "reiserfsprogs", "reiserfsck": "reiserfsprogs", "resize_reiserfs": "reiserfsprogs", "reiserfstune": "reiserfsprogs",
+	"mkfs.vfat": "dosfstools", "fsck.vfat": "dosfstools", "fatlabel": "dosfstools",
+	"mkswap": "util-linux", "swaplabel": "util-linux",
+	"qemu-img": "qemu-utils", "xz": "xz-utils", "gzip": "gzip",
+}
+
+// Packages is the Debian package of each program that may be run.
+func Packages() map[string]string { return maps.Clone(packages) }
+
+// Find is the path of a program. That it is missing is an error that names the
+// package to install.
+func Find(name string) (string, error) {
+	for _, folder := range filepath.SplitList(searchPath) {
+		path := filepath.Join(folder, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	err := fmt.Errorf("%s is not installed", name)
+	if debian := packages[name]; debian != "" {
+		return "", &upkeep.HintError{Err: err, Hint: "apt-get install " + debian}
+	}
+	return "", err
+}
+
+// Command is one run of a program on an image.
+type Command struct {
+	Name string
+	// Args may hold [Image] where the program wants the image's name.
+	Args []string
+	File *os.File // the image
+	// Into is a second file, which [Output] stands for; without Progress only.
+	Into *os.File
+	// InputFrom is what a program reads that [Command.Pipe] runs.
+	InputFrom io.Reader
+	// Input is what the program reads: /dev/null when empty, so that one that asks
+	// gets no answer rather than waiting for it.
+	Input string
+	// Env is added to the few variables that each program gets.
+	Env []string
+	// Progress is told how far e2fsck has come, in thousandths of its pass. It adds
+	// "-C 4" to the arguments.
+	Progress func(pass, thousandths int64)
+}
+
+// Result is how a program ended.
+type Result struct {
+	Code   int    // its exit status
+	Output string // the end of what it printed, both streams as they came
+}
+
+// maxOutput bounds what is kept of a program's output, in bytes.
+const maxOutput = 64 << 10
+
+// Run runs the program to its end. Its exit status is in the result and no error:
+// what it means differs by program. An error is that it could not run, was killed,
+// or that the context ended, which kills it.
+func (c Command) Run(ctx context.Context) (Result, error) {
+	path, err := Find(c.Name)
+	if err != nil {
+		return Result{}, err
+	}
+	args := c.Args
+	out := tail{max: maxOutput}
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Env = append(environment(), c.Env...)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if c.Input != "" {
+		cmd.Stdin = strings.NewReader(c.Input)
+	}
+	cmd.ExtraFiles = []*os.File{c.File}
+	if c.Into != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, c.Into)
+	}
+	// A group of its own: Ctrl-C reaches us alone, and we end it in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	var told chan struct{}
+	if c.Progress != nil {
+		args = append([]string{"-C", progressFD}, args...)
+		read, write, err := os.Pipe()
+		if err != nil {
+			return Result{}, fmt.Errorf("making a pipe for the progress of %s: %w", c.Name, err)
+		}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, write)
+		told = make(chan struct{})
+		go func() {
+			defer close(told)
+			readProgress(read, c.Progress)
+			read.Close()
+		}()
+		defer func() { <-told }()
+		defer write.Close()
+	}
+	cmd.Args = append([]string{c.Name}, args...)
+	err = start(ctx, cmd)
+	result := Result{Code: cmd.ProcessState.ExitCode(), Output: plain(out.String())} // -1 where it did not start
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return result, nil
+	case ctx.Err() != nil:
+		return result, fmt.Errorf("%s was stopped: %w", c.Name, context.Cause(ctx))
+	case errors.As(err, &exit) && exit.Exited():
+		return result, nil
+	}
+	return result, fmt.Errorf("running %s: %w", c.Name, err)
+}
+
+func environment() []string {
+	return []string{"PATH=" + searchPath, "LC_ALL=C", "HOME=/nonexistent", "TZ=UTC"}
+}
+
+// OK runs the program and takes any exit status but 0 for a failure.
+func (c Command) OK(ctx context.Context) error {
+	result, err := c.Run(ctx)
+	if err != nil {
+		return err
+	}
+	if result.Code != 0 {
+		return Failed(c.Name, result)
+	}
+	return nil
+}
+
+// Failed is the error of a program that ended with a status that means failure.
+func Failed(name string, result Result) error {
+	if result.Output == "" {
+		return fmt.Errorf("%s ended with status %d and said nothing", name, result.Code)
+	}
+	return fmt.Errorf("%s ended with status %d: %s", name, result.Code, result.Output)
+}
+
+// runLocked runs a command from a thread that lives until its end: a child is
+// killed with the thread that made it, not with the process (prctl(2),
+// PR_SET_PDEATHSIG).
+func runLocked(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return cmd.Run()
+}
+
+// readProgress reads the lines of e2fsck -C: "pass current max device".
+func readProgress(r io.Reader, told func(pass, thousandths int64)) {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		var pass, current, total int64
+		if n, _ := fmt.Sscan(lines.Text(), &pass, &current, &total); n == 3 && total > 0 && current >= 0 && current <= total {
+			told(pass, current*1000/total)
+		}
+	}
+}
+
+// tail keeps the last bytes that are written to it.
+type tail struct {
+	kept bytes.Buffer
+	max  int
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept.Write(p)
+	if over := t.kept.Len() - t.max; over > 0 {
+		t.kept.Next(over)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return t.kept.String() }
+
+// plain makes a program's output fit for a message: one line, no control
+// characters, no banner of its version.
+func plain(text string) string {
+	var lines []string
+	for line := range strings.SplitSeq(strings.ToValidUTF8(text, "?"), "\n") {
+		if at := strings.LastIndexAny(line, "\r\b"); at >= 0 {
+			line = line[at+1:]
+		}
+		line = strings.TrimSpace(strings.ReplaceAll(line, Image, "the image"))
+		if line == "" || banner(line) {
+			continue
+		}
+		lines = append(lines, upkeep.Printable(line))
+	}
+	return strings.Join(lines, "; ")
+}
+
+func banner(line string) bool {
+	for _, name := range []string{"mke2fs 1.", "e2fsck 1.", "resize2fs 1.", "tune2fs 1.", "resize_reiserfs 3.", "reiserfsck 3.", "mkfs.fat 4.", "fsck.fat 4."} {
+		if strings.HasPrefix(line, name) {
+			return true
+		}
+	}
+	return false
+}

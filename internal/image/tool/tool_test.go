@@ -1,0 +1,94 @@
+package tool
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"upkeep"
+	"upkeep/internal/testkit"
+)
+
+// image is a file with the name of something else: programs must not need it.
+func image(t *testing.T, size int64) *os.File {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "-a\nname"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	if err := file.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestProgramsGetTheDescriptor(t *testing.T) {
+	testkit.Need(t, "mke2fs", "e2fsck")
+	file := image(t, 64<<20)
+	ctx := context.Background()
+	if err := os.Remove(file.Name()); err != nil { // nothing leads to it by name
+		t.Fatal(err)
+	}
+	if err := (Command{Name: "mke2fs", Args: []string{"-q", "-F", "-t", "ext4", Image}, File: file}).OK(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var told []int64
+	check := Command{Name: "e2fsck", Args: []string{"-f", "-n", Image}, File: file, Progress: func(pass, part int64) { told = append(told, pass*10000+part) }}
+	if result, err := check.Run(ctx); err != nil || result.Code != 0 {
+		t.Errorf("checking: %+v, %v", result, err)
+	}
+	if len(told) < 5 || told[0] >= told[len(told)-1] {
+		t.Errorf("progress was told as %v", told)
+	}
+}
+
+func TestFailureSaysWhatTheProgramSaid(t *testing.T) {
+	testkit.Need(t, "e2fsck")
+	file := image(t, 1<<20)
+	err := Command{Name: "e2fsck", Args: []string{"-f", "-n", Image}, File: file}.OK(context.Background())
+	if err == nil || !strings.Contains(err.Error(), "status 8") || !strings.Contains(err.Error(), "Bad magic number") {
+		t.Errorf("checking zeros: %v", err)
+	}
+	if strings.ContainsAny(err.Error(), "\n\r\x1b") || strings.Contains(err.Error(), Image) || strings.Contains(err.Error(), "e2fsck 1.") {
+		t.Errorf("the message is not for people: %q", err)
+	}
+}
+
+// TestAsksNobody has a program ask, which gets no answer.
+func TestAsksNobody(t *testing.T) {
+	testkit.Need(t, "mkreiserfs")
+	err := Command{Name: "mkreiserfs", Args: []string{Image}, File: image(t, 64<<20)}.OK(context.Background())
+	if err == nil {
+		t.Error("a question was answered by nobody")
+	}
+}
+
+func TestMissingProgramNamesItsPackage(t *testing.T) {
+	var hint *upkeep.HintError
+	packages := Packages()
+	for name, debian := range packages {
+		if _, err := Find(name); err != nil && (!errors.As(err, &hint) || !strings.Contains(hint.Hint, debian)) {
+			t.Errorf("%s is missing, and the error is %v", name, err)
+		}
+	}
+	if _, err := Find("no-such-program"); err == nil {
+		t.Error("a program that does not exist was found")
+	}
+	if packages["mke2fs"] != "e2fsprogs" {
+		t.Errorf("mke2fs is of %q", packages["mke2fs"])
+	}
+}
+
+func TestStops(t *testing.T) {
+	testkit.Need(t, "mke2fs", "debugfs")
+	file := image(t, 64<<20)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errors.New("given up"))
+	if err := (Command{Name: "mke2fs", Args: []string{"-F", Image}, File: file}).OK(ctx); err == nil || !strings.Contains(err.Error(), "given up") {
+		t.Errorf("a run after the end: %v", err)
+	}
+}

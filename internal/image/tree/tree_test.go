@@ -1,0 +1,436 @@
+package tree
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"upkeep"
+	"upkeep/internal/testkit"
+)
+
+// same copies and compares, and wants no difference.
+func same(t *testing.T, dst, src *os.File) Report {
+	t.Helper()
+	report, err := Copy(context.Background(), dst, src, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, _ := differences(t, src, dst)
+	for i, d := range found {
+		if i < 10 {
+			t.Errorf("differs: %v", d)
+		}
+	}
+	for i, l := range report.Lost {
+		if i < 10 {
+			t.Errorf("lost: %v", l)
+		}
+	}
+	return report
+}
+
+// TestBetweenTypes has what ext4 has not got: projects, and holes and allocated
+// blocks as XFS and btrfs tell of them.
+func TestBetweenTypes(t *testing.T) {
+	testkit.Need(t, "chattr", "setfacl")
+	xfs, btrfs := disk(t, 512<<20, "xfs", "mkfs.xfs", "-q"), disk(t, 256<<20, "btrfs", "mkfs.btrfs", "-q")
+	for _, source := range []*os.File{xfs, btrfs} {
+		t.Run(source.Name(), func(t *testing.T) {
+			for _, a := range attributes {
+				a.make(t, source)
+			}
+			must(t, unix.Syncfs(int(source.Fd())))
+			target := ext4(t, 64<<20, "-b", "4096")
+			same(t, target, source)
+			for _, a := range attributes {
+				if err := a.seen(target); err != nil {
+					t.Errorf("%s: %v", a.name, err)
+				}
+			}
+		})
+	}
+	write(t, xfs, "project", "x")
+	must(t, os.Mkdir(at(xfs, "projects"), 0o755))
+	run(t, xfs, "chattr", "-p", "4711", "project", "projects")
+	run(t, xfs, "chattr", "+P", "projects")
+	write(t, xfs, "projects/file", "x")
+	same(t, disk(t, 512<<20, "xfs", "mkfs.xfs", "-q"), xfs)
+
+	report, err := Copy(context.Background(), ext4(t, 64<<20, "-b", "4096"), xfs, Options{})
+	must(t, err)
+	var lost []string
+	for _, l := range report.Lost {
+		lost = append(lost, l.Path+" "+l.What)
+	}
+	if want := []string{"project project", "projects project", "projects/file project"}; !slices.Equal(lost, want) {
+		t.Errorf("lost on a file system without projects: %q, want %q", lost, want)
+	}
+}
+
+// TestManySmallFiles has a large folder and many small ones.
+func TestManySmallFiles(t *testing.T) {
+	files := 30_000
+	if testing.Short() {
+		files = 5_000
+	}
+	source := tmpfs(t)
+	var text []byte
+	for i := range files {
+		name := fmt.Sprintf("large/%d", i)
+		if i >= files/2 {
+			name = fmt.Sprintf("small/%d/%d", i%1000, i)
+		}
+		if i%(files/100) == 0 || i >= files/2 {
+			must(t, os.MkdirAll(filepath.Dir(at(source, name)), 0o755))
+		}
+		text = fmt.Appendf(text[:0], "file %d", i)
+		must(t, os.WriteFile(at(source, name), text, 0o600))
+	}
+	var last atomic.Int64
+	target := ext4(t, 2<<30, "-N", "300000")
+	report, err := Copy(context.Background(), target, source, Options{Progress: func(done, _ int64) { last.Store(max(last.Load(), done)) }})
+	must(t, err)
+	if want := int64(files + 1003); report.Entries != want || len(report.Lost) != 0 {
+		t.Errorf("%d entries, want %d; lost %v", report.Entries, want, report.Lost)
+	}
+	if found, _ := differences(t, source, target); len(found) > 0 {
+		t.Errorf("%d differences, the first: %v", len(found), found[0])
+	}
+	if report.Bytes == 0 || last.Load() == 0 {
+		t.Errorf("%d bytes, and progress told of %d", report.Bytes, last.Load())
+	}
+}
+
+// TestDeep has a path that no system call takes at once, with hard links from its
+// end to its beginning, and more folders than may be open.
+func TestDeep(t *testing.T) {
+	source, target := tmpfs(t), ext4(t, 64<<20, "-N", "10000")
+	write(t, source, "first", "text")
+	dir, err := unix.Dup(int(source.Fd()))
+	must(t, err)
+	const depth = 1200
+	for range depth {
+		must(t, unix.Mkdirat(dir, "deeper", 0o755))
+		must(t, unix.Mkdirat(dir, "beside", 0o755))
+		next, err := unix.Openat(dir, "deeper", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		must(t, err, unix.Close(dir))
+		dir = next
+	}
+	must(t, unix.Linkat(int(source.Fd()), "first", dir, "last", 0), unix.Symlinkat("x", dir, "link"), unix.Close(dir))
+	if report := same(t, target, source); report.Entries != 2*depth+4 {
+		t.Errorf("%d entries were copied", report.Entries)
+	}
+	a, err := lstat(target, "first")
+	must(t, err)
+	if a.Nlink != 2 {
+		t.Errorf("the file has %d names, want 2", a.Nlink)
+	}
+}
+
+func TestTargetMustBeEmpty(t *testing.T) {
+	source, target := folderOf(t, filepath.Join(t.TempDir(), "a")), folderOf(t, filepath.Join(t.TempDir(), "b"))
+	write(t, source, "file", "new")
+	must(t, os.MkdirAll(at(source, "dir"), 0o755), os.MkdirAll(at(target, "dir"), 0o755))
+	write(t, source, "dir/new", "new")
+	write(t, target, "file", "old")
+	write(t, target, "dir/old", "old")
+	must(t, os.Symlink("/etc", at(target, "link")), os.MkdirAll(at(source, "link"), 0o755))
+	if _, err := Copy(context.Background(), target, source, Options{}); !errors.Is(err, upkeep.ErrRefused) {
+		t.Errorf("copying over what is there: %v", err)
+	}
+	if got, _ := os.ReadFile(at(target, "file")); string(got) != "old" {
+		t.Errorf("the file has become %q", got)
+	}
+	if _, err := Copy(context.Background(), target, source, Options{Merge: true}); err != nil {
+		t.Fatal(err)
+	}
+	found, _ := differences(t, source, target)
+	if len(found) != 1 || found[0] != (Difference{"dir/old", "entry", "", "f"}) {
+		t.Errorf("after merging: %v", found)
+	}
+}
+
+// TestOtherFileSystems has a source with one mounted in it, a file over a file
+// too.
+func TestOtherFileSystems(t *testing.T) {
+	testkit.NeedRoot(t)
+	dir := t.TempDir()
+	source := folderOf(t, filepath.Join(dir, "a"))
+	must(t, os.MkdirAll(at(source, "mounted"), 0o755))
+	write(t, source, "file", "x")
+	write(t, source, "over", "x")
+	done, end := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // the namespace ends with the thread
+		err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		if err == nil {
+			err = unix.Mount("none", filepath.Join(dir, "a/mounted"), "tmpfs", 0, "mode=755")
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "a/mounted/inside"), nil, 0o644)
+		}
+		if err == nil {
+			err = unix.Mount(filepath.Join(dir, "a/file"), filepath.Join(dir, "a/over"), "", unix.MS_BIND, "")
+		}
+		var inside *os.File
+		if err == nil {
+			inside, err = os.Open(filepath.Join(dir, "a"))
+		}
+		if err == nil {
+			source = inside
+		}
+		done <- err
+		<-end
+	}()
+	testkit.NeedThat(t, "a mount namespace", <-done)
+	defer close(end)
+	target := folderOf(t, filepath.Join(dir, "b"))
+	report, err := Copy(context.Background(), target, source, Options{})
+	must(t, err)
+	if len(report.Lost) != 2 || report.Lost[0].Path != "mounted" || report.Lost[1].Path != "over" {
+		t.Errorf("lost: %v", report.Lost)
+	}
+	names, err := os.ReadDir(at(target, ""))
+	must(t, err)
+	inside, err := os.ReadDir(at(target, "mounted"))
+	must(t, err)
+	if len(names) != 2 || len(inside) != 0 {
+		t.Errorf("the copy has %v, and in the folder %v", names, inside)
+	}
+}
+
+// TestWhatCannotBeHeld copies more names of a file than ext4 lets one have.
+func TestWhatCannotBeHeld(t *testing.T) {
+	testkit.NeedRoot(t)
+	const names = 65_005
+	source := tmpfs(t)
+	write(t, source, "file", "x")
+	for i := range names {
+		must(t, unix.Linkat(int(source.Fd()), "file", int(source.Fd()), fmt.Sprint(i), 0))
+	}
+	_, err := Copy(context.Background(), ext4(t, 64<<20), source, Options{})
+	var hint *upkeep.HintError
+	if !errors.Is(err, unix.EMLINK) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "--leave-out") {
+		t.Errorf("copying too many links: %v", err)
+	}
+	report, err := Copy(context.Background(), ext4(t, 64<<20), source, Options{LeaveOut: true})
+	must(t, err)
+	if len(report.Lost) != names+1-65_000 || report.Lost[0].What != "entry" {
+		t.Errorf("%d are listed as lost", len(report.Lost))
+	}
+}
+
+// TestFull fills the target, in bytes and in inodes.
+func TestFull(t *testing.T) {
+	dir := t.TempDir()
+	large, many := folderOf(t, filepath.Join(dir, "a")), folderOf(t, filepath.Join(dir, "b"))
+	must(t, os.WriteFile(at(large, "file"), make([]byte, 8<<20), 0o644))
+	for i := range 200 {
+		write(t, many, fmt.Sprint(i), "")
+	}
+	for _, source := range []*os.File{large, many} {
+		_, err := Copy(context.Background(), ext4(t, 4<<20, "-N", "64"), source, Options{})
+		var hint *upkeep.HintError
+		if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &hint) {
+			t.Errorf("copying to a file system that is too small: %v", err)
+		}
+	}
+}
+
+// TestChangesUnderneath changes a tree while it is copied. A copy that says that
+// it is one has to be one: of the tree as it was at the beginning, for the change
+// goes on.
+func TestChangesUnderneath(t *testing.T) {
+	changes := map[string]func(root *os.File) error{
+		"a file grows":        func(r *os.File) error { return os.WriteFile(at(r, "d/file"), make([]byte, 5000), 0o644) },
+		"a file is rewritten": func(r *os.File) error { return os.WriteFile(at(r, "d/file"), []byte("TEXT"), 0o644) },
+		"a file is cut":       func(r *os.File) error { return os.Truncate(at(r, "d/file"), 1) },
+		"an owner changes":    func(r *os.File) error { return os.Chmod(at(r, "d/file"), 0o600) },
+		"a file appears":      func(r *os.File) error { return os.WriteFile(at(r, "d/appeared"), nil, 0o644) },
+		"a file vanishes":     func(r *os.File) error { return os.Remove(at(r, "d/file")) },
+		"a folder vanishes":   func(r *os.File) error { return os.Remove(at(r, "d/sub")) },
+		"a link takes a place": func(r *os.File) error {
+			return errors.Join(os.Remove(at(r, "d/sub")), os.Symlink("/etc", at(r, "d/sub")))
+		},
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			source, target := folderOf(t, filepath.Join(t.TempDir(), "a")), folderOf(t, filepath.Join(t.TempDir(), "b"))
+			must(t, os.MkdirAll(at(source, "d/sub"), 0o755))
+			write(t, source, "d/file", "text")
+			at := "file"
+			if strings.Contains(name, "folder") || strings.Contains(name, "link") {
+				at = "sub"
+			}
+			c := &changing{copier: newCopier(int(target.Fd()), Options{}), at: at, change: func() error { return change(source) }}
+			must(t, c.prepare(int(source.Fd())))
+			err := walk(context.Background(), int(source.Fd()), c)
+			if !errors.Is(err, upkeep.ErrChanged) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// changing is a copier under whose hands an entry changes once it was looked at.
+type changing struct {
+	*copier
+	at     string
+	change func() error
+}
+
+func (c *changing) visit(f *folder, i *item) error {
+	if i.name == c.at {
+		if err := c.change(); err != nil {
+			return err
+		}
+	}
+	return c.copier.visit(f, i)
+}
+
+func TestStops(t *testing.T) {
+	source, target := tmpfs(t), tmpfs(t)
+	for i := range 1000 {
+		must(t, os.MkdirAll(at(source, fmt.Sprint(i)), 0o755))
+		write(t, source, fmt.Sprintf("%d/file", i), strings.Repeat("x", 5000))
+	}
+	before := descriptors(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	_, err := Copy(ctx, target, source, Options{Progress: func(done, _ int64) {
+		if done > 1<<20 {
+			cancel()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("a copy that was stopped: %v", err)
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors are open, %d were before", after, before)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	names, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return len(names)
+}
+
+// TestManifestText has a manifest come back from its text, and equal trees have
+// equal text.
+func TestManifestText(t *testing.T) {
+	source := ext4(t, 64<<20, "-b", "4096")
+	for _, a := range attributes {
+		a.make(t, source)
+	}
+	must(t, unix.Syncfs(int(source.Fd())))
+	var first []byte
+	for range 3 {
+		m, err := ReadTree(context.Background(), source, 0, nil)
+		must(t, err)
+		var text bytes.Buffer
+		must(t, m.Write(&text))
+		if first == nil {
+			first = bytes.Clone(text.Bytes())
+		}
+		if !bytes.Equal(text.Bytes(), first) {
+			t.Fatal("a second look at the tree gives another text")
+		}
+		back, err := ReadManifest(&text)
+		must(t, err)
+		if found := Compare(m, back); len(found) != 0 || len(back.Entries) != len(m.Entries) {
+			t.Errorf("what was read back differs: %v", found)
+		}
+	}
+	for _, want := range []string{
+		"\n. d 1751 77:78 1234567890.000000987 xattr=user.root=cg==\n",
+		"\na\\012b\\040\\134 f ", "\n\\377\\376 f ", " device=259:70000\n", " flags=adA link=append ", " holes=0-131072,196608-524288,589824-1048576 ",
+		" prealloc=0-131072,196608-524288 ", "\nold f 0644 0:0 -1000000000.999999999 ",
+	} {
+		if !bytes.Contains(first, []byte(want)) {
+			t.Errorf("the manifest lacks %q:\n%s", want, first)
+		}
+	}
+}
+
+// TestCompareFinds changes one thing at a time in a copy.
+func TestCompareFinds(t *testing.T) {
+	text := firstWord + " block=4096\n" +
+		". d 0755 0:0 1.000000000\n" +
+		"a f 0644 1:2 1.000000000 size=9000 link=a holes=4096-8192 prealloc=4096-8192 sum=" + strings.Repeat("ab", 32) + " xattr=user.x=MQ==\n" +
+		"c c 0644 1:2 1.000000000 device=1:3\n" +
+		"l l 0777 1:2 1.000000000 target=x\n"
+	for change, want := range map[string]string{
+		"0755>0750": ". mode", "1:2>1:3": "a owner", "9000>9001": "a size", "link=a >": "a links", "holes=4096-8192 >": "a holes",
+		"holes=4096-8192>holes=0-8192": "a holes", "prealloc=4096-8192 >": "a preallocation", "abab>acab": "a content", "MQ==>Mg==": "a xattr user.x",
+		" xattr=user.x=MQ==>": "a xattr user.x", "user.x>user.y": "a xattr user.x, a xattr user.y", "device=1:3>device=1:4": "c device",
+		"target=x>target=y": "l target", "c c>c b": "c type", "1:2 1.0>1:2 2.0": "a time", "1.000000000 size>1.000000001 size": "a time",
+		"c c>d c": "c entry, d entry", "holes=4096-8192>holes=4096-8200": "", "1:2 1.000000000 size>1:2 1.000000000 flags=i size": "",
+	} {
+		from, to, _ := strings.Cut(change, ">")
+		a, err := ReadManifest(strings.NewReader(text))
+		must(t, err)
+		b, err := ReadManifest(strings.NewReader(strings.Replace(text, from, to, 1)))
+		if strings.HasPrefix(to, "1:2 1.000000000 flags") {
+			if err == nil {
+				t.Error("keys in another order were taken")
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", change, err)
+			continue
+		}
+		var got []string
+		for _, d := range Compare(a, b) {
+			got = append(got, d.Path+" "+d.What)
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%s: found %q, want %q", change, got, want)
+		}
+	}
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add([]byte(firstWord + " block=4096\n. d 0755 0:0 1.000000000 xattr=user.a=b=MQ==\na\\012 f 0644 1:2 -1.000000001 size=3 flags=ia project=7 link=a\\012 holes=0-3,5-9 prealloc=0-2 sum=p" + strings.Repeat("0a", 32) + "\n"))
+	f.Add([]byte(firstWord + " block=1\nx b 7777 4294967295:0 9223372036854775807.999999999 device=4095:1048575\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m, err := ReadManifest(bytes.NewReader(text))
+		if err != nil {
+			return
+		}
+		var again bytes.Buffer
+		must(t, m.Write(&again))
+		if !bytes.Equal(again.Bytes(), text) {
+			t.Errorf("%q was taken, and is written %q", text, again.Bytes())
+		}
+		if found := Compare(m, m); len(found) != 0 {
+			t.Errorf("it differs from itself: %v", found)
+		}
+	})
+}
+
+func TestRangesWithout(t *testing.T) {
+	for _, one := range []struct{ a, b, want string }{
+		{"0-10", "", "0-10"}, {"0-10", "0-10", ""}, {"0-10", "2-3,5-7", "0-2,3-5,7-10"}, {"5-10,20-30", "0-6,9-25", "6-9,25-30"}, {"1-2", "5-6", "1-2"},
+	} {
+		a, _ := parseRanges(one.a)
+		b, _ := parseRanges(one.b)
+		if got := rangesText(without(a, b)); got != one.want {
+			t.Errorf("%s without %s is %s, want %s", one.a, one.b, got, one.want)
+		}
+	}
+}

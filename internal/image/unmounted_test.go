@@ -1,0 +1,191 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"upkeep"
+	"upkeep/internal/image/tree"
+	"upkeep/internal/testkit"
+)
+
+// TestCopyWithoutKernel has what is in a folder go into an image and out again with
+// nothing mounted: as root, where the image is not trusted.
+func TestCopyWithoutKernel(t *testing.T) {
+	source := planted(t)
+	must(t, unix.Chmod(filepath.Join(source, "etc/file7"), 0o4755))
+	late := []unix.Timespec{{Sec: 4102444800, Nsec: 123456789}, {Sec: 4102444800, Nsec: 123456789}} // 2100
+	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(source, "etc/file8"), late, 0))
+	printed(t, "chattr", "+d", filepath.Join(source, "etc/file9"))
+	testkit.Need(t, "chattr")
+	for _, c := range []struct{ fs, way string }{{"ext4", "mounted"}, {"ext4", "made"}, {"ext2", "made"}} {
+		need(t, c.fs)
+		image, folder := filepath.Join(t.TempDir(), "new.img"), t.TempDir()
+		if c.way == "mounted" {
+			run(t)(Copy(source, image, Copying{FS: c.fs}))
+		} else {
+			w := &Work{Plan: Plan{Verb: "copy", File: image}}
+			must(t, w.planUnmounted(source, image, Copying{FS: c.fs, Size: 32 * mib}))
+			must(t, errors.Join(w.Do(context.Background(), nil), w.Close()))
+			inOrder(t, image, c.fs)
+			compareMounted(t, source, image, c.fs)
+		}
+		w := &Work{Plan: Plan{Verb: "copy", File: folder}}
+		must(t, w.planUnmounted(image, folder, Copying{}))
+		must(t, errors.Join(w.Do(context.Background(), nil), w.Close()))
+		harmless(t, image)
+		if out, err := exec.Command("diff", "-r", "--no-dereference", "-x", "null", "-x", "lost+found", source, folder).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		for _, name := range []string{"etc", "etc/file7", "etc/file8", "hard", "soft", "null", "hole", ".", ".top"} {
+			var want, got syscall.Stat_t
+			must(t, errors.Join(syscall.Lstat(filepath.Join(source, name), &want), syscall.Lstat(filepath.Join(folder, name), &got)))
+			if want.Mode != got.Mode || want.Uid != got.Uid || want.Gid != got.Gid || want.Rdev != got.Rdev || want.Mtim != got.Mtim || want.Nlink != got.Nlink && name != "." {
+				t.Errorf("%s, %s: %s is %+v, and was %+v", c.fs, c.way, name, got, want)
+			}
+			if name == "hole" && got.Blocks*512 > 1<<20 {
+				t.Errorf("the hole was filled: %d blocks", got.Blocks)
+			}
+		}
+	}
+}
+
+// harmless wants nothing to come out of an image that is not trusted that would give
+// anybody more than they had.
+func harmless(t *testing.T, image string) {
+	t.Helper()
+	folder := t.TempDir()
+	result := run(t)(Copy(image, folder, Copying{Untrusted: true})).(Copied)
+	info, err := os.Stat(filepath.Join(folder, "etc/file7"))
+	must(t, err)
+	if _, err := os.Lstat(filepath.Join(folder, "null")); err == nil || info.Mode()&os.ModeSetuid != 0 || len(result.Lost) != 2 {
+		t.Errorf("a device is there (%v), file7 has mode %s, and lost is %v", err == nil, info.Mode(), result.Lost)
+	}
+}
+
+// compareMounted has the kernel read an image that was made without it, and compares
+// all attributes with those of a folder, but for the one that nothing here can set.
+func compareMounted(t *testing.T, source, image, fs string) {
+	t.Helper()
+	file, err := os.Open(image)
+	must(t, err)
+	defer file.Close()
+	must(t, mountRead(file, fs, func(dir *os.File) error {
+		src, err := os.Open(source)
+		must(t, err)
+		defer src.Close()
+		want, err := tree.ReadTree(context.Background(), src, 0, nil)
+		must(t, err)
+		got, err := tree.ReadTree(context.Background(), dir, 0, nil)
+		must(t, err)
+		for _, d := range tree.Compare(want, got) {
+			if text := d.String(); !strings.Contains(text, "lost+found") {
+				t.Errorf("%s: %s", fs, text)
+			}
+		}
+		return nil
+	}))
+}
+
+// TestCopyWithoutRoot runs the command as another user.
+func TestCopyWithoutRoot(t *testing.T) {
+	testkit.NeedRoot(t)
+	need(t, "ext4")
+	base := t.TempDir()
+	for dir := base; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
+		must(t, os.Chmod(dir, 0o755))
+	}
+	image, mine := filepath.Join(base, "web.img"), filepath.Join(base, "mine")
+	run(t)(Copy(planted(t), image, Copying{FS: "ext4"}))
+	must(t, errors.Join(os.Mkdir(mine, 0o755), os.Chown(mine, 65534, 65534), os.Chmod(image, 0o644)))
+	binary := program(t)
+	as := func(args ...string) (string, error) {
+		in, err := os.Open(binary)
+		must(t, err)
+		defer in.Close()
+		cmd := exec.Command("/proc/self/fd/3", append([]string{"image"}, args...)...)
+		cmd.ExtraFiles, cmd.Dir, cmd.Env = []*os.File{in}, mine, []string{"HOME=" + mine, "PATH=" + os.Getenv("PATH")}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	must(t, os.Mkdir(filepath.Join(mine, "out"), 0o755))
+	must(t, os.Chown(filepath.Join(mine, "out"), 65534, 65534))
+	plan, err := as("copy", image, "out", "--plan")
+	if err != nil || !strings.Contains(plan, "NOT kept: owners, devices") {
+		t.Errorf("the plan: %v: %s", err, plan)
+	}
+	said, err := as("copy", image, "out")
+	if err != nil || !strings.Contains(said, "not carried: owner of") || !strings.Contains(said, "not carried: entry of null: making devices takes root") {
+		t.Fatalf("out of an image: %v: %s", err, said)
+	}
+	said, err = as("copy", "out", "again.img")
+	if err != nil {
+		t.Fatalf("into an image: %v: %s", err, said)
+	}
+	inOrder(t, filepath.Join(mine, "again.img"), "ext4")
+	compareMounted(t, filepath.Join(mine, "out"), filepath.Join(mine, "again.img"), "ext4")
+	for what, args := range map[string][]string{
+		"image to image": {"copy", image, "other.img"}, "into an image": {"copy", "out", "again.img"}, "xfs": {"copy", "out", "other.img", "--fs", "xfs"}, "verify": {"copy", "out", "other.img", "--verify"},
+	} {
+		if said, err := as(args...); err == nil || !strings.Contains(said, "hint: what works: ") {
+			t.Errorf("%s: %v: %s", what, err, said)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(mine, "other.img")); err == nil {
+		t.Error("what was refused left a file")
+	}
+}
+
+// TestLooksIntoReiserFS has ls and cat of an image that kernels know no more.
+func TestLooksIntoReiserFS(t *testing.T) {
+	testkit.Need(t, "zstd")
+	path := filepath.Join(t.TempDir(), "old.img")
+	if out, err := exec.Command("zstd", "-q", "-d", "testdata/reiserfs.img.zst", "-o", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	f, err := OpenFiles(context.Background(), path, 0)
+	must(t, err)
+	defer f.Close()
+	list, err := f.List("/")
+	must(t, err)
+	var names []string
+	for _, l := range list {
+		names = append(names, l.Mode+" "+l.Path)
+	}
+	if got, want := strings.Join(names, ", "), "drwxr-x--- /etc, -rw------- /holes, Lrwxrwxrwx /link, Dcrw-rw-rw- /null, -rw-r----- /second name"; got != want {
+		t.Errorf("it lists %s, want %s", got, want)
+	}
+	var content bytes.Buffer
+	must(t, f.Cat(context.Background(), "/etc/passwd", &content))
+	if !strings.HasPrefix(content.String(), "root:x:0:0") {
+		t.Errorf("passwd holds %q", content.String())
+	}
+	content.Reset()
+	must(t, f.Cat(context.Background(), "holes", &content))
+	if content.Len() != 9*4096 {
+		t.Errorf("holes has %d bytes", content.Len())
+	}
+	if err := f.Cat(context.Background(), "none", &content); !errors.Is(err, upkeep.ErrNotFound) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	// The same as what the copy makes of it.
+	folder := t.TempDir()
+	run(t)(Copy(path, folder, Copying{}))
+	want, err := os.ReadFile(filepath.Join(folder, "holes"))
+	must(t, err)
+	if !bytes.Equal(want, content.Bytes()) {
+		t.Error("holes differs from its copy")
+	}
+	var st unix.Stat_t
+	must(t, unix.Stat(filepath.Join(folder, "null"), &st))
+}
