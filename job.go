@@ -18,6 +18,17 @@ const (
 	JobNotification = "notification"
 	JobServerFacts  = "server.facts"
 	JobServerPurge  = "server.purge"
+
+	JobImageList   = "image.list"
+	JobImageCreate = "image.create"
+	JobImageGrow   = "image.grow"
+	JobImageShrink = "image.shrink"
+	JobImageMkFS   = "image.mkfs"
+	JobImageCheck  = "image.check"
+	JobImageCopy   = "image.copy"
+	JobImageClone  = "image.clone"
+	JobImagePack   = "image.pack"
+	JobImageUnpack = "image.unpack"
 )
 
 // JobState is how far a job has come.

@@ -35,6 +35,19 @@ type Pool struct {
 	Members     []Member `json:"members"`
 	Check       Check    `json:"check"`
 	Policy      Policy   `json:"policy,omitzero"`
+	// Status is the page about the pool for people who do not sign in.
+	Status StatusPage `json:"status,omitzero"`
+}
+
+// StatusPage is a page that shows anybody how a pool fares, with its badge and its
+// feed. It names members by their labels, and by nothing that tells where they are.
+type StatusPage struct {
+	// Public makes the page; without it there is none.
+	Public bool `json:"public,omitempty"`
+	// Title stands over it in place of the pool's name.
+	Title string `json:"title,omitempty"`
+	// Addresses shows the addresses of members as well.
+	Addresses bool `json:"addresses,omitempty"`
 }
 
 // Member is one address of a pool. In a document it is an address alone or a
@@ -47,6 +60,8 @@ type Member struct {
 	CheckPort    int    `json:"check_port,omitempty"`
 	// Backup members are published only when no other member is left.
 	Backup bool `json:"backup,omitempty"`
+	// Label is what people call it; a public status page knows it by nothing else.
+	Label string `json:"label,omitempty"`
 }
 
 // UnmarshalText reads the short form of a member, its address alone.
@@ -172,8 +187,15 @@ func (p Pool) Validate() []FieldError {
 	p.validateMembers(r)
 	p.Check.validate(r, "check")
 	p.Policy.validate(r, "policy")
+	r.oneLine("status.title", p.Status.Title, maxTitle)
 	return r.fields
 }
+
+// Lengths in bytes of what a status page says in the operator's words.
+const (
+	maxTitle = 200
+	maxLabel = 100
+)
 
 // Warnings are remarks on legal but doubtful settings, one sentence each.
 func (p Pool) Warnings() []string {
@@ -230,6 +252,7 @@ func (p Pool) validateMembers(r *rules) {
 			r.add(at+".address", m.Address, "is listed twice")
 		}
 		seen[m.Address] = true
+		r.oneLine(at+".label", m.Label, maxLabel)
 		m.validateCheck(r, at, p)
 	}
 }

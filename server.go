@@ -24,6 +24,8 @@ var Roles = []string{RoleWeb, RoleFiles, RoleDNS, RoleImages}
 type Server struct {
 	Name  string   `json:"name"`
 	Roles []string `json:"roles"`
+	// StaffOnly leaves it to staff to put sites on it.
+	StaffOnly bool `json:"staff_only,omitempty"`
 }
 
 func (s Server) ObjectKind() string { return KindServer }
@@ -37,8 +39,9 @@ type AgentStatus struct {
 	// token is out, "new" otherwise.
 	State     string    `json:"state"`
 	Connected bool      `json:"connected"`
-	Since     time.Time `json:"since,omitzero"`   // of the connection, or its loss
-	Expires   time.Time `json:"expires,omitzero"` // of the certificate
+	StaffOnly bool      `json:"staff_only,omitempty"` // see [Server.StaffOnly]
+	Since     time.Time `json:"since,omitzero"`       // of the connection, or its loss
+	Expires   time.Time `json:"expires,omitzero"`     // of the certificate
 	Facts     *Facts    `json:"facts,omitempty"`
 	Pending   int       `json:"pending"` // jobs that wait for it
 	Sites     int       `json:"sites"`   // that it answers for, by what it last told of each
@@ -67,6 +70,9 @@ type Facts struct {
 	// Astray are sites that it does not serve any more as they were applied, or could
 	// not when they were, with the reason.
 	Astray map[string]string `json:"astray,omitempty"`
+	// InForce are the generations that these answer with when the web server has
+	// read its files; 0 for none.
+	InForce map[string]int64 `json:"in_force,omitempty"`
 	// Warnings are about the machine: settings that weaken what the agent relies
 	// on, such as fs.protected_hardlinks=0.
 	Warnings []string `json:"warnings,omitempty"`

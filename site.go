@@ -227,6 +227,27 @@ type SiteStatus struct {
 	Servers      []ServedStatus `json:"servers"`
 }
 
+// SiteFilter says which sites are wanted; its zero value means all.
+type SiteFilter struct {
+	// Account is whose they are; Holds is in one of their names, in their account or
+	// in the name of one of their servers; State is theirs. Empty for any.
+	Account, Holds, State string
+	// Skip is how many come before those that are wanted, Limit how many are wanted.
+	Skip, Limit int
+}
+
+// SitePage is a part of a list of sites: those that failed first, then those that
+// wait, in the order of their names.
+type SitePage struct {
+	Sites []SiteStatus
+	// Counts has how many sites pass the filter but for their state, by state; Of is
+	// how many pass all of it.
+	Counts map[string]int
+	Of     int
+	// None says that there is no site at all, whatever the filter.
+	None bool
+}
+
 // ServedStatus is what one server serves of a site.
 type ServedStatus struct {
 	Server     string `json:"server"`

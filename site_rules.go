@@ -196,6 +196,8 @@ func checkErrorPage(r *rules, code, page string) {
 		r.sitePath(at, page)
 	case strings.HasPrefix(page, "http://"), strings.HasPrefix(page, "https://"):
 		r.add(at, page, "must be the path of a page of the site, or a text; a URL would be shown as text")
+	case looksLikePath.MatchString(page):
+		r.add(at, page, "must be a text, or a path, which begins with /")
 	case strings.TrimSpace(page) == "":
 		r.add(at, page, "must be the path of a page of the site, such as /missing.html, or a text")
 	case len(page) > MaxErrorText:
@@ -206,6 +208,10 @@ func checkErrorPage(r *rules, code, page string) {
 		r.add(at, page, `must not hold %%{ or ${, which web servers would fill in`)
 	}
 }
+
+// looksLikePath is a word that nobody would have visitors read: the name of a page,
+// or where one is from here.
+var looksLikePath = regexp.MustCompile(`^\.{1,2}/\S*$|^\S+\.(html?|php)$`)
 
 // expands reports whether Apache would take part of a text for something to fill
 // in.

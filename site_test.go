@@ -151,6 +151,8 @@ func TestSiteRules(t *testing.T) {
 		{"error_pages.418", func(s *Site) { s.ErrorPages = map[string]string{"418": "/x"} }},
 		{"error_pages.404 x", func(s *Site) { s.ErrorPages = map[string]string{"404 x": "/x"} }},
 		{"error_pages.404", func(s *Site) { s.ErrorPages = map[string]string{"404": ""} }},
+		{"error_pages.404", func(s *Site) { s.ErrorPages = map[string]string{"404": "missing.html"} }},
+		{"error_pages.404", func(s *Site) { s.ErrorPages = map[string]string{"404": "../missing"} }},
 		{"error_pages.404", func(s *Site) { s.ErrorPages = map[string]string{"404": " \n"} }},
 		{"error_pages.404", func(s *Site) { s.ErrorPages = map[string]string{"404": "%{file:/etc/passwd}"} }},
 		{"error_pages.404", func(s *Site) { s.ErrorPages = map[string]string{"404": "a ${SECRET}"} }},

@@ -77,12 +77,15 @@ type PoolStatus struct {
 	// name server without it, for the latest removal that was proven.
 	Failover Duration `json:"failover,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
+	// Page is the public status page, as it is declared.
+	Page StatusPage `json:"page,omitzero"`
 }
 
 // MemberStatus is what is known of one member.
 type MemberStatus struct {
 	Address netip.Addr `json:"address"`
 	Target  string     `json:"target"` // what is asked, if not Address
+	Label   string     `json:"label,omitempty"`
 	Backup  bool       `json:"backup,omitempty"`
 	Verdict Verdict    `json:"verdict"`
 	Admin   string     `json:"admin"`

@@ -34,3 +34,11 @@ func Printable(s string) string {
 func misleading(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
 }
+
+// oneLine checks a text for people: one line, and nothing in it that turns what is
+// shown around it.
+func (r *rules) oneLine(field, text string, most int) {
+	if len(text) > most || Printable(text) != text {
+		r.add(field, text, "must be one line of printable text, at most %d bytes", most)
+	}
+}

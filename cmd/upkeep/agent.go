@@ -157,18 +157,28 @@ reloads, if it runs. The policy says which web server, folder and file that are.
 			if err != nil {
 				return err
 			}
-			changed, err := agent.SetInclude(c.Context(), p, add)
+			said, err := setInclude(c.Context(), p, add)
 			if err != nil {
 				return err
 			}
-			said := map[[2]bool]string{{true, true}: "includes %s now", {true, false}: "includes %s already", {false, true}: "does not include %s any more", {false, false}: "did not include %s"}
-			_, err = fmt.Fprintf(g.out, "%s "+said[[2]bool{add, changed}]+"\n", p.Web.Config, p.Web.Include)
+			_, err = fmt.Fprintln(g.out, said)
 			return err
 		},
 	}
 	c.Flags().BoolVar(&add, "add", false, "add the line")
 	c.Flags().BoolVar(&remove, "remove", false, "take the line out; sites that are in the folder are not served any more")
 	return c
+}
+
+// setInclude adds the line to the web server's configuration, or takes it out, and
+// says what that changed.
+func setInclude(ctx context.Context, p *policy.Policy, add bool) (string, error) {
+	changed, err := agent.SetInclude(ctx, p, add)
+	if err != nil {
+		return "", err
+	}
+	said := map[[2]bool]string{{true, true}: "includes %s now", {true, false}: "includes %s already", {false, true}: "does not include %s any more", {false, false}: "did not include %s"}
+	return fmt.Sprintf("%s "+said[[2]bool{add, changed}], p.Web.Config, p.Web.Include), nil
 }
 
 // newAgentFront is the unprivileged half, which only the agent itself starts.
@@ -193,6 +203,7 @@ func newAgentFront(a *app) *cobra.Command {
 
 func newJoin(a *app) *cobra.Command {
 	var server, config string
+	var include bool
 	c := &cobra.Command{
 		Use:   "join URL TOKEN",
 		Short: "Make this server one that control sends work to",
@@ -201,8 +212,10 @@ add has printed there. Control is recognised by the fingerprint in the token. Th
 token works once, and soon. Where control is, the data folder and the policy stand
 in the agent's configuration from then on.
 
-Then write a policy, and start the agent: systemctl enable --now upkeep-agent.`,
-		Example: "  upkeep join https://control.example.test:8055 TOKEN",
+Then write a policy, and start the agent: systemctl enable --now upkeep-agent. With
+--include the policy has to be there before; the line that has the web server read
+upkeep's folder is then added as upkeep agent include --add does.`,
+		Example: "  upkeep join https://control.example.test:8055 TOKEN\n  upkeep join https://control.example.test:8055 TOKEN --include",
 		Args:    exactly("URL", "TOKEN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			said := cmp.Or(a.data, os.Getenv("UPKEEP_DATA")) // as the agent has it
@@ -220,6 +233,12 @@ Then write a policy, and start the agent: systemctl enable --now upkeep-agent.`,
 			if err != nil {
 				return err
 			}
+			var included *policy.Policy
+			if include {
+				if included, err = joinPolicy(file); err != nil {
+					return err
+				}
+			}
 			if err := os.MkdirAll(filepath.Dir(folder), 0o700); err != nil {
 				return fmt.Errorf("joining: %w", err)
 			}
@@ -232,20 +251,60 @@ Then write a policy, and start the agent: systemctl enable --now upkeep-agent.`,
 					return fmt.Errorf("joined, but writing %s: %w", file, err)
 				}
 			}
-			if a.output != "table" {
-				return a.show(map[string]string{"server": identity.Server, "control": identity.Control, "folder": folder, "config": file})
+			j := joined{Server: identity.Server, Control: identity.Control, Folder: folder, Config: file}
+			if included != nil {
+				if j.Include, err = setInclude(c.Context(), included, true); err != nil {
+					return upkeep.WithHint(fmt.Errorf("joined as %s, but adding the line that includes %s: %w", j.Server, included.Web.Include, err),
+						"when that is mended: upkeep agent include --add; there is no need to join again")
+				}
 			}
-			fmt.Fprintf(a.out, "joined as %s; what it needs is in %s, its settings are in %s\n", identity.Server, upkeep.Printable(folder), upkeep.Printable(file))
-			if _, err := os.Stat(policy.DefaultFile); errors.Is(err, os.ErrNotExist) {
-				fmt.Fprintf(a.out, "next: write %s (packaging/agent-policy.yaml is one to start from)\n", policy.DefaultFile)
-			}
-			fmt.Fprintln(a.out, "then: upkeep agent"+agentFlag(config, a.data)+", or systemctl enable --now upkeep-agent")
-			return nil
+			return a.tellJoined(j, "upkeep agent"+agentFlag(config, a.data))
 		},
 	}
+	c.Flags().BoolVar(&include, "include", false, "also add the line that has the web server of the policy read upkeep's folder")
 	c.Flags().StringVar(&config, "config", os.Getenv("UPKEEP_CONFIG"), configHelp)
 	c.Flags().StringVar(&server, "as", "", "refuse a token that is for another server than this `name`")
 	return c
+}
+
+// joined is what a join tells.
+type joined struct {
+	Server  string `json:"server"`
+	Control string `json:"control"`
+	Folder  string `json:"folder"`
+	Config  string `json:"config"`
+	Include string `json:"include,omitempty"` // what was done about the line, if it was asked for
+}
+
+func (a *app) tellJoined(j joined, start string) error {
+	if a.output != "table" {
+		return a.show(j)
+	}
+	fmt.Fprintf(a.out, "joined as %s; what it needs is in %s, its settings are in %s\n", j.Server, upkeep.Printable(j.Folder), upkeep.Printable(j.Config))
+	if j.Include != "" {
+		fmt.Fprintln(a.out, upkeep.Printable(j.Include))
+	} else if _, err := os.Stat(policy.DefaultFile); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintf(a.out, "next: write %s (packaging/agent-policy.yaml is one to start from)\n", policy.DefaultFile)
+	}
+	fmt.Fprintln(a.out, "then: "+start+", or systemctl enable --now upkeep-agent")
+	return nil
+}
+
+// joinPolicy is the policy of an agent that is to join and has its configuration
+// at a path. It is read before the token is used up.
+func joinPolicy(config string) (*policy.Policy, error) {
+	have, err := loadAgentConfig(config)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	p, err := policy.Load(cmp.Or(have.Policy, policy.DefaultFile))
+	if err != nil {
+		return nil, err
+	}
+	if p.Web == nil {
+		return nil, upkeep.WithHint(fmt.Errorf("--include: the policy names no web server: %w", upkeep.ErrRefused), "it needs web with server and include; or join without --include")
+	}
+	return p, nil
 }
 
 func agentFlag(config, data string) string {

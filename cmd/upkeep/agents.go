@@ -58,7 +58,7 @@ func (p *process) openAgents(ctx context.Context, folder *datadir.Dir, kept *sto
 
 // newDesk is where people ask about sites and servers.
 func (p *process) newDesk(kept *store.Store) *hosting.Desk {
-	d := &hosting.Desk{Store: kept, Jobs: p.jobs, Declarer: p.watch, Inviter: p.keys, Address: p.agents, Notice: p.watch.Notice}
+	d := &hosting.Desk{Store: kept, Jobs: p.jobs, Declarer: p.watch, Inviter: p.keys, Address: p.agents, Notice: p.watch.Notice, Announce: p.watch.Announce}
 	if p.public != nil {
 		d.Agents = p.hub
 	}

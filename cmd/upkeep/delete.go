@@ -16,12 +16,12 @@ import (
 func newDelete(a *app) *cobra.Command {
 	var files []string
 	c := &cobra.Command{
-		Use:   "delete KIND NAME | delete -f FILE",
+		Use:   "delete KIND NAME | delete KIND/NAME | delete -f FILE",
 		Short: "Delete declared objects; what they published is withdrawn",
 		Long: `Delete one object, or those that YAML documents name. An object that another one
 that stays still names is refused. With -f all of them are deleted, in one
 transaction, or none.`,
-		Example:           "  upkeep delete pool web\n  upkeep delete -f web.yaml",
+		Example:           "  upkeep delete pool web\n  upkeep delete pool/web\n  upkeep delete -f web.yaml",
 		Args:              atMost(2),
 		ValidArgsFunction: a.completeObjects,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -44,6 +44,7 @@ type deletion struct {
 }
 
 func (a *app) targets(args, files []string) ([]deletion, error) {
+	args = split(args)
 	switch {
 	case len(files) > 0 && len(args) > 0:
 		return nil, &usageError{err: fmt.Errorf("give KIND and NAME, or -f, not both")}

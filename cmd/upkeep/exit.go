@@ -57,6 +57,15 @@ type timeoutError struct{ waiting string }
 
 func (e *timeoutError) Error() string { return "timed out waiting: " + e.waiting }
 
+// interruptedError is work that a person ended.
+type interruptedError struct {
+	text string
+	err  error
+}
+
+func (e *interruptedError) Error() string   { return "interrupted: " + e.text }
+func (e *interruptedError) Unwrap() []error { return []error{context.Canceled, e.err} }
+
 // statusError ends the program with a status and no message.
 type statusError int
 
@@ -97,10 +106,10 @@ func exitStatus(err error) int {
 
 // failure is an error as -o json shows it.
 type failure struct {
-	Error  string        `json:"error"`
-	Hint   string        `json:"hint,omitempty"`
-	Status int           `json:"exit_status"`
-	Errors []wire.Detail `json:"errors,omitempty"`
+	Error  string              `json:"error"`
+	Hint   string              `json:"hint,omitempty"`
+	Status int                 `json:"exit_status"`
+	Errors []upkeep.FieldError `json:"errors,omitempty"`
 }
 
 // report prints an error as "error:" and "hint:" lines, or as JSON, to standard
@@ -112,15 +121,16 @@ func (a *app) report(err error, asJSON bool) int {
 		return status
 	}
 	f := failure{Error: err.Error(), Hint: hintOf(err), Status: status}
+	if told := (*interruptedError)(nil); status == exitInterrupted && !errors.As(err, &told) {
+		f.Error = "interrupted" // whatever was being waited for
+	}
 	var problem *wire.Problem
 	var invalid *upkeep.InvalidError
 	switch {
 	case errors.As(err, &problem):
 		f.Errors = problem.Errors
 	case errors.As(err, &invalid):
-		for _, field := range invalid.Fields {
-			f.Errors = append(f.Errors, wire.Detail{FieldError: field})
-		}
+		f.Errors = invalid.Fields
 	}
 	if asJSON {
 		encoder := json.NewEncoder(a.err)

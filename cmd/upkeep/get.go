@@ -17,17 +17,28 @@ import (
 
 func newGet(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "get [KIND [NAME]]",
+		Use:   "get [KIND [NAME] | KIND/NAME]",
 		Short: "Show what is declared",
 		Long: `Show declared objects of a kind, one of them, or all. With -o yaml or json the
 documents come out as apply takes them: applied again they change nothing.`,
-		Example:           "  upkeep get\n  upkeep get pool\n  upkeep get pool web -o yaml",
+		Example:           "  upkeep get\n  upkeep get pool\n  upkeep get pool web -o yaml\n  upkeep get pool/web",
 		Args:              atMost(2),
 		ValidArgsFunction: a.completeObjects,
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.get(c.Context(), args)
 		},
 	}
+}
+
+// split makes KIND and NAME of KIND/NAME, which is how objects are printed.
+func split(args []string) []string {
+	if len(args) != 1 {
+		return args
+	}
+	if kind, name, both := strings.Cut(args[0], "/"); both && name != "" {
+		return []string{kind, name}
+	}
+	return args
 }
 
 // kinds reads a kind as people write it: "pool", "pools", or nothing for all.
@@ -59,6 +70,7 @@ func nearKind(word string) string {
 }
 
 func (a *app) get(ctx context.Context, args []string) error {
+	args = split(args)
 	all, err := kinds(args)
 	if err != nil {
 		return err

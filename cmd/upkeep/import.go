@@ -6,12 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"upkeep"
+	"upkeep/internal/api/client"
 	"upkeep/internal/api/wire"
 	"upkeep/internal/article"
+	"upkeep/internal/task"
 )
 
 func newImport(a *app) *cobra.Command {
@@ -129,6 +134,9 @@ func (i *importVerb) make(ctx context.Context, plan article.Plan) error {
 			return err
 		}
 	}
+	if err := i.awaitHomes(ctx, up, plan); err != nil {
+		return err
+	}
 	for _, payload := range plan.Jobs {
 		text, err := json.Marshal(payload)
 		if err != nil {
@@ -155,3 +163,33 @@ func (i *importVerb) make(ctx context.Context, plan article.Plan) error {
 	}
 	return nil
 }
+
+// awaitHomes waits for the sites of a plan that also makes folders: the folders are in
+// homes, which are made with the first site of an account.
+func (i *importVerb) awaitHomes(ctx context.Context, up *client.Client, plan article.Plan) error {
+	if !slices.ContainsFunc(plan.Jobs, func(p task.Payload) bool { return p.Kind() == upkeep.JobMkdir }) {
+		return nil
+	}
+	jobs, err := up.Jobs(ctx, wire.JobFilter{States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning}})
+	if err != nil {
+		return err
+	}
+	var ids []int64
+	for _, job := range jobs {
+		if strings.HasPrefix(job.Object, upkeep.KindSite+"/") && job.Kind != upkeep.JobNotification {
+			ids = append(ids, job.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	var late *timeoutError
+	if _, err = i.await(ctx, up, homesPatience, ids...); errors.As(err, &late) {
+		fmt.Fprintf(i.err, "note: %s; a folder in a home that is not there yet fails, and can be made later: upkeep job retry ID\n", late)
+		return nil
+	}
+	return err
+}
+
+// homesPatience is how long folders wait for the sites in whose homes they are.
+const homesPatience = time.Minute

@@ -68,8 +68,8 @@ func newJobList(a *app) *cobra.Command {
 		Example: "  upkeep job list --state pending,failed\n  upkeep job list --account acme",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
-			if f.Limit < 1 || f.Limit > 1000 {
-				return &usageError{err: fmt.Errorf("--limit %d must be 1 to 1000", f.Limit)}
+			if f.Limit < 1 || f.Limit > maxListed {
+				return &usageError{err: fmt.Errorf("--limit %d must be 1 to %d", f.Limit, maxListed)}
 			}
 			if f.States, err = chosen(f, states); err != nil {
 				return err
@@ -122,9 +122,21 @@ func document(job upkeep.Job) jobDocument {
 func jobTable(jobs []upkeep.Job, now time.Time) *table {
 	t := newTable("ID", "STATE", "SERVER", "KIND", "OBJECT", "ACCOUNT", "WHEN", "WHAT")
 	for _, job := range jobs {
-		t.add(strconv.FormatInt(job.ID, 10), string(job.State), job.Server, job.Kind, job.Object, job.Account, ago(when(job), now), what(job))
+		t.add(strconv.FormatInt(job.ID, 10), stateOf(job), job.Server, job.Kind, job.Object, job.Account, ago(when(job), now), what(job))
 	}
 	return t
+}
+
+// stateOf is the state of a job for people: a notification waits for nothing but
+// to be read.
+func stateOf(job upkeep.Job) string {
+	switch {
+	case job.Kind == upkeep.JobNotification && job.State == upkeep.JobPending:
+		return "unread"
+	case job.Kind == upkeep.JobNotification && job.State == upkeep.JobDone:
+		return "read"
+	}
+	return string(job.State)
 }
 
 // when is the latest time of a job.
@@ -228,7 +240,8 @@ server has the last word.
 Kinds: ` + strings.Join(task.Kinds(), ", "),
 		Example: `  upkeep job run server.facts --server web1 --wait
   upkeep job run user.ensure --server web1 --payload '{"account":"acme"}'
-  upkeep job run mkdir --server web1 --payload '{"root":"home","path":"acme/backup","owner":"acme","group":"acme","mode":"0750"}'`,
+  upkeep job run mkdir --server web1 --payload '{"root":"home","path":"acme/backup","owner":"acme","group":"acme","mode":"0750"}'
+  upkeep job run image.grow --server vm1 --payload '{"root":"vms","path":"web1.img","to":"8G"}' --wait`,
 		Args: exactly("KIND"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if payload == "-" {

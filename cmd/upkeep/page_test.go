@@ -54,6 +54,7 @@ records: [www]
 members: [NET.1, NET.2]
 check: {type: tcp, port: PORT, interval: 100ms}
 policy: {probation: 100ms, add_window: 0s}
+status: {public: true, title: Our shop}
 `)
 	if err := os.WriteFile(file, []byte(documents), 0o644); err != nil {
 		t.Fatal(err)
@@ -93,6 +94,15 @@ policy: {probation: 100ms, add_window: 0s}
 	}
 	if shots := os.Getenv("UPKEEP_SHOTS"); shots != "" {
 		tab.Picture(filepath.Join(shots, "real.png"))
+	}
+	// Anybody may see that, without the addresses.
+	tab.Do(
+		chromedp.Navigate("http://"+page+"/status/web"),
+		chromedp.WaitVisible(`//h1[text()="All 2 answer"]`),
+		chromedp.WaitVisible(`//tr[contains(., "1 of 2 did not answer")]/td[@data-name="Ended"]/time`),
+	)
+	if told := browser.Ask[string](tab, "document.documentElement.outerHTML"); strings.Contains(told, network) || !strings.Contains(told, "Our shop") {
+		t.Errorf("the public status page is %s", told)
 	}
 	tab.Do(chromedp.Navigate("about:blank")) // lets go of the stream
 	if complaints := tab.Complaints(); len(complaints) > 0 {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,7 @@ import (
 	"upkeep/internal/link/authority"
 	"upkeep/internal/metrics"
 	"upkeep/internal/notify"
+	"upkeep/internal/people"
 	"upkeep/internal/probe"
 	"upkeep/internal/store"
 	"upkeep/internal/watch"
@@ -93,6 +95,7 @@ type process struct {
 	keys     *authority.Authority
 	public   net.Listener // of agents; nil for none
 	local    *local       // the agent in this process; nil for none
+	people   *people.People
 	desk     *hosting.Desk
 	servers  []server
 	lost     <-chan struct{} // closed when another process has taken the database over
@@ -165,13 +168,18 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 		meter.Collect(p.watch, engine)
 		p.notifier = notify.New(notify.Options{Store: told{kept}, Status: p.watch, Notice: p.watch.Notice, Logger: log})
 		meter.CollectNotifier(p.notifier)
-		page, err := console.New(console.Options{Observer: p.watch, Recorder: p.watch, Log: log, Version: version()})
+		p.people, err = people.New(ctx, people.Options{Users: kept.Users(), Log: log, Announce: p.watch.Announce})
+		if err != nil {
+			return nil, err
+		}
+		page, err := console.New(console.Options{Observer: p.watch, Recorder: p.watch, People: p.people, Log: log, Version: version(), Private: private,
+			Hosting: &console.Hosting{Bounds: api.NewBounds(p.watch, p.desk, p.jobs), Jobs: p.jobs, Servers: p.desk, Forcer: p.watch, Users: p.people, Audit: kept}})
 		if err != nil {
 			return nil, err
 		}
 		return api.New(api.Options{
 			Declarer: p.watch, Observer: p.watch, Forcer: p.watch, Recorder: p.watch, Notifier: p.notifier,
-			Jobs: p.jobs, Sites: p.desk, Servers: p.desk,
+			Jobs: p.jobs, Sites: p.desk, Servers: p.desk, People: p.people, Users: p.people, Answers: kept, Audit: kept,
 			Log: log, Version: version(), Token: token, Private: private, Hosts: s.httpHosts, Metrics: meter.Handler(), Page: page, Alive: p.watch.Alive,
 		})
 	}); err != nil {
@@ -242,6 +250,29 @@ func (p *process) openHTTP(folder *datadir.Dir, build func(token string) (*api.A
 		p.servers[i].handler = face
 	}
 	return nil
+}
+
+// setup is where the first user is made in a browser, "" when there are users or no
+// pages. What is listened on may be any address; this machine is one of them.
+func (p *process) setup() string {
+	token := p.people.Setup()
+	if token == "" || p.http == "" {
+		return ""
+	}
+	return "http://" + reachable(p.http) + "/setup?token=" + token
+}
+
+// reachable is an address at which this machine reaches what listens at one.
+func reachable(listen string) string {
+	at, err := netip.ParseAddrPort(listen)
+	if err != nil || !at.Addr().IsUnspecified() {
+		return listen
+	}
+	host := "127.0.0.1"
+	if at.Addr().Is6() && !at.Addr().Is4In6() {
+		host = "localhost" // one that listens on :: takes both, unless it was told otherwise
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(at.Port())))
 }
 
 // ensureToken reads the API token, making it at the first start.

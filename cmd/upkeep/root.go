@@ -103,13 +103,15 @@ func newRoot(a *app) *cobra.Command {
 		&cobra.Group{ID: "run", Title: "Run it:"},
 		&cobra.Group{ID: "declare", Title: "Say what should be:"},
 		&cobra.Group{ID: "look", Title: "See and steer what is:"},
+		&cobra.Group{ID: "image", Title: "Work on images, with no running upkeep:"},
 	)
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.SetHelpCommandGroupID("")
 	verbs := map[string][]*cobra.Command{
 		"run":     {newUp(a), newServe(a), newAgent(a), newJoin(a), newBeat(a)},
 		"declare": {newApply(a), newDiff(a), newGet(a), newDelete(a), newRegenerate(a), newVerify(a), newImport(a)},
-		"look":    {newPool(a), newZone(a), newSite(a), newAccount(a), newJob(a), newServer(a), newEvents(a), newBudget(a), newNotify(a), newSelftest(a)},
+		"look":    {newPool(a), newZone(a), newSite(a), newAccount(a), newUser(a), newJob(a), newServer(a), newEvents(a), newAudit(a), newBudget(a), newNotify(a), newSelftest(a)},
+		"image":   {newImage(a)},
 		"":        {newLogs(a), newVersion(a), newMan(a)},
 	}
 	for group, commands := range verbs {

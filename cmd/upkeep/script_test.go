@@ -20,16 +20,60 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"upkeep/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"upkeep": main})
+	testscript.Main(tidied{m}, map[string]func(){"upkeep": main})
 }
+
+// tidied removes what the sessions share when all tests are done.
+type tidied struct{ *testing.M }
+
+func (m tidied) Run() int {
+	status := m.M.Run()
+	if sharedDir != "" {
+		_ = os.RemoveAll(sharedDir) // best effort: it is in the temporary folder
+	}
+	return status
+}
+
+var sharedDir string
+
+// verbs is a folder with an upkeep for sessions, made once. What runs for long and
+// does many things at a time is this test binary, with the race detector where that
+// is on; each other verb is the program as it is shipped, which starts in a third
+// of the time, and sessions start hundreds.
+var verbs = sync.OnceValues(func() (string, error) {
+	self, err := exec.LookPath("upkeep") // testscript.Main put it there
+	if err != nil {
+		return "", err
+	}
+	if sharedDir, err = os.MkdirTemp("", "upkeep-sessions-"); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(sharedDir, 0o755); err != nil { // accounts that are not root's run it too
+		return "", err
+	}
+	shipped := filepath.Join(sharedDir, "shipped")
+	if output, err := exec.Command("go", "build", "-o", shipped, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building upkeep: %w\n%s", err, output)
+	}
+	script := fmt.Sprintf("#!/bin/sh\ncase \"$1\" in up|serve|agent) exec '%s' \"$@\" ;; esac\nexec '%s' \"$@\"\n", self, shipped)
+	return sharedDir, os.WriteFile(filepath.Join(sharedDir, "upkeep"), []byte(script), 0o755)
+})
 
 // The sessions in testdata run the real program: upkeep up in the background,
 // listeners as members, and the verbs against it.
 func TestSessions(t *testing.T) {
 	testscript.Run(t, sessions("testdata"))
+}
+
+// Those that mount images take root.
+func TestSessionsOfRoot(t *testing.T) {
+	testkit.NeedRoot(t)
+	testscript.Run(t, sessions("testdata/root"))
 }
 
 // sessions are those in a folder, with the commands that all have.
@@ -64,6 +108,11 @@ type members struct {
 // on $PORT, $DNS and $HTTP for upkeep. Sessions run side by side, and beside
 // whatever else the machine does.
 func setupSession(env *testscript.Env) error {
+	dir, err := verbs()
+	if err != nil {
+		return err
+	}
+	env.Setenv("PATH", dir+string(os.PathListSeparator)+env.Getenv("PATH"))
 	net127, port, err := freeNetwork()
 	if err != nil {
 		return err

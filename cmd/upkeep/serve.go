@@ -59,6 +59,9 @@ func (s *serveVerb) run(ctx context.Context) error {
 	manager := systemd.FromEnvironment(os.Getenv)
 	err = p.run(ctx, func(ctx context.Context) error {
 		log.Info("serving", "data", p.data, "dns", p.dns, "http", p.http, "beat", p.beat, "version", version())
+		if setup := p.setup(); setup != "" {
+			log.Warn("there is no user yet: whoever opens this address makes the first one", "setup", setup)
+		}
 		return s.attend(ctx, p, manager, log)
 	})
 	log.Info("stopped", "err", err)

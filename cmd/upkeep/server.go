@@ -15,6 +15,7 @@ import (
 	"upkeep"
 	"upkeep/internal/api/client"
 	"upkeep/internal/api/wire"
+	"upkeep/internal/declare"
 )
 
 func newServer(a *app) *cobra.Command {
@@ -24,12 +25,12 @@ func newServer(a *app) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  verbsOnly,
 	}
-	c.AddCommand(newServerAdd(a), newServerToken(a), newServerList(a), newServerRevoke(a), newServerRemove(a))
+	c.AddCommand(newServerAdd(a), newServerToken(a), newServerList(a), newServerImages(a), newServerRevoke(a), newServerRemove(a))
 	return c
 }
 
 func newServerAdd(a *app) *cobra.Command {
-	var roles []string
+	var server upkeep.Server
 	c := &cobra.Command{
 		Use:   "add NAME --role ROLE[,ROLE]",
 		Short: "Declare a server and print the token with which its agent joins",
@@ -39,7 +40,10 @@ func newServerAdd(a *app) *cobra.Command {
 
 The token carries the fingerprint of control's authority, so that nobody in
 between can pose as control. What the agent may do there is decided by the
-policy file on that server.`,
+policy file on that server.
+
+The same again prints a new token. A server that is declared with other roles is
+left as it is.`,
 		Example: "  upkeep server add web1 --role web,files",
 		Args:    exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -47,15 +51,44 @@ policy file on that server.`,
 			if err != nil {
 				return err
 			}
-			server := upkeep.Server{Name: args[0], Roles: roles}
-			if _, err := a.declare(c.Context(), up, server); err != nil {
+			server.Name = args[0]
+			if err := a.addServer(c.Context(), up, server); err != nil {
 				return err
 			}
 			return a.invite(c.Context(), up, args[0])
 		},
 	}
-	c.Flags().StringSliceVar(&roles, "role", nil, "what it is for, one or more `roles`: "+strings.Join(upkeep.Roles, ", "))
+	c.Flags().BoolVar(&server.StaffOnly, "staff-only", false, "customers do not choose it for their sites")
+	c.Flags().StringSliceVar(&server.Roles, "role", nil, "what it is for, one or more `roles`: "+strings.Join(upkeep.Roles, ", "))
 	return c
+}
+
+// addServer declares a server, or leaves it as it is declared: no role is taken
+// away by the way.
+func (a *app) addServer(ctx context.Context, up *client.Client, server upkeep.Server) error {
+	declared, err := up.Objects(ctx, upkeep.KindServer, server.Name)
+	if errors.Is(err, upkeep.ErrNotFound) {
+		_, err = a.declare(ctx, up, server)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	objects, err := declare.Read(server.Name, declared[0].Object)
+	if err != nil {
+		return err
+	}
+	is := objects[0].(upkeep.Server) // one, of the kind that was asked for
+	roles := func(s upkeep.Server) string { return strings.Join(slices.Sorted(slices.Values(s.Roles)), ", ") }
+	if roles(is) == roles(server) && is.StaffOnly == server.StaffOnly {
+		return nil
+	}
+	text := "for " + strings.Join(is.Roles, ", ")
+	if is.StaffOnly {
+		text += ", for staff only"
+	}
+	return upkeep.WithHint(fmt.Errorf("server %s: is declared already, %s: %w", server.Name, text, upkeep.ErrConflict),
+		"a new token: upkeep server token "+server.Name+"\nchange it with: upkeep get server "+server.Name+" -o yaml, and upkeep apply -f -")
 }
 
 // declare applies objects that a verb made of its flags.

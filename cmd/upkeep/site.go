@@ -215,8 +215,15 @@ func newSiteRemove(a *app) *cobra.Command {
 		Short: "Take a site back; its files are kept in the account's trash",
 		Args:  exactly("NAME"),
 		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
-			if err := a.delete(ctx, []deletion{{Kind: upkeep.KindSite, Name: name}}); err != nil || !wait {
+			site, _, readErr := declaredSite(ctx, up, name) // whose it was, if it is there
+			if err := a.delete(ctx, []deletion{{Kind: upkeep.KindSite, Name: name}}); err != nil {
 				return err
+			}
+			if readErr == nil {
+				a.tellTrash(site)
+			}
+			if !wait {
+				return nil
 			}
 			jobs, err := up.Jobs(ctx, wire.JobFilter{Object: "site/" + name, Kind: upkeep.JobSiteRemove, Limit: 100,
 				States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning}})
@@ -233,6 +240,15 @@ func newSiteRemove(a *app) *cobra.Command {
 	}
 	waitFlags(c, &wait, &patience)
 	return c
+}
+
+// tellTrash says where the files of a site go that is removed.
+func (a *app) tellTrash(site upkeep.Site) {
+	on := strings.Join(site.Servers, ", ")
+	if site.Files != "" {
+		on = site.Files
+	}
+	fmt.Fprintf(a.err, "note: the pages of %s go to .trash in the home of %s on %s, for root to move back\n", upkeep.Printable(site.Name), site.Account, on)
 }
 
 func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
@@ -252,6 +268,9 @@ func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !suspend {
+				a.tellSuspended(ctx, up, site)
+			}
 			if !wait {
 				if a.output != "table" {
 					return a.show(result)
@@ -264,6 +283,23 @@ func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
 	}
 	waitFlags(c, &wait, &patience)
 	return c
+}
+
+// tellSuspended says that a site stays down with its account, which is not the
+// site's to lift.
+func (a *app) tellSuspended(ctx context.Context, up *client.Client, site upkeep.Site) {
+	declared, err := up.Objects(ctx, upkeep.KindAccount, site.Account)
+	if err != nil || len(declared) != 1 {
+		return // a hint is all that is lost
+	}
+	objects, err := declare.Read(site.Account, declared[0].Object)
+	if err != nil {
+		return
+	}
+	if account, is := objects[0].(upkeep.Account); is && account.Suspended {
+		fmt.Fprintf(a.err, "note: %s stays suspended with its account %[2]s; upkeep get account %[2]s -o yaml shows what to change, with upkeep apply -f -\n",
+			upkeep.Printable(site.Name), site.Account)
+	}
 }
 
 // declaredSite is a site as it is declared, with its generation.

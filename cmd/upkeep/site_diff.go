@@ -154,7 +154,7 @@ func (l look) summary() string {
 	if len(l.Drift)+len(l.Failed) == 0 {
 		return "nothing would change"
 	}
-	text := count(len(l.Drift), "file") + " would change, with one reload"
+	text := count(l.Differ, "file") + " would change, with one reload"
 	if len(l.Gained) > 0 {
 		text += "; names gained: " + strings.Join(l.Gained, ", ")
 	}

@@ -75,7 +75,41 @@ func changedFields(before, g wire.Generation) (string, error) {
 			}
 		}
 	}
-	return strings.Join(slices.Sorted(maps.Keys(fields)), ", "), nil
+	names := slices.Sorted(maps.Keys(fields))
+	for i, name := range names {
+		if value, is := onOff(was[name], is[name]); is {
+			names[i] = name + ": " + value
+		}
+	}
+	return strings.Join(names, ", "), nil
+}
+
+// onOff is what a field became that is true, false or left out: without it, turning
+// it on and off would read the same.
+func onOff(was, is json.RawMessage) (string, bool) {
+	switch {
+	case string(is) == "true":
+		return "yes", true
+	case string(is) == "false", len(is) == 0 && string(was) == "true":
+		return "no", true
+	case len(is) == 0 && string(was) == "false":
+		return "left out", true
+	}
+	return "", false
+}
+
+// restored is the generation that an undo went back to: the one that was asked for,
+// or the newest that differs from the present one; 0 when that is not kept.
+func restored(generations []wire.Generation, asked int64) int64 {
+	if asked != 0 || len(generations) == 0 {
+		return asked
+	}
+	for _, g := range generations[1:] {
+		if !g.Deleted && string(g.Object) != string(generations[0].Object) {
+			return g.Generation
+		}
+	}
+	return 0
 }
 
 func newSiteUndo(a *app) *cobra.Command {
@@ -97,9 +131,16 @@ its account, for root to move back.`,
 			if err != nil {
 				return err
 			}
-			site, err := up.UndoSite(ctx, name, generation)
+			read := int64(0)
+			if len(generations) > 0 {
+				read = generations[0].Generation
+			}
+			site, err := up.UndoSite(ctx, name, generation, read)
 			if err != nil {
 				return err
+			}
+			if restored := restored(generations, generation); restored != 0 {
+				fmt.Fprintf(a.err, "note: %s is again as it was at generation %d\n", name, restored)
 			}
 			if len(generations) > 0 && generations[0].Deleted {
 				fmt.Fprintf(a.err, "note: the folder of %s is a new one; the pages from before its removal are in .trash in the home of %s, for root to move back\n", name, site.Account)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,20 +28,31 @@ all. The status is 1 when a site failed; which one and why is listed.`)
 func newVerify(a *app) *cobra.Command {
 	return newSync(a, "verify", "Prove that web servers' files equal the database",
 		`Compare every file that upkeep generates with what is declared, and change
-nothing. Differences are shown as diffs, with status 1: --overwrite puts them right
-at once, as upkeep regenerate does; to keep what was changed by hand, declare it.
-Of one server, or of all.`)
+nothing. Differences are shown as diffs, with status 1. --overwrite puts them right
+at once, as upkeep regenerate does. --adopt declares what was edited in the Apache
+files of sites, where the edited file is just what upkeep makes of it: aliases,
+index names, error pages, redirects, denied and allowed addresses, methods and
+headers. What stands for no field is refused and left. Of one server, or of all.`)
 }
 
 func newSync(a *app, action, short, long string) *cobra.Command {
 	var patience time.Duration
-	var overwrite bool
+	var overwrite, adopt bool
 	c := &cobra.Command{
 		Use:   action + " [SERVER]",
 		Short: short,
 		Long:  long,
 		Args:  atMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if adopt && overwrite {
+				return &usageError{err: errors.New("--adopt keeps what was edited and --overwrite puts it back: give one of them")}
+			}
+			if adopt && a.output != "table" {
+				return &usageError{err: errors.New("--adopt tells what it does step by step, and has no other output")}
+			}
+			if adopt {
+				return a.adopt(c.Context(), args, patience)
+			}
 			err := a.sync(c.Context(), action, args, patience)
 			if overwrite && err == statusError(exitFailed) {
 				return a.sync(c.Context(), "regenerate", args, patience)
@@ -50,6 +62,7 @@ func newSync(a *app, action, short, long string) *cobra.Command {
 	}
 	if action == "verify" {
 		c.Flags().BoolVar(&overwrite, "overwrite", false, "then have what differs made anew")
+		c.Flags().BoolVar(&adopt, "adopt", false, "then declare what was edited, where that stands for fields of a site")
 	}
 	c.Flags().DurationVar(&patience, "timeout", 5*time.Minute, "how `long` to wait")
 	return c
@@ -60,26 +73,34 @@ func (a *app) sync(ctx context.Context, action string, names []string, patience 
 	if err != nil {
 		return err
 	}
-	if len(names) == 0 {
-		servers, err := up.Servers(ctx)
-		if err != nil {
-			return err
-		}
-		for _, s := range servers {
-			if slices.Contains(s.Roles, upkeep.RoleWeb) {
-				names = append(names, s.Name)
-			}
-		}
-		if len(names) == 0 {
-			fmt.Fprintln(a.err, "no server with role web is declared; upkeep server add NAME --role web declares one")
-			return nil
-		}
+	if names, err = a.webServers(ctx, up, names); err != nil || len(names) == 0 {
+		return err
 	}
 	jobs, err := a.syncAll(ctx, up, action, names, patience)
 	if err != nil {
 		return err
 	}
 	return a.synced(ctx, up, action, jobs)
+}
+
+// webServers are those that are named, or all.
+func (a *app) webServers(ctx context.Context, up *client.Client, names []string) ([]string, error) {
+	if len(names) > 0 {
+		return names, nil
+	}
+	servers, err := up.Servers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range servers {
+		if slices.Contains(s.Roles, upkeep.RoleWeb) {
+			names = append(names, s.Name)
+		}
+	}
+	if len(names) == 0 {
+		fmt.Fprintln(a.err, "no server with role web is declared; upkeep server add NAME --role web declares one")
+	}
+	return names, nil
 }
 
 // overtaken is how often a server is asked once more because a site was changed
@@ -157,7 +178,7 @@ func (a *app) synced(ctx context.Context, up *client.Client, action string, jobs
 
 // syncSummary is a line about one server.
 func syncSummary(action string, r task.SyncResult) string {
-	text := count(len(r.Sites), "site")
+	text := count(r.Served, "site")
 	if len(r.Changing) > 0 {
 		text += fmt.Sprintf(" and %d more that are being changed", len(r.Changing))
 	}
@@ -168,7 +189,7 @@ func syncSummary(action string, r task.SyncResult) string {
 	if action == "regenerate" {
 		differ, strays = "put right", "of no site removed"
 	}
-	return fmt.Sprintf("%s; %s %s, %d %s, %s", text, count(len(r.Drift), "file"), differ, len(r.Strays), strays, count(len(r.Failed), "failure"))
+	return fmt.Sprintf("%s; %s %s, %d %s, %s", text, count(r.Differ, "file"), differ, len(r.Strays), strays, count(len(r.Failed), "failure"))
 }
 
 func syncResult(job upkeep.Job) (task.SyncResult, error) {

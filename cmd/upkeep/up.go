@@ -122,7 +122,7 @@ func (u *upVerb) greet(ctx context.Context, p *process, given []wire.Source, eve
 	if err != nil {
 		return u.unlessStopped(ctx, err)
 	}
-	fmt.Fprint(u.out, welcome(p.settings, declared, sites, p.local))
+	fmt.Fprint(u.out, welcome(p.settings, p.setup(), declared, sites, p.local))
 	if u.demo {
 		if err := playDemo(ctx, declared, u.out); err != nil {
 			return err
@@ -141,7 +141,7 @@ func (u *upVerb) unlessStopped(ctx context.Context, err error) error {
 }
 
 // welcome says what is listened on and what to try next.
-func welcome(s settings, pools, sites []upkeep.Declared, l *local) string {
+func welcome(s settings, setup string, pools, sites []upkeep.Declared, l *local) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "upkeep is up; its state is in %s\n", upkeep.Printable(s.data))
 	line := func(label, text string) { fmt.Fprintf(&b, "  %-6s %s\n", label, upkeep.Printable(text)) }
@@ -150,6 +150,9 @@ func welcome(s settings, pools, sites []upkeep.Declared, l *local) string {
 	}
 	if s.http != "" {
 		line("page", "http://"+s.http+"/")
+	}
+	if setup != "" {
+		line("users", setup+" makes the first")
 	}
 	if l.apache != nil {
 		line("sites", "http://"+l.apache.Address+"/")

@@ -133,7 +133,7 @@ func (a *accounts) ensure(ctx context.Context, t task.Tenant) (owner, error) {
 // mayBe refuses an account that is not, and could not become, upkeep's.
 func (a *accounts) mayBe(t task.Tenant, users users) error {
 	if err := a.policy.AllowsUID(t.UID); err != nil {
-		return err
+		return upkeep.WithHint(err, fmt.Sprintf("widen uids in the agent's policy, or %s", a.otherNumber(users)))
 	}
 	refuse := func(why string, args ...any) error {
 		return fmt.Errorf("the account %s: %s: %w", t.Account, fmt.Sprintf(why, args...), upkeep.ErrRefused)
@@ -145,11 +145,11 @@ func (a *accounts) mayBe(t task.Tenant, users users) error {
 	if other, taken := a.uids[t.UID]; taken && other != t.Account {
 		return refuse("has the number %d, which is that of the account %s; files of it may still be here", t.UID, other)
 	}
-	if other := users.ids[t.UID]; other != "" && other != t.Account {
-		return refuse("has the number %d, which is that of the user %s of this server", t.UID, other)
-	}
-	if other := users.groupIDs[t.UID]; other != "" && other != t.Account {
-		return refuse("has the number %d, which is that of the group %s of this server", t.UID, other)
+	for _, other := range []struct{ kind, name string }{{"user", users.ids[t.UID]}, {"group", users.groupIDs[t.UID]}} {
+		if other.name != "" && other.name != t.Account {
+			return upkeep.WithHint(refuse("has the number %d, which is that of the %s %s of this server", t.UID, other.kind, other.name),
+				fmt.Sprintf("give the %s %s another number there, or %s", other.kind, other.name, a.otherNumber(users)))
+		}
 	}
 	user, exists := users.names[t.Account]
 	if exists && (!known || entry.Removed || user.uid != t.UID || user.gid != t.UID || user.comment != accountMark) {
@@ -159,6 +159,17 @@ func (a *accounts) mayBe(t task.Tenant, users users) error {
 		return refuse("there is a group of that name on this server that upkeep did not make")
 	}
 	return nil
+}
+
+// otherNumber advises to declare an account with a number that is free here. One
+// that an account has already stays its own, because files on servers carry it.
+func (a *accounts) otherNumber(users users) string {
+	const advice = "declare an account of another name with a number that is free here"
+	free := func(uid int) bool { return a.uids[uid] == "" && users.ids[uid] == "" && users.groupIDs[uid] == "" }
+	if uid := a.policy.UIDs.First(free); uid != 0 {
+		return fmt.Sprintf("%s, such as uid: %d", advice, uid)
+	}
+	return advice + "; the policy has none left"
 }
 
 // make runs the system's tools.

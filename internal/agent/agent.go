@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,6 +50,7 @@ type Root struct {
 	accounts *accounts
 	roots    map[string]*safefs.Dir
 	zones    zones
+	images   images
 	turns    turns
 	state    *safefs.Dir
 	// disk holds a token for each job that works on folders. Each waits in the
@@ -94,7 +97,10 @@ func New(o Options) (_ *Root, err error) {
 			return nil, upkeep.WithHint(fmt.Errorf("root %s of the policy: %w", name, err), "roots, and the folders above them, must exist, be root's and be writable by root alone")
 		}
 	}
-	return r, r.openZones()
+	if err := r.openZones(); err != nil {
+		return nil, err
+	}
+	return r, r.openImageRecord()
 }
 
 func (r *Root) openRoot(root policy.Root) (*safefs.Dir, error) {
@@ -152,7 +158,7 @@ func (r *Root) Do(ctx context.Context, signed link.Signed, tell func(link.Progre
 	}
 	opened, err := link.Open(r.o.Key, r.o.Server, r.o.Now(), signed)
 	if err != nil {
-		return failed(0, err)
+		return failed(0, newer(err))
 	}
 	j := job{Job: opened, tell: tell}
 	outcome := r.carryOut(ctx, j)
@@ -170,23 +176,27 @@ func (r *Root) carryOut(ctx context.Context, j job) link.Outcome {
 		return ended(ctx, j.ID, err)
 	}
 	defer release()
-	switch verdict, last := r.applied.judge(j.Job); {
+	switch verdict, last := r.applied.judge(j); {
 	case verdict == superseded:
 		return link.Outcome{ID: j.ID, State: upkeep.JobSuperseded,
 			Error: fmt.Sprintf("generation %d of %s was carried out here by job %d (%s), which is newer", last.Generation, last.Object, last.Job, last.Kind)}
 	case verdict == already && !handler.again && !r.astray(j.Object):
-		return link.Outcome{ID: j.ID, State: upkeep.JobDone}
+		return link.Outcome{ID: j.ID, State: upkeep.JobDone, Result: last.Result}
 	}
 	result, err := r.guarded(ctx, handler, j)
-	if err == nil {
-		err = r.applied.record(doneOf(j.Job))
-	}
 	if err != nil {
 		return ended(ctx, j.ID, err)
 	}
 	text, err := json.Marshal(result)
 	if err != nil {
 		return failed(j.ID, err)
+	}
+	mine := r.doneBy(j)
+	if !handler.again && len(text) <= maxKept {
+		mine.Result = text // for a job that is sent once more, since its outcome got lost
+	}
+	if err := r.applied.record(mine); err != nil {
+		return ended(ctx, j.ID, err)
 	}
 	return link.Outcome{ID: j.ID, State: upkeep.JobDone, Result: text}
 }
@@ -198,11 +208,11 @@ func (r *Root) admit(j *job) (handler, error) {
 	}
 	h, known := handlers[j.Kind]
 	if !known {
-		return handler{}, fmt.Errorf("this agent does not know how to do %s jobs: %w", j.Kind, upkeep.ErrRefused)
+		return handler{}, upkeep.WithHint(fmt.Errorf("this agent does not know how to do %s jobs: %w", j.Kind, upkeep.ErrRefused), upgrade)
 	}
-	payload, err := task.Decode(j.Kind, j.Payload)
+	payload, err := r.decode(j.Job)
 	if err != nil {
-		return handler{}, err
+		return handler{}, newer(err)
 	}
 	// The object is what the job is compared with others by: a payload that is
 	// about something else would slip past that.
@@ -214,6 +224,53 @@ func (r *Root) admit(j *job) (handler, error) {
 	}
 	j.payload = payload
 	return h, nil
+}
+
+// upgrade is what to do about a control that asks for more than this agent knows.
+const upgrade = "if control is of a newer upkeep, upgrade upkeep on this server and restart upkeep-agent"
+
+// newer adds to an error what is likely wrong where control says what this agent
+// has never heard of.
+func newer(err error) error {
+	if strings.Contains(err.Error(), "json: unknown field") { // which encoding/json has no type for
+		return upkeep.WithHint(err, upgrade)
+	}
+	var invalid *upkeep.InvalidError
+	if errors.As(err, &invalid) && slices.ContainsFunc(invalid.Fields, func(f upkeep.FieldError) bool { return strings.HasPrefix(f.Rule, task.NoField) }) {
+		return upkeep.WithHint(err, upgrade)
+	}
+	return err
+}
+
+// decode reads the payload of a job, of a site.sync no more than is new. What is to
+// be verified is read as a whole.
+func (r *Root) decode(job link.Job) (task.Payload, error) {
+	if job.Kind != upkeep.JobSiteSync || r.o.Web == nil || job.Object != (task.SiteSync{}).Object() {
+		return task.Decode(job.Kind, job.Payload)
+	}
+	known, home := r.applied.sites(), r.o.Web.Layout.Home+"/"
+	return task.DecodeSync(job.Payload, func(site []byte) (name string, generation int64, is bool) {
+		d, is := known[sumOf(site)]
+		is = is && (d.Pages == elsewhere || strings.HasPrefix(d.Pages, home))
+		return strings.TrimPrefix(d.Object, upkeep.KindSite+"/"), d.Generation, is
+	})
+}
+
+// doneBy is what is to be kept of a job that was carried out.
+func (r *Root) doneBy(j job) done {
+	d := doneOf(j)
+	if apply, is := j.payload.(task.SiteApply); is && r.o.Web != nil {
+		d.Pages = r.pages(apply)
+	}
+	return d
+}
+
+// pages is the folder of a site's pages, if this server has to have it.
+func (r *Root) pages(site task.SiteApply) string {
+	if site.Site.Files != "" && site.Site.Files != r.o.Server {
+		return elsewhere
+	}
+	return r.input(r.o.Web, site).DocumentRoot()
 }
 
 // guarded runs a handler. A panic fails the job it happened in and nothing else:
@@ -244,7 +301,8 @@ func (e fieldError) Unwrap() error { return e.error }
 
 // ended is the outcome of a job that was not done.
 func ended(ctx context.Context, id int64, err error) link.Outcome {
-	if errors.Is(context.Cause(ctx), errCancelled) && errors.Is(err, context.Canceled) {
+	// Some work tells why it was given up, and some only that.
+	if errors.Is(context.Cause(ctx), errCancelled) && (errors.Is(err, context.Canceled) || errors.Is(err, errCancelled)) {
 		return link.Outcome{ID: id, State: upkeep.JobCancelled}
 	}
 	if errors.Is(err, errSuperseded) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -44,12 +45,12 @@ func TestUserEnsureRefuses(t *testing.T) {
 	before := l.snapshot()
 	l.wantFailed(ensured("acme", 20002), 2, "has the number 20001 on this server, and the job says 20002")
 	l.wantFailed(ensured("beta", 20001), 1, "is that of the account acme")
-	l.wantFailed(ensured("beta", 20500), 1, "is that of the user alice")
-	l.wantFailed(ensured("beta", 20600), 1, "is that of the group clients")
+	l.wantFailed(ensured("beta", 20500), 1, "is that of the user alice of this server: refused; give the user alice another number there, or declare an account of another name with a number that is free here, such as uid: 20601")
+	l.wantFailed(ensured("beta", 20600), 1, "is that of the group clients of this server: refused; give the group clients another number there")
 	l.wantFailed(ensured("alice", 20500), 1, "a user of that name on this server that upkeep did not make")
 	l.wantFailed(ensured("alice", 20501), 1, "on this server that upkeep did not make")
 	l.wantFailed(ensured("clients", 20601), 1, "a group of that name on this server that upkeep did not make")
-	l.wantFailed(ensured("beta", 21000), 1, "user id 21000 is not one of 20000 to 20999")
+	l.wantFailed(ensured("beta", 21000), 1, "user id 21000 is not one of 20000 to 20999, which the policy of this server has for accounts: refused; widen uids in the agent's policy, or declare an account of another name with a number that is free here, such as uid: 20601")
 	for _, name := range []string{"root", "www-data", "0", "-x", "a b", "a:b", "a\nb", "Acme", "", strings.Repeat("a", 40), "sudo", "ä"} {
 		l.wantFailed(ensured(name, 20003), 1, "must be the name of an account")
 	}
@@ -212,16 +213,21 @@ func TestOnlyControlsJobsForThisServer(t *testing.T) {
 		spoil  func(*link.Signed)
 		words  string
 	}{
-		"another key":    {key: stranger, words: "not signed by the control"},
-		"another server": {change: func(j *link.Job) { j.Server = "web2" }, words: "is for the server web2, and this is web1"},
-		"expired":        {change: func(j *link.Job) { j.Expires = l.now.Add(-time.Second) }, words: "expired at"},
-		"for ever":       {change: func(j *link.Job) { j.Expires = l.now.Add(1000 * time.Hour) }, words: "no job may have more than"},
-		"changed":        {spoil: func(s *link.Signed) { s.Body[len(s.Body)-3] ^= 1 }, words: "not signed by the control"},
-		"no signature":   {spoil: func(s *link.Signed) { s.Signature = nil }, words: "signature has 0 bytes"},
-		"empty":          {spoil: func(s *link.Signed) { *s = link.Signed{} }, words: "the job is empty"},
-		"another object": {change: func(j *link.Job) { j.Object = "account/beta" }, words: `says that it is about "account/beta", and its payload is about "account/acme"`},
-		"another kind":   {change: func(j *link.Job) { j.Kind = upkeep.JobMkdir }, words: "unknown field"},
-		"unknown kind":   {change: func(j *link.Job) { j.Kind = "shell" }, words: "does not allow shell jobs"},
+		"another key":     {key: stranger, words: "not signed by the control"},
+		"another server":  {change: func(j *link.Job) { j.Server = "web2" }, words: "is for the server web2, and this is web1"},
+		"expired":         {change: func(j *link.Job) { j.Expires = l.now.Add(-time.Second) }, words: "expired at"},
+		"for ever":        {change: func(j *link.Job) { j.Expires = l.now.Add(1000 * time.Hour) }, words: "no job may have more than"},
+		"changed":         {spoil: func(s *link.Signed) { s.Body[len(s.Body)-3] ^= 1 }, words: "not signed by the control"},
+		"no signature":    {spoil: func(s *link.Signed) { s.Signature = nil }, words: "signature has 0 bytes"},
+		"empty":           {spoil: func(s *link.Signed) { *s = link.Signed{} }, words: "the job is empty"},
+		"another object":  {change: func(j *link.Job) { j.Object = "account/beta" }, words: `says that it is about "account/beta", and its payload is about "account/acme"`},
+		"another kind":    {change: func(j *link.Job) { j.Kind = upkeep.JobMkdir }, words: "is not a field of mkdir"},
+		"unknown kind":    {change: func(j *link.Job) { j.Kind = "shell" }, words: "does not allow shell jobs"},
+		"a newer payload": {change: func(j *link.Job) { j.Payload = []byte(`{"account":"acme","uid":20001,"new":1}`) }, words: "upgrade upkeep on this server"},
+		"a newer job": {spoil: func(s *link.Signed) {
+			s.Body = bytes.Replace(s.Body, []byte("{"), []byte(`{"new":1,`), 1)
+			s.Signature = ed25519.Sign(l.key, append([]byte("upkeep job v1\x00"), s.Body...))
+		}, words: "upgrade upkeep on this server"},
 	} {
 		job, key := base, l.key
 		if one.change != nil {

@@ -10,11 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync"
 
 	"upkeep"
-	"upkeep/internal/link"
 	"upkeep/internal/safefs"
+	"upkeep/internal/task"
 )
 
 // done is what is kept of the last job of an object that was carried out.
@@ -24,11 +25,33 @@ type done struct {
 	Generation int64  `json:"generation"`
 	Job        int64  `json:"job"`
 	Sum        string `json:"sum"` // of the payload
+	// Result is what was told of it, for kinds that are not done again.
+	Result json.RawMessage `json:"result,omitempty"`
+	// Pages is where the pages are of a site that was applied, or elsewhere.
+	Pages string `json:"pages,omitempty"`
 }
 
-func doneOf(job link.Job) done {
-	sum := sha256.Sum256(job.Payload)
-	return done{job.Object, job.Kind, job.Generation, job.ID, hex.EncodeToString(sum[:16])}
+// elsewhere is in place of a folder that another server has.
+const elsewhere = "elsewhere"
+
+// maxKept bounds the results that are kept, in bytes.
+const maxKept = 4 << 10
+
+// doneOf is what is to be kept of a job. A site is the same whatever it was sent
+// together with.
+func doneOf(job job) done {
+	text := []byte(job.Payload)
+	if apply, is := job.payload.(task.SiteApply); is {
+		if alone, err := apply.Text(); err == nil { // else it counts as another each time
+			text = alone
+		}
+	}
+	return done{Object: job.Object, Kind: job.Kind, Generation: job.Generation, Job: job.ID, Sum: sumOf(text)}
+}
+
+func sumOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16])
 }
 
 // applied remembers, for each object and kind, what was carried out last, so
@@ -128,7 +151,7 @@ const (
 // Kinds that make and kinds that remove undo each other, so that a job has to be
 // newer than what both did; two kinds that make, such as site.files and
 // site.apply, each have their own turn within a generation.
-func (a *applied) judge(job link.Job) (verdict, done) {
+func (a *applied) judge(job job) (verdict, done) {
 	if job.Generation == 0 {
 		return fresh, done{}
 	}
@@ -177,6 +200,24 @@ func (a *applied) latest(kinds ...string) map[string]done {
 		}
 	}
 	return all
+}
+
+// sites are what site.apply jobs have done and nothing newer has undone, by the sums
+// of what they were sent.
+func (a *applied) sites() map[string]done {
+	all := map[string]done{}
+	for _, d := range a.latest(siteKinds...) {
+		if d.Kind == upkeep.JobSiteApply {
+			all[d.Sum] = d
+		}
+	}
+	return all
+}
+
+// same reports whether two are of the same work, whatever was told of it.
+func (d done) same(other done) bool {
+	d.Result, other.Result = nil, nil
+	return reflect.DeepEqual(d, other)
 }
 
 func (d done) newer(other done) bool {

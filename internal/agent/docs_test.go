@@ -18,7 +18,7 @@ func TestClaimsHaveTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	var tests strings.Builder
-	for _, room := range []string{"agent", "safefs", "policy", "task", "link", "job", "../e2e", "../cmd/upkeep"} {
+	for _, room := range []string{"agent", "safefs", "policy", "task", "link", "job", "image", "image/tool", "../e2e", "../cmd/upkeep"} {
 		paths, err := filepath.Glob("../" + room + "/*_test.go")
 		if err != nil || len(paths) == 0 {
 			t.Fatalf("no tests of %s: %v", room, err)

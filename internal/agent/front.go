@@ -73,7 +73,7 @@ func (f *Front) Serve(conn link.Conn) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
 	facts := f.worker.Facts(ctx)
-	if err := conn.Send(ctx, link.Message{Hello: &link.Hello{Version: f.version, Kinds: facts.Kinds, Facts: facts}}); err != nil {
+	if err := conn.Send(ctx, link.Message{Hello: &link.Hello{Version: f.version, Protocol: link.Protocol, Kinds: facts.Kinds, Facts: facts}}); err != nil {
 		f.log.Warn("saying hello to control", "error", err)
 		return
 	}
@@ -122,11 +122,11 @@ func (f *Front) watch(ctx context.Context, conn link.Conn, told upkeep.Facts) {
 		case <-ticker.C:
 		}
 		facts := f.worker.Facts(ctx)
-		if ctx.Err() != nil || maps.Equal(facts.Astray, told.Astray) && slices.Equal(facts.Warnings, told.Warnings) {
+		if ctx.Err() != nil || maps.Equal(facts.Astray, told.Astray) && maps.Equal(facts.InForce, told.InForce) && slices.Equal(facts.Warnings, told.Warnings) {
 			continue
 		}
 		told = facts
-		if err := conn.Send(ctx, link.Message{Hello: &link.Hello{Version: f.version, Kinds: facts.Kinds, Facts: facts}}); err != nil {
+		if err := conn.Send(ctx, link.Message{Hello: &link.Hello{Version: f.version, Protocol: link.Protocol, Kinds: facts.Kinds, Facts: facts}}); err != nil {
 			return
 		}
 	}

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"slices"
 
 	"upkeep"
+	"upkeep/internal/task"
 )
 
 // handler carries out jobs of one kind. What it returns is the result of the
@@ -27,7 +29,26 @@ var handlers = map[string]handler{
 	upkeep.JobZonePublish: {zonePublish, true},
 	upkeep.JobServerFacts: {serverFacts, true},
 	upkeep.JobServerPurge: {serverPurge, true},
+
+	upkeep.JobImageList:   {imageList, true},
+	upkeep.JobImageCreate: {imageCreate, false},
+	upkeep.JobImageGrow:   {imageGrow, false},
+	upkeep.JobImageShrink: {imageShrink, false},
+	upkeep.JobImageMkFS:   {imageMkFS, false},
+	upkeep.JobImageCheck:  {imageCheck, true},
+	upkeep.JobImageCopy:   {imageCopy, false},
+	upkeep.JobImageClone:  {imageClone, false},
+	upkeep.JobImagePack:   {imagePack, false},
+	upkeep.JobImageUnpack: {imageUnpack, false},
 }
 
-// turn is what a job waits for: that no other job for its object runs.
-func (h handler) turn(j job) []string { return []string{j.Object} }
+// turn is what a job waits for: that no other job for its object runs, or for one
+// that it reads.
+func (h handler) turn(j job) []string {
+	if reads, is := j.payload.(interface{ From() task.ImageAt }); is {
+		both := []string{j.Object, reads.From().Object()}
+		slices.Sort(both)
+		return slices.Compact(both)
+	}
+	return []string{j.Object}
+}

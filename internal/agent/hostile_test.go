@@ -17,12 +17,13 @@ import (
 )
 
 const hostilePolicy = `
-kinds: [mkdir, user.ensure, user.remove, site.files, site.apply, site.remove, site.sync, zone.publish, server.facts, server.purge]
+kinds: [mkdir, user.ensure, user.remove, site.files, site.apply, site.remove, site.sync, zone.publish, server.facts, server.purge, image.list, image.create, image.grow, image.shrink, image.mkfs, image.check, image.copy, image.clone, image.pack, image.unpack]
 roots: {home: DIR/home, data: DIR/data}
 uids: {min: 20000, max: 20999}
 group: web
 web: {server: apache, include: /etc/apache2/hosted.d}
 zones: {include_dirs: [DIR/zones/inc], zone_dirs: [DIR/zones], rndc: [/bin/false], checkzone: [/bin/false], server: "127.0.0.1:1"}
+images: {roots: {vms: DIR/images}, max_size: 1M}
 delete_budget: 0
 `
 
@@ -77,6 +78,28 @@ var hostile = []raw{
 	{upkeep.JobServerPurge, "web", `{}`},          // with a site that is served
 	{upkeep.JobServerPurge, "web", `{"force":true}`},
 
+	{upkeep.JobImageList, "images", `{"root":"../outside"}`},
+	{upkeep.JobImageCreate, "image/vms/../outside/x", `{"root":"vms","path":"../outside/x","size":"4K"}`},
+	{upkeep.JobImageCreate, "image/vms/link/x", `{"root":"vms","path":"link/x","size":"4K"}`},
+	{upkeep.JobImageCreate, "image/vms/large.img", `{"root":"vms","path":"large.img","size":"1T","full":true}`},
+	{upkeep.JobImageCreate, "image/vms/x.img", `{"root":"vms","path":"x.img","size":"64K","fs":"ext2","label":"-E,root_owner=1:1"}`},
+	{upkeep.JobImageCreate, "image/vms/x.img", `{"root":"vms","path":"x.img","size":"64K","fs":"ext2 /etc/passwd"}`},
+	{upkeep.JobImageCreate, "image/vms/a.img", `{"root":"vms","path":"a.img","size":"4K"}`},
+	{upkeep.JobImageGrow, "image/etc/passwd", `{"root":"etc","path":"passwd","to":"1M"}`},
+	{upkeep.JobImageGrow, "image/vms/odd.img", `{"root":"vms","path":"odd.img","to":"1M"}`},
+	{upkeep.JobImageGrow, "image/vms/a.img", `{"root":"vms","path":"../outside/x","to":"1M"}`},
+	{upkeep.JobImageGrow, "image/vms/a.img", `{"root":"vms","path":"a.img","to":"1G"}`},
+	{upkeep.JobImageShrink, "image/vms/odd.img", `{"root":"vms","path":"odd.img","min":true}`},
+	{upkeep.JobImageMkFS, "image/vms/odd.img", `{"root":"vms","path":"odd.img","fs":"ext2","force":true}`},
+	{upkeep.JobImageMkFS, "image/vms/a.img", `{"root":"vms","path":"a.img","fs":"ext2","force":true}`}, // the budget is 0
+	{upkeep.JobImageCheck, "image/vms/odd.img", `{"root":"vms","path":"odd.img","repair":true}`},
+	{upkeep.JobImageCopy, "image/vms/x.img", `{"root":"vms","path":"x.img","source":{"root":"vms","path":"a.img"},"fs":"ext4","size":"1M"}`},
+	{upkeep.JobImageClone, "image/vms/x.img", `{"root":"vms","path":"x.img","source":{"root":"vms","path":"odd.img"}}`},
+	{upkeep.JobImageClone, "image/vms/x.img", `{"root":"vms","path":"x.img","source":{"root":"data","path":"x"}}`},
+	{upkeep.JobImagePack, "image/vms/x.zst", `{"root":"vms","path":"x.zst","source":{"root":"vms","path":"../outside/x"}}`},
+	{upkeep.JobImageUnpack, "image/vms/x.img", `{"root":"vms","path":"x.img","source":{"root":"vms","path":"a.img"}}`},
+	{upkeep.JobImageUnpack, "image/vms/x.img", `{"root":"vms","path":"x.img","source":"https://192.0.2.1/x.zst"}`},
+
 	{upkeep.JobZonePublish, "zone/example.test", zoneJob("/etc/cron.d", "", "")},
 	{upkeep.JobZonePublish, "zone/example.test", zoneJob("DIR/zones/inc/../../outside", "", "")},
 	{upkeep.JobZonePublish, "zone/example.test", zoneJob("DIR/outside", "", "")},
@@ -99,9 +122,12 @@ func zoneJob(include, file, more string) string {
 func TestHostileControl(t *testing.T) {
 	l := newWebLab(t)
 	l.reload(hostilePolicy)
-	for _, dir := range []string{"zones", "zones/inc", "data/roots"} {
+	for _, dir := range []string{"zones", "zones/inc", "data/roots", "images"} {
 		l.must(os.Mkdir(l.path(dir), 0o755))
 	}
+	l.must(os.WriteFile(l.path("images/a.img"), []byte("an image"), 0o600))
+	l.must(os.Symlink(l.path("outside/secret"), l.path("images/odd.img")))
+	l.must(os.Symlink(l.path("outside"), l.path("images/link")))
 	l.must(os.Symlink(l.path("outside"), l.path("data/link")))
 	l.wantDone(apply("example.test", "acme", 20001, 1), 1)
 	l.write("example.test", "acme", 20001)

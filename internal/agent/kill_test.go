@@ -55,8 +55,10 @@ func killJobs(turn int64) []task.Payload {
 	return all
 }
 
-func killOptions(dir string) (Options, error) {
-	p, err := policy.Read("policy.yaml", []byte(strings.ReplaceAll(killPolicy, "DIR", dir)))
+func killOptions(dir string) (Options, error) { return optionsIn(dir, killPolicy) }
+
+func optionsIn(dir, text string) (Options, error) {
+	p, err := policy.Read("policy.yaml", []byte(strings.ReplaceAll(text, "DIR", dir)))
 	return Options{
 		Server: "web1", Key: killKey().Public().(ed25519.PublicKey), Policy: p, State: filepath.Join(dir, "state"), Prefix: dir,
 	}, err

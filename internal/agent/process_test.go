@@ -41,6 +41,8 @@ func TestMain(m *testing.M) {
 		}))
 	case "agent-user":
 		fail(asUser(os.Args[2]))
+	case "agent-images":
+		fail(imageVictim(os.Args[2]))
 	case "agent-victim":
 		victim(os.Args[2])
 	default:

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/image"
 )
 
 // serverFacts tells what the agent finds on its server.
@@ -30,8 +31,13 @@ func (r *Root) Facts(ctx context.Context) upkeep.Facts {
 	if web := r.o.Web; web != nil {
 		stats := web.Applier.Stats()
 		facts.Sites, facts.Foreign, facts.Stall, facts.URL = stats.Sites, stats.Foreign, upkeep.Duration(stats.Stall), web.URL
-		facts.Astray = web.Applier.Astray()
-		version, err := web.Server.Version(ctx)
+		for site, one := range web.Applier.Astray() {
+			if facts.Astray == nil {
+				facts.Astray, facts.InForce = map[string]string{}, map[string]int64{}
+			}
+			facts.Astray[site], facts.InForce[site] = one.Why, one.InForce
+		}
+		version, err := web.Applier.Version(ctx)
 		if err != nil {
 			facts.Warnings = append(facts.Warnings, "the web server's version: "+plainText(err.Error()))
 		}
@@ -75,8 +81,12 @@ func (r *Root) warnings() []string {
 			all = append(all, fmt.Sprintf("fs.%s is 0: %s; set it to 1 in /etc/sysctl.d", setting.name, setting.guards))
 		}
 	}
+	all = append(all, r.images.begun.warnings()...)
+	if r.policy.Images != nil && !r.policy.Images.Trust && !image.Confines() {
+		all = append(all, "this kernel has no Landlock (Linux 5.13): a program that an image takes over could read other files of this server")
+	}
 	if r.policy.OneUser() {
-		all = append(all, fmt.Sprintf("the agent does not run as root: everything belongs to user %d, and accounts are not kept apart", os.Geteuid()))
+		all = append(all, fmt.Sprintf("accounts have no system users here: everything belongs to user %d, and accounts are not kept apart", os.Geteuid()))
 	}
 	return all
 }

@@ -27,15 +27,15 @@ func siteApply(ctx context.Context, r *Root, j job) (any, error) {
 		return nil, err
 	}
 	j.step(40, "writing the virtual host, and asking the site")
-	input := r.input(web, t)
-	result := web.Applier.Apply(ctx, webserver.Request{Input: input, Batch: t.Batch, BatchSize: t.BatchSize})
+	input, key := r.input(web, t), doneOf(j).Sum
+	result := web.Applier.Apply(ctx, webserver.Request{Input: input, Key: key, Batch: t.Batch, BatchSize: t.BatchSize})
 	for begin := time.Now(); nameTaken(result) && time.Since(begin) < namePatience && ctx.Err() == nil; {
 		j.step(50, "waiting for a name: %s", result.Err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(nameAgain):
 		}
-		result = web.Applier.Apply(ctx, webserver.Request{Input: input})
+		result = web.Applier.Apply(ctx, webserver.Request{Input: input, Key: key})
 	}
 	if err := resultError(result); err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func held(ctx context.Context, j job, wait time.Duration) error {
 	j.step(30, "waiting %s: servers of one site reload one after the other", wait)
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return ctx.Err() // nothing was done yet: a job that is cancelled here is just that
 	case <-time.After(wait):
 		return nil
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -22,7 +23,8 @@ func siteFiles(ctx context.Context, r *Root, j job) (any, error) {
 //
 //	ACCOUNT             root's, 0751: the names in it are root's to give
 //	ACCOUNT/SITE        the account's, 0750, for the web server's group
-//	ACCOUNT/SITE/htdocs the account's, made as that account, as is all below
+//	ACCOUNT/SITE/htdocs the account's, made as that account, as is all below;
+//	                    with a first page where the site is new
 //	ACCOUNT/SITE/cgi-bin
 //	ACCOUNT/SITE/log    a link to the site's logs, which are root's
 //
@@ -49,7 +51,7 @@ func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task
 	}
 	defer account.Close()
 	if site.SubOf != "" {
-		return r.subFolder(account, site, owner, group)
+		return r.subFolder(j, account, site, owner, group)
 	}
 	folder, _, err := account.Ensure(site.Name, siteFolder(owner, group))
 	if err != nil {
@@ -57,11 +59,11 @@ func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task
 	}
 	defer folder.Close()
 	own := safefs.Attributes{UID: owner.uid, GID: owner.gid, Mode: 0o755, Keep: true}
-	if err := ensurePath(folder, path.Join("htdocs", site.Root), own); err != nil {
+	if err := ensurePath(folder, path.Join("htdocs", site.Root), own, firstPage(j, site)); err != nil {
 		return err
 	}
 	if site.CGI {
-		if err := ensurePath(folder, "cgi-bin", own); err != nil {
+		if err := ensurePath(folder, "cgi-bin", own, nil); err != nil {
 			return err
 		}
 	}
@@ -86,7 +88,7 @@ func (r *Root) roots0751() safefs.Attributes {
 // subFolder makes the pages of a site that lives in the folder of another. That
 // folder is made here, too, where it is missing: the job of the other site may
 // come later, or wait for something.
-func (r *Root) subFolder(account *safefs.Dir, site upkeep.Site, owner owner, group int) error {
+func (r *Root) subFolder(j job, account *safefs.Dir, site upkeep.Site, owner owner, group int) error {
 	folder, _, err := account.Ensure(site.SubOf, siteFolder(owner, group))
 	if err != nil {
 		return fmt.Errorf("the folder of the site %s, in which this one lives: %w", site.SubOf, err)
@@ -99,24 +101,27 @@ func (r *Root) subFolder(account *safefs.Dir, site upkeep.Site, owner owner, gro
 	if root == "" {
 		root = strings.TrimSuffix(site.Name, "."+site.SubOf)
 	}
-	return ensurePath(folder, path.Join("htdocs", root), safefs.Attributes{UID: owner.uid, GID: owner.gid, Mode: 0o755, Keep: true})
+	own := safefs.Attributes{UID: owner.uid, GID: owner.gid, Mode: 0o755, Keep: true}
+	return ensurePath(folder, path.Join("htdocs", root), own, firstPage(j, site))
 }
 
-// ensurePath makes folders within folders.
-func ensurePath(dir *safefs.Dir, relative string, want safefs.Attributes) error {
-	current := dir
+// ensurePath makes folders within folders. What is to be in the last one is put
+// there if it was not there before; nil for nothing.
+func ensurePath(dir *safefs.Dir, relative string, want safefs.Attributes, fill func(*safefs.Dir) error) error {
+	current, made := dir, false
 	for name := range strings.SplitSeq(relative, "/") {
-		next, _, err := current.Ensure(name, want)
+		next, isNew, err := current.Ensure(name, want)
 		if current != dir {
 			_ = current.Close() // nothing was written through it
 		}
 		if err != nil {
 			return err
 		}
-		current = next
+		current, made = next, isNew
 	}
-	if current != dir {
-		return current.Close()
+	var err error
+	if made && fill != nil {
+		err = fill(current)
 	}
-	return nil
+	return errors.Join(err, current.Close())
 }

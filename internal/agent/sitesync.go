@@ -3,14 +3,14 @@ package agent
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
+	"golang.org/x/sys/unix"
 
 	"upkeep"
 	"upkeep/internal/link"
@@ -41,10 +41,19 @@ func siteSync(ctx context.Context, r *Root, j job) (any, error) {
 	}
 	j.step(40, "comparing the files of %d sites", len(t.Sites))
 	var report webserver.Report
-	if t.Partial {
+	switch {
+	case t.Partial:
 		report = web.Applier.Preview(ctx, s.inputs())
-	} else {
-		report = web.Applier.Sync(ctx, s.inputs(), t.Verify, t.Keep...)
+	case t.Verify:
+		report = web.Applier.Sync(ctx, s.inputs(), true, t.Keep...)
+	default:
+		var wanted []webserver.Wanted
+		if wanted, err = s.wanted(); err == nil {
+			report = web.Applier.Bring(ctx, wanted, t.Keep...)
+		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	if report.Err != nil {
 		return nil, report.Err
@@ -113,11 +122,16 @@ func (s *syncing) names() []string {
 // this generation, and of those whose pages are gone. One that cannot be prepared
 // fails alone.
 func (s *syncing) prepare(ctx context.Context) {
-	for _, site := range s.t.Sites {
-		if s.known[site.Object()] && !s.gonePages(site) {
+	applied := s.r.applied.latest(upkeep.JobSiteApply)
+	for i, site := range s.t.Sites {
+		if s.known[site.Object()] && !s.gonePages(i, applied[site.Object()]) {
 			continue
 		}
-		if err := s.r.prepare(ctx, s.j, site); err != nil {
+		full, err := s.t.Read(i)
+		if err == nil {
+			err = s.r.prepare(ctx, s.j, full)
+		}
+		if err != nil {
 			s.failed[site.Site.Name] = err
 		}
 	}
@@ -126,8 +140,8 @@ func (s *syncing) prepare(ctx context.Context) {
 // missing has sites fail whose pages are gone: their files are as declared, and
 // yet they are not served.
 func (s *syncing) missing() {
-	for _, site := range s.t.Sites {
-		if s.known[site.Object()] && s.gonePages(site) {
+	for i, site := range s.t.Sites {
+		if s.known[site.Object()] && s.gonePages(i, done{}) {
 			s.failed[site.Site.Name] = upkeep.WithHint(errors.New("the folder of its pages is gone"), "upkeep regenerate makes it anew, empty")
 		}
 	}
@@ -135,13 +149,35 @@ func (s *syncing) missing() {
 
 // gonePages reports whether a folder of pages that this server has to make is not
 // there. It looks by path, and so may be lied to by who owns the folders above:
-// nothing is done but to look properly.
-func (s *syncing) gonePages(site task.SiteApply) bool {
-	if site.Site.Files != "" && site.Site.Files != s.r.o.Server {
+// nothing is done but to look properly. Where the folder of a site is that was not
+// read stands with what was done of it.
+func (s *syncing) gonePages(i int, of done) bool {
+	pages := of.Pages
+	if !s.t.Known(i) {
+		pages = s.r.pages(s.t.Sites[i])
+	}
+	if pages == elsewhere {
 		return false
 	}
-	_, err := os.Lstat(s.r.input(s.web, site).DocumentRoot())
-	return err != nil
+	var stat unix.Stat_t
+	return unix.Lstat(pages, &stat) != nil
+}
+
+// wanted are all sites, as [syncing.inputs] are, each read where the web server does
+// not serve it so already.
+func (s *syncing) wanted() ([]webserver.Wanted, error) {
+	wanted := make([]webserver.Wanted, len(s.t.Sites))
+	for i, site := range s.t.Sites {
+		text, err := s.t.Text(i)
+		if err != nil {
+			return nil, err
+		}
+		wanted[i] = webserver.Wanted{Name: site.Site.Name, Generation: site.Generation, Key: sumOf(text), Input: func() (vhost.Input, error) {
+			full, err := s.t.Read(i)
+			return s.r.input(s.web, full), err
+		}}
+	}
+	return wanted, nil
 }
 
 // inputs are all sites: one that could not be prepared is served as before, or
@@ -160,27 +196,34 @@ func (s *syncing) records(report webserver.Report) []done {
 	for _, one := range s.gone {
 		all = append(all, done{Object: one.Object, Kind: upkeep.JobSiteRemove, Generation: one.Generation, Job: s.j.ID})
 	}
-	for _, site := range s.t.Sites {
-		if s.known[site.Object()] || s.failed[site.Site.Name] != nil || report.Sites[site.Site.Name].State != upkeep.JobDone {
+	applied := s.r.applied.latest(upkeep.JobSiteApply)
+	for i, site := range s.t.Sites {
+		if s.t.Known(i) || s.failed[site.Site.Name] != nil || report.Sites[site.Site.Name].State != upkeep.JobDone {
 			continue
 		}
-		text, err := json.Marshal(site)
-		if err != nil {
-			continue // what was read from JSON can be written
+		// What it would be if it had come in a job of its own.
+		last, alone := applied[site.Object()], link.Job{ID: s.j.ID, Kind: site.Kind(), Object: site.Object(), Generation: site.Generation}
+		if s.known[site.Object()] {
+			alone.ID = last.Job // a job of its own that was made before this one may be on its way
 		}
-		all = append(all, doneOf(link.Job{ID: s.j.ID, Kind: site.Kind(), Object: site.Object(), Generation: site.Generation, Payload: text}))
+		if d := s.r.doneBy(job{Job: alone, payload: site}); !d.same(last) {
+			all = append(all, d)
+		}
 	}
 	return all
 }
 
-// maxDrift bounds the diffs of a report, in bytes: with all of them it would not
-// fit on the link.
-const maxDrift = 1 << 20
+// Bounds of the diffs of a report, in bytes: with all of them it would not fit on
+// the link. What was put right already is of less interest.
+const (
+	maxDrift  = 1 << 20
+	maxMended = 64 << 10
+)
 
 func (s *syncing) result(report webserver.Report) task.SyncResult {
-	told := task.SyncResult{Changing: s.t.Changing}
-	for _, in := range s.inputs() {
-		name := in.Site.Name
+	told := task.SyncResult{Changing: s.t.Changing, URL: s.web.URL, Home: s.web.Layout.Home}
+	for _, site := range s.t.Sites {
+		name := site.Site.Name
 		result, err := report.Sites[name], s.failed[name]
 		if err == nil {
 			err = resultError(result)
@@ -189,21 +232,26 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 		errors.As(err, &about)
 		switch {
 		case err == nil:
-			told.Sites = append(told.Sites, siteResult(in, result))
-		case !s.t.Verify || !errors.Is(err, errSuperseded):
+			told.Served++
+		case errors.Is(err, errSuperseded):
+			told.Newer = append(told.Newer, name)
+		default:
 			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: about.field, Rule: strings.TrimPrefix(plainText(err.Error()), about.field+": ")})
 		}
 	}
 	if report.Down != nil {
 		told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: "nothing is answered: " + plainText(report.Down.Error())})
 	}
-	size, left := 0, 0
+	size, left, most := 0, 0, maxMended
+	if s.t.Verify {
+		most = maxDrift
+	}
 	for _, d := range report.Drift {
 		if d.Want == nil && d.Site == "" {
 			told.Strays = append(told.Strays, d.Path)
 			continue
 		}
-		if size > maxDrift {
+		if told.Differ++; size > most {
 			left++
 			continue
 		}
@@ -225,12 +273,27 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 }
 
 // driftText is how a file differs. It is kept with the job and shown to who may
-// look at jobs, so hashes of passwords are not in it.
+// look at jobs, so hashes of passwords and values of environments are not in it.
 func driftText(d webserver.Drift) string {
 	if d.Passwords {
 		d.Have, d.Want = hidePasswords(d.Have), hidePasswords(d.Want)
 	}
+	d.Have, d.Want = hideEnvironment(d.Have), hideEnvironment(d.Want)
 	return string(diff.Diff(d.Path+" (on disk)", d.Have, d.Path+" (declared)", d.Want))
+}
+
+// environmentLine is a line of Apache or nginx that hands a value to programs. One
+// that begins with a dollar sign is nginx's own.
+var environmentLine = regexp.MustCompile(`(?mi)^(\s*(?:SetEnv|fastcgi_param)\s+\S+\s+)([^$\s].*)$`)
+
+func hideEnvironment(text []byte) []byte {
+	if len(text) == 0 {
+		return text // nil is a file that is not there
+	}
+	return environmentLine.ReplaceAllFunc(text, func(line []byte) []byte {
+		part := environmentLine.FindSubmatch(line)
+		return fmt.Appendf(nil, "%s%s", part[1], upkeep.HiddenHash(string(part[2])))
+	})
 }
 
 // hidePasswords is a file of NAME:HASH lines without what follows the names,

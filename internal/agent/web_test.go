@@ -7,9 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,6 +151,55 @@ func TestSiteFromNothingToServed(t *testing.T) {
 	}
 }
 
+// TestFirstPage sees that a new site shows a page that is its account's, and that
+// nothing is ever put over or beside what the account has there.
+func TestFirstPage(t *testing.T) {
+	l := newWebLab(t)
+	site := apply("example.test", "acme", 20001, 1)
+	l.wantDone(site, 1)
+	if page := l.page("example.test"); !strings.Contains(page, "<h1>example.test is ready</h1>") {
+		t.Errorf("it answers %q", page)
+	}
+	first := "home/acme/example.test/htdocs/index.html"
+	if got := l.like(first); got != "-rw-r--r-- 20001:20001" {
+		t.Errorf("the page is %s", got)
+	}
+	// Its owner removes it, and it stays away; the same with the whole folder, when
+	// that is made anew.
+	again := func(change func(*task.SiteApply)) {
+		t.Helper()
+		site.Generation++
+		change(&site)
+		l.wantDone(site, site.Generation)
+	}
+	l.must(os.Remove(l.path(first)))
+	again(func(s *task.SiteApply) {
+		s.Site.Deny = []upkeep.Network{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}
+	})
+	l.must(os.Remove(l.path("home/acme/example.test/htdocs")))
+	l.wantDone(task.SiteSync{Sites: []task.SiteApply{site}}, 0)
+	if got := l.like(first); got != "none" {
+		t.Errorf("it came back as %s", got)
+	}
+	// A new root is a new folder; one that its owner has made before is not.
+	l.must(os.Mkdir(l.path("home/acme/example.test/htdocs/mine"), 0o755))
+	l.must(os.Chown(l.path("home/acme/example.test/htdocs/mine"), 20001, 20001))
+	again(func(s *task.SiteApply) { s.Site.Root = "mine" })
+	again(func(s *task.SiteApply) { s.Site.Root, s.Site.Index = "ours", []string{"start.html", "index.html"} })
+	again(func(s *task.SiteApply) { s.Site.Root, s.Site.Index = "other", []string{"start.php"} })
+	for name, want := range map[string]string{"mine/index.html": "none", "ours/start.html": "-rw-r--r-- 20001:20001", "ours/index.html": "none", "other/start.php": "none"} {
+		if got := l.like("home/acme/example.test/htdocs/" + name); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	sub := apply("blog.example.test", "acme", 20001, 1)
+	sub.Site.SubOf = "example.test"
+	l.wantDone(sub, 1)
+	if page := l.page("blog.example.test"); !strings.Contains(page, "blog.example.test is ready") {
+		t.Errorf("the sub-site answers %q", page)
+	}
+}
+
 func TestSiteFilesElsewhere(t *testing.T) {
 	l := newWebLab(t)
 	site := apply("example.test", "acme", 20001, 1)
@@ -198,6 +250,54 @@ func TestSyncHidesPasswords(t *testing.T) {
 	}
 }
 
+// TestSyncReadsWhatIsNew sees that sites are read again where they are other than
+// they were applied, and only there, also by an agent that was started anew.
+func TestSyncReadsWhatIsNew(t *testing.T) {
+	l := newWebLab(t)
+	sites := []task.SiteApply{apply("a.test", "acme", 20001, 1), apply("b.test", "beta", 20002, 1), apply("c.test", "acme", 20001, 1)}
+	alone := sites[0]
+	alone.Batch, alone.BatchSize, alone.Hold = 7, 1, 10 // as it comes in a job of its own
+	l.wantDone(alone, 1)
+	sync := task.SiteSync{Sites: sites}
+	known := func(sync task.SiteSync) (all string) {
+		t.Helper()
+		job, err := link.Open(l.o.Key, "web1", l.now, l.sign(sync.Kind(), sync.Object(), 0, sync))
+		l.must(err)
+		payload, err := l.root.decode(job)
+		l.must(err)
+		for i, site := range payload.(task.SiteSync).Sites {
+			if payload.(task.SiteSync).Known(i) {
+				all += site.Site.Name + " "
+			}
+		}
+		return all
+	}
+	expect := func(sync task.SiteSync, want string) {
+		t.Helper()
+		if got := known(sync); got != want {
+			t.Errorf("known are %q, want %q", got, want)
+		}
+	}
+	expect(sync, "a.test ")
+	l.wantDone(sync, 0)
+	expect(sync, "a.test b.test c.test ")
+	l.start()
+	expect(sync, "a.test b.test c.test ")
+	verify := sync
+	verify.Verify = true
+	expect(verify, "") // which reads everything
+	changed := task.SiteSync{Sites: slices.Clone(sites)}
+	changed.Sites[1].Suspended = true
+	expect(changed, "a.test c.test ")
+	l.wantDone(changed, 0)
+	expect(changed, "a.test b.test c.test ")
+	if got := l.page("b.test"); !strings.HasPrefix(got, "503") {
+		t.Errorf("suspended, it answers %q", got)
+	}
+	l.wantDone(task.SiteRemove{Name: "c.test", Account: "acme", Generation: 1}, 1)
+	expect(changed, "a.test b.test ")
+}
+
 func TestSiteSync(t *testing.T) {
 	l := newWebLab(t)
 	all := task.SiteSync{Sites: []task.SiteApply{apply("a.test", "acme", 20001, 1), apply("b.test", "beta", 20002, 1)}}
@@ -215,7 +315,7 @@ func TestSiteSync(t *testing.T) {
 	}
 	verify := all
 	verify.Verify = true
-	if told := result(l.wantDone(verify, 0)); len(told.Drift) > 0 || len(told.Strays) > 0 || len(told.Sites) != 2 {
+	if told := result(l.wantDone(verify, 0)); len(told.Drift) > 0 || len(told.Strays) > 0 || told.Served != 2 {
 		t.Errorf("told %+v", told)
 	}
 	// Somebody edits a file.
@@ -227,7 +327,7 @@ func TestSiteSync(t *testing.T) {
 	if told := result(l.wantDone(verify, 0)); !strings.Contains(told.Drift[edited[0]], "-# by hand") {
 		t.Errorf("told %+v", told)
 	}
-	if told := result(l.wantDone(all, 0)); len(told.Drift) != 1 || len(told.Sites) != 2 {
+	if told := result(l.wantDone(all, 0)); len(told.Drift) != 1 || told.Served != 2 {
 		t.Errorf("told %+v", told)
 	}
 	if told := result(l.wantDone(verify, 0)); len(told.Drift) > 0 {
@@ -240,11 +340,11 @@ func TestSiteSync(t *testing.T) {
 	}
 	l.must(os.WriteFile(l.path("home/beta"), nil, 0o600))
 	told := result(l.wantDone(all, 0))
-	if len(told.Sites) != 1 || len(told.Failed) != 1 || told.Failed[0].Object != "site/b.test" || told.Failed[0].Field != "" {
+	if told.Served != 1 || len(told.Failed) != 1 || told.Failed[0].Object != "site/b.test" || told.Failed[0].Field != "" {
 		t.Errorf("told %+v", told)
 	}
 	l.must(os.Remove(l.path("home/beta")))
-	if told := result(l.wantDone(all, 0)); len(told.Sites) != 2 || len(told.Failed) != 0 {
+	if told := result(l.wantDone(all, 0)); told.Served != 2 || len(told.Failed) != 0 {
 		t.Errorf("told %+v", told)
 	}
 	for _, site := range all.Sites {
@@ -266,7 +366,7 @@ func TestSiteSync(t *testing.T) {
 	l.wantFailed(task.SiteSync{}, 0, "allows 3 removals an hour")
 	// What control cannot read is neither removed nor taken for a stray.
 	unread := task.SiteSync{Sites: all.Sites[1:], Keep: []string{"a.test", "c.test", "d.test", "e.test"}}
-	if told := result(l.wantDone(unread, 0)); len(told.Drift) > 0 || len(told.Strays) > 0 || len(told.Sites) != 1 {
+	if told := result(l.wantDone(unread, 0)); len(told.Drift) > 0 || len(told.Strays) > 0 || told.Served != 1 {
 		t.Errorf("told %+v", told)
 	}
 	if got := l.page("a.test"); got != "page of a.test" {
@@ -362,8 +462,8 @@ func TestAstraySiteIsAppliedAgain(t *testing.T) {
 		page := l.page("example.test")
 		return strings.HasPrefix(page, "421"), page
 	})
-	if facts := l.root.Facts(t.Context()); len(facts.Astray) != 1 || !strings.Contains(facts.Astray["example.test"], "did not pass") {
-		t.Errorf("astray are %v", facts.Astray)
+	if facts := l.root.Facts(t.Context()); len(facts.Astray) != 1 || !strings.Contains(facts.Astray["example.test"], "did not pass") || !maps.Equal(facts.InForce, map[string]int64{"example.test": 0}) {
+		t.Errorf("astray are %v, with %v in force", facts.Astray, facts.InForce)
 	}
 	l.wantDone(order, 1)
 	if got := l.page("example.test"); got != "page of example.test" {

@@ -85,36 +85,50 @@ type Options struct {
 	Hosts []string
 	// Metrics answers /metrics; nil leaves it out.
 	Metrics http.Handler
-	// Page answers what is left, the status page; nil leaves it out.
-	Page http.Handler
+	// Page are the pages; nil leaves them out.
+	Page Pages
+	// People know users; nil where there are none.
+	People People
+	Users  Users
+	// Answers remembers requests with a key; nil refuses them.
+	Answers Answers
+	Audit   Audit
 	// Alive returns when the loop last ended a round, for /healthz.
 	Alive func() time.Time
 }
 
 // API answers requests.
 type API struct {
-	o      Options
-	log    *slog.Logger
-	routes *http.ServeMux
-	hosts  map[string]bool
-	spec   []byte
-	peers  func() []uint32 // user ids that the control socket lets in
+	o       Options
+	log     *slog.Logger
+	routes  *http.ServeMux
+	hosts   map[string]bool
+	peers   func() []uint32 // user ids that the control socket lets in
+	gate    *gate
+	bounds  *Bounds
+	running running
 }
 
 // New makes an API. [API.Control] and [API.Public] are its two faces.
 func New(o Options) (*API, error) {
 	a := &API{o: o, log: o.Log, routes: http.NewServeMux(), hosts: allowedHosts(o.Hosts), peers: trustedUsers}
-	config := huma.DefaultConfig("upkeep", o.Version)
-	config.Info.Description = "Declare pools, zones and sites, see what DNS and web servers answer and why, and steer the work on servers. " +
-		"Over TCP requests carry \"Authorization: Bearer TOKEN\"; on the control socket the user that connects decides."
-	config.OpenAPIPath = "" // huma renders it at the first request, unguarded against a second; see below
-	config.DocsPath = ""    // its page loads scripts from a CDN
+	a.gate, a.bounds = &gate{a: a}, NewBounds(o.Declarer, o.Sites, o.Jobs)
+	a.described()
+	a.plainRoutes()
+	return a, a.gate.complete()
+}
+
+// described registers the routes that the description of the API lists.
+func (a *API) described() huma.API {
+	config := huma.DefaultConfig("upkeep", "1") // the version of the API, as in its paths
+	config.OpenAPIPath = ""                     // openapi.json is served in its place, see document.go
+	config.DocsPath = ""                        // its page loads scripts from a CDN; package console has one
 	config.SchemasPath = ""
 	config.CreateHooks = nil // no $schema member in every body
 	config.RejectUnknownQueryParameters = true
+	config.Transformers = []huma.Transformer{worded}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
-	h := humago.New(a.routes, config)
-	h.UseMiddleware(a.authorise(h))
+	h := humago.New(a.gate, config)
 	a.declareRoutes(h)
 	a.poolRoutes(h)
 	a.zoneRoutes(h)
@@ -122,12 +136,9 @@ func New(o Options) (*API, error) {
 	a.jobRoutes(h)
 	a.siteRoutes(h)
 	a.serverRoutes(h)
-	var err error
-	if a.spec, err = h.OpenAPI().MarshalJSON(); err != nil {
-		return nil, err
-	}
-	a.plainRoutes()
-	return a, nil
+	a.userRoutes(h)
+	a.auditRoutes(h)
+	return h
 }
 
 // pagePattern is where the status page is: everywhere that nothing else is.
@@ -135,16 +146,18 @@ const pagePattern = "GET /"
 
 // plainRoutes are those that no OpenAPI document lists.
 func (a *API) plainRoutes() {
-	a.routes.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+	a.gate.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/openapi+json")
-		w.Write(a.spec)
+		w.Write(document)
 	})
-	a.routes.HandleFunc("GET /healthz", a.health)
+	a.gate.HandleFunc("GET /healthz", a.health)
 	if a.o.Metrics != nil {
-		a.routes.Handle("GET /metrics", a.readable(a.o.Metrics))
+		a.gate.HandleFunc("GET /metrics", a.o.Metrics.ServeHTTP)
 	}
 	if a.o.Page != nil {
-		a.routes.Handle(pagePattern, a.readable(a.o.Page))
+		for pattern, page := range a.o.Page.Routes() {
+			a.gate.page(pattern, page)
+		}
 	}
 }
 
@@ -164,8 +177,8 @@ func (a *API) health(w http.ResponseWriter, _ *http.Request) {
 	w.Write([]byte("ok\n"))
 }
 
-// secured marks an operation that takes a token or a trusted user; operations
-// without it may be read by anybody unless Options.Private.
+// secured marks an operation, for readers of the OpenAPI document, as one that needs
+// a token or a trusted user. Who may use it is decided by package access.
 func secured(op huma.Operation) huma.Operation {
 	op.Security = []map[string][]string{{"token": {}}}
 	return op

@@ -15,32 +15,29 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"golang.org/x/sys/unix"
 
+	"upkeep"
+	"upkeep/internal/access"
 	"upkeep/internal/api/wire"
 )
 
-// caller is who sent a request.
-type caller struct {
-	// who is written into events: "uid 0 (root)", "token", or the address of
-	// somebody who may only read.
-	who     string
-	trusted bool
+// People find out who somebody is by what they show.
+type People interface {
+	// Browser is who shows what a sign-in gave, Token who shows a token of a user;
+	// [upkeep.ErrNotFound] for nobody.
+	Browser(ctx context.Context, secret string) (access.Caller, error)
+	Token(ctx context.Context, token string) (access.Caller, error)
 }
 
 type contextKey int
 
 const (
-	callerKey contextKey = iota
-	peerKey
+	peerKey contextKey = iota
+	stillKey
 )
 
-func callerOf(ctx context.Context) caller {
-	c, _ := ctx.Value(callerKey).(caller)
-	return c
-}
+func callerOf(ctx context.Context) access.Caller { return access.From(ctx) }
 
 // peer is what the kernel says about the other end of the control socket.
 type peer struct {
@@ -90,42 +87,78 @@ func userName(uid uint32) string {
 // Control is the face for the control socket; its server must have [WithPeer].
 // Every request is refused unless its user is trusted.
 func (a *API) Control() http.Handler {
-	return a.face(func(r *http.Request) (caller, *wire.Problem) {
+	return a.face(func(r *http.Request) (access.Caller, *wire.Problem) {
 		p, known := r.Context().Value(peerKey).(peer)
 		if !known || p.err != nil {
-			return caller{}, wire.NewProblem(http.StatusForbidden, "the user of this connection cannot be told", "")
+			return access.Caller{}, wire.NewProblem(http.StatusForbidden, "the user of this connection cannot be told", "")
 		}
 		who := userName(p.uid)
 		if !slices.Contains(a.peers(), p.uid) {
-			return caller{}, wire.NewProblem(http.StatusForbidden, "you are "+who+", which may not control this upkeep",
+			return access.Caller{}, wire.NewProblem(http.StatusForbidden, "you are "+who+", which may not control this upkeep",
 				"use it as root or as "+userName(uint32(os.Geteuid())))
 		}
-		return caller{who: who, trusted: true}, nil
+		return access.Caller{Who: who, Staff: true}, nil
 	})
 }
 
-// Public is the face for TCP: a token makes a caller trusted, anybody else may
-// read the status at most.
+// Public is the face for TCP: the token of the data folder is staff's, one of a
+// user, or what a browser was given at the sign-in, is that user's, and anybody else
+// may read the status at most.
 func (a *API) Public() http.Handler {
-	return a.face(func(r *http.Request) (caller, *wire.Problem) {
+	return a.face(func(r *http.Request) (access.Caller, *wire.Problem) {
 		if !a.hosts[hostOf(r.Host)] && !isAddress(hostOf(r.Host)) {
-			return caller{}, wire.NewProblem(http.StatusMisdirectedRequest,
+			return access.Caller{}, wire.NewProblem(http.StatusMisdirectedRequest,
 				fmt.Sprintf("this upkeep is not known by the name %q", hostOf(r.Host)),
 				"address it by IP address or as localhost, or start it with --http-host for that name")
 		}
 		token, basic := presented(r)
-		switch {
-		case token == "":
-			return caller{who: r.RemoteAddr}, nil
-		case a.o.Token == "" || !sameToken(token, a.o.Token):
-			p := wire.NewProblem(http.StatusUnauthorized, "the token is wrong", "the token is in the file \"token\" in the data folder of the running upkeep")
-			return caller{}, p
-		case basic && r.Method != http.MethodGet && r.Method != http.MethodHead:
-			// A browser sends a password by itself, whoever made it send the request.
-			return caller{}, wire.NewProblem(http.StatusUnauthorized, "changes need the token as a bearer token", "")
+		if token == "" {
+			return a.browser(r), nil
 		}
-		return caller{who: "token", trusted: true}, nil
+		c, problem := a.token(r.Context(), token)
+		if problem == nil && basic && r.Method != http.MethodGet && r.Method != http.MethodHead {
+			// A browser sends a password by itself, whoever made it send the request.
+			problem = wire.NewProblem(http.StatusUnauthorized, "changes need the token as a bearer token", "")
+		}
+		return c, problem
 	})
+}
+
+// token finds who shows a token.
+func (a *API) token(ctx context.Context, token string) (access.Caller, *wire.Problem) {
+	if a.o.Token != "" && sameToken(token, a.o.Token) {
+		return access.Caller{Who: "token", Staff: true}, nil
+	}
+	if a.o.People != nil {
+		c, err := a.o.People.Token(ctx, token)
+		if err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, upkeep.ErrNotFound) {
+			a.log.Error("looking a token up", "err", err)
+			return access.Caller{}, wire.NewProblem(http.StatusServiceUnavailable, "whose token that is cannot be looked up just now", "")
+		}
+	}
+	return access.Caller{}, wire.NewProblem(http.StatusUnauthorized, "the token is wrong", "the token is in the file \"token\" in the data folder of the running upkeep")
+}
+
+// browser finds who a browser is signed in as. When that cannot be looked up it is a
+// stranger's: what pools do is shown when the database is away, for that is when
+// people look.
+func (a *API) browser(r *http.Request) access.Caller {
+	stranger := access.Caller{Who: r.RemoteAddr}
+	secret := SignedIn(r)
+	if secret == "" || a.o.People == nil {
+		return stranger
+	}
+	c, err := a.o.People.Browser(r.Context(), secret)
+	if err == nil {
+		return c
+	}
+	if !errors.Is(err, upkeep.ErrNotFound) {
+		a.log.Error("looking up who is signed in", "err", err)
+	}
+	return stranger
 }
 
 // presented returns the token of a request: a bearer token, or the password of
@@ -169,35 +202,4 @@ func allowedHosts(names []string) map[string]bool {
 		hosts[hostOf(name)] = true
 	}
 	return hosts
-}
-
-// authorise turns away who may not use an operation.
-func (a *API) authorise(h huma.API) func(huma.Context, func(huma.Context)) {
-	return func(ctx huma.Context, next func(huma.Context)) {
-		if len(ctx.Operation().Security) > 0 || a.o.Private {
-			if !callerOf(ctx.Context()).trusted {
-				_, w := humago.Unwrap(ctx)
-				writeProblem(w, unauthorised())
-				return
-			}
-		}
-		next(ctx)
-	}
-}
-
-// readable lets anybody read unless Options.Private.
-func (a *API) readable(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.o.Private && !callerOf(r.Context()).trusted {
-			w.Header().Set("WWW-Authenticate", `Basic realm="upkeep: any user, the token as password"`)
-			writeProblem(w, unauthorised())
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-func unauthorised() *wire.Problem {
-	return wire.NewProblem(http.StatusUnauthorized, "this needs a token",
-		"send \"Authorization: Bearer TOKEN\", or use the control socket; the token is in the file \"token\" in the data folder")
 }

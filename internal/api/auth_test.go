@@ -32,7 +32,7 @@ func TestWhoMayDoWhatOverTCP(t *testing.T) {
 		{"anybody reads metrics", "GET", "/metrics", "", false, 200},
 		{"anybody asks for health", "GET", "/healthz", "", true, 200},
 		{"nobody reads documents", "GET", "/api/v1/objects/pool", "", false, 401},
-		{"nobody reads events", "GET", "/api/v1/events", "", false, 401},
+		{"anybody reads events of pools", "GET", "/api/v1/events", "", false, 200},
 		{"nobody follows events", "GET", "/api/v1/events/stream", "", false, 401},
 		{"nobody applies", "POST", "/api/v1/apply", "", false, 401},
 		{"nobody compares", "POST", "/api/v1/diff", "", false, 401},
@@ -44,11 +44,12 @@ func TestWhoMayDoWhatOverTCP(t *testing.T) {
 		{"a token deletes", "DELETE", "/api/v1/objects/pool/web", bearer, false, 204},
 		{"a token's case of scheme", "GET", "/api/v1/events", "bearer " + testToken, false, 200},
 		{"a wrong token", "GET", "/api/v1/pools", "Bearer wrong", false, 401},
-		{"an empty bearer is nobody", "GET", "/api/v1/events", "Bearer ", false, 401},
+		{"an empty bearer is nobody", "GET", "/api/v1/objects/pool", "Bearer ", false, 401},
 		{"a password reads", "GET", "/api/v1/events", basic, false, 200},
 		{"a password changes nothing", "DELETE", "/api/v1/objects/pool/web", basic, false, 401},
 		{"private pools", "GET", "/api/v1/pools", "", true, 401},
 		{"private page", "GET", "/", "", true, 401},
+		{"private events", "GET", "/api/v1/events", "", true, 401},
 		{"private metrics", "GET", "/metrics", "", true, 401},
 		{"private page with a password", "GET", "/", basic, true, 200},
 		{"private pools with a token", "GET", "/api/v1/pools", bearer, true, 200},
@@ -57,7 +58,7 @@ func TestWhoMayDoWhatOverTCP(t *testing.T) {
 			page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "page") })
 			f := &fake{}
 			f.pools = append(f.pools, webPool())
-			a := newTestAPI(t, f, func(o *Options) { o.Private, o.Page, o.Metrics = tt.private, page, page })
+			a := newTestAPI(t, f, func(o *Options) { o.Private, o.Page, o.Metrics = tt.private, fakePages{page}, page })
 			r := httptest.NewRequest(tt.method, tt.path, nil)
 			if tt.auth != "" {
 				r.Header.Set("Authorization", tt.auth)
@@ -84,7 +85,7 @@ func basicAuth(password string) string {
 func TestNoTokenIsNoWayIn(t *testing.T) {
 	a := newTestAPI(t, &fake{}, func(o *Options) { o.Token = "" })
 	for _, auth := range []string{"", "Bearer", "Bearer ", "Bearer x", "Basic Og=="} {
-		w := answer(a.Public(), httptest.NewRequest("GET", "/api/v1/events", nil), "Authorization", auth)
+		w := answer(a.Public(), httptest.NewRequest("GET", "/api/v1/objects/pool", nil), "Authorization", auth)
 		if w.Code != http.StatusUnauthorized {
 			t.Errorf("Authorization %q answers %d", auth, w.Code)
 		}

@@ -26,7 +26,7 @@ import (
 // because huma reads the parameters of exported ones only. It is YAML text with its name and base beside it, or JSON with
 // several such texts.
 type ApplyInput struct {
-	ContentType string `header:"Content-Type"`
+	ContentType string `header:"Content-Type" maxLength:"200" example:"application/yaml" doc:"application/yaml for documents, application/json for several texts with their names."`
 	File        string `query:"file" maxLength:"4096" doc:"Name of the YAML text in error messages."`
 	Base        string `query:"base" maxLength:"4096" doc:"Absolute directory that relative paths in the YAML text are resolved below."`
 	RawBody     []byte
@@ -34,13 +34,19 @@ type ApplyInput struct {
 
 // IfMatchInput makes a change to one thing conditional (RFC 9110, 13.1.1).
 type IfMatchInput struct {
-	IfMatch string `header:"If-Match" maxLength:"64" doc:"The ETag with which the thing was read. Where it has changed since, nothing is done and the answer is 412."`
+	IfMatch string `header:"If-Match" maxLength:"64" example:"\"7\"" doc:"The ETag with which the thing was read. Where it has changed since, nothing is done and the answer is 412."`
+}
+
+// ConditionInput makes an apply conditional.
+type ConditionInput struct {
+	IfMatchInput
+	IfNoneMatch string `header:"If-None-Match" maxLength:"64" example:"*" doc:"* for something that must not be there yet. Where it is, nothing is done and the answer is 412."`
 }
 
 // DryRunInput adds to what is applied whether to make the change.
 type DryRunInput struct {
 	ApplyInput
-	IfMatchInput
+	ConditionInput
 	DryRun bool `query:"dry_run" doc:"Check everything, change nothing."`
 }
 
@@ -50,13 +56,13 @@ type applyOutput struct{ Body wire.ApplyResult }
 // further ones embed, it is exported because the framework looks into exported
 // fields only.
 type KindInput struct {
-	Kind string `path:"kind" enum:"zone,pool,receiver,server,account,delegation,site"`
+	Kind string `path:"kind" enum:"zone,pool,receiver,server,account,delegation,site" example:"pool" doc:"The kind of thing."`
 }
 
 // ObjectInput names one declared thing.
 type ObjectInput struct {
 	KindInput
-	Name string `path:"name" maxLength:"253"`
+	Name string `path:"name" maxLength:"253" example:"web" doc:"The name that it is declared by."`
 }
 
 // DeleteInput names what is deleted.
@@ -65,22 +71,12 @@ type DeleteInput struct {
 	IfMatchInput
 }
 
-type objectsOutput struct {
-	Body struct {
-		Objects []wire.Declared `json:"objects" nullable:"false"`
-	}
-}
-
 func (a *API) declareRoutes(h huma.API) {
-	documents := &huma.RequestBody{Required: true, Description: "Documents as YAML, or several texts as JSON.", Content: map[string]*huma.MediaType{
-		"application/yaml": {Schema: &huma.Schema{Type: huma.TypeString}},
-		"application/json": {Schema: h.OpenAPI().Components.Schemas.Schema(typeOf[wire.Sources](), true, "Sources")},
-	}}
 	apply := secured(huma.Operation{OperationID: "apply", Method: http.MethodPost, Path: "/api/v1/apply",
-		Summary: "Declare objects, all of them or none", RequestBody: documents,
+		Summary: "Declare objects, all of them or none", RequestBody: documentsBody(h),
 		MaxBodyBytes: wire.MaxBody, BodyReadTimeout: 30 * time.Second, SkipValidateBody: true})
 	huma.Register(h, apply, func(ctx context.Context, in *DryRunInput) (*applyOutput, error) {
-		result, err := a.apply(ctx, in.ApplyInput, in.IfMatchInput, in.DryRun, false)
+		result, err := a.apply(ctx, in.ApplyInput, in.ConditionInput, in.DryRun, false)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -88,36 +84,53 @@ func (a *API) declareRoutes(h huma.API) {
 	})
 	compare := apply
 	compare.OperationID, compare.Path, compare.Summary = "diff", "/api/v1/diff", "Compare documents with what is declared"
-	compare.Responses = nil
+	compare.RequestBody, compare.Responses = documentsBody(h), nil
 	huma.Register(h, compare, func(ctx context.Context, in *ApplyInput) (*applyOutput, error) {
-		result, err := a.apply(ctx, *in, IfMatchInput{}, true, true)
+		result, err := a.apply(ctx, *in, ConditionInput{}, true, true)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
 		return &applyOutput{result}, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "list-objects", Method: http.MethodGet, Path: "/api/v1/objects/{kind}",
-		Summary: "Declared objects of one kind, as JSON or by Accept as YAML"}), func(ctx context.Context, in *KindInput) (*huma.StreamResponse, error) {
+		Summary: "Declared objects of one kind, as JSON or by Accept as YAML", Responses: documentsAnswer(h)}), func(ctx context.Context, in *KindInput) (*huma.StreamResponse, error) {
 		return a.objects(ctx, in.Kind, "")
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "get-object", Method: http.MethodGet, Path: "/api/v1/objects/{kind}/{name}",
-		Summary: "One declared object, as JSON or by Accept as YAML"}), func(ctx context.Context, in *ObjectInput) (*huma.StreamResponse, error) {
+		Summary: "One declared object, as JSON or by Accept as YAML", Responses: documentsAnswer(h)}), func(ctx context.Context, in *ObjectInput) (*huma.StreamResponse, error) {
 		return a.objects(ctx, in.Kind, in.Name)
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "delete-object", Method: http.MethodDelete, Path: "/api/v1/objects/{kind}/{name}",
 		Summary: "Delete an object that no other one names", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *DeleteInput) (*struct{}, error) {
-		return nil, a.delete(ctx, in.IfMatchInput, wire.Ref{Kind: in.Kind, Name: in.Name})
+		return nil, a.delete(ctx, in.IfMatchInput, nil, wire.Ref{Kind: in.Kind, Name: in.Name})
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "delete-objects", Method: http.MethodPost, Path: "/api/v1/delete",
 		Summary: "Delete objects, all of them or none", DefaultStatus: http.StatusNoContent,
 		MaxBodyBytes: wire.MaxBody, BodyReadTimeout: 30 * time.Second}), func(ctx context.Context, in *deleteInput) (*struct{}, error) {
-		return nil, a.delete(ctx, IfMatchInput{}, in.Body.Objects...)
+		return nil, a.delete(ctx, IfMatchInput{}, in.Body.Still, in.Body.Objects...)
 	})
+}
+
+// documentsBody describes what [readSources] reads.
+func documentsBody(h huma.API) *huma.RequestBody {
+	return &huma.RequestBody{Required: true, Description: "Documents as YAML, or several texts as JSON.", Content: map[string]*huma.MediaType{
+		"application/yaml": {Schema: &huma.Schema{Type: huma.TypeString}},
+		"application/json": {Schema: h.OpenAPI().Components.Schemas.Schema(typeOf[wire.Sources](), true, "Sources")},
+	}}
+}
+
+// documentsAnswer describes what [API.objects] answers.
+func documentsAnswer(h huma.API) map[string]*huma.Response {
+	tag := &huma.Header{Description: "Of one object: its generation, for If-Match.", Schema: &huma.Schema{Type: huma.TypeString}}
+	return map[string]*huma.Response{"200": {Description: "OK", Headers: map[string]*huma.Param{"ETag": tag}, Content: map[string]*huma.MediaType{
+		"application/json": {Schema: h.OpenAPI().Components.Schemas.Schema(typeOf[wire.Objects](), true, "")},
+		"application/yaml": {Schema: &huma.Schema{Type: huma.TypeString}},
+	}}}
 }
 
 type deleteInput struct{ Body wire.Refs }
 
-func (a *API) delete(ctx context.Context, match IfMatchInput, objects ...wire.Ref) error {
+func (a *API) delete(ctx context.Context, match IfMatchInput, listed []wire.Still, objects ...wire.Ref) error {
 	refs := make([]store.Ref, len(objects))
 	for i, o := range objects {
 		refs[i] = store.Ref(o)
@@ -126,10 +139,10 @@ func (a *API) delete(ctx context.Context, match IfMatchInput, objects ...wire.Re
 	if err != nil {
 		return err
 	}
-	if err := a.o.Declarer.DeleteIf(ctx, callerOf(ctx).who, still, refs...); err != nil {
-		return a.problem(ctx, err)
+	if still, err = withListed(still, listed, refs); err == nil {
+		err = a.bounds.Delete(ctx, still, refs...)
 	}
-	return nil
+	return a.done(ctx, err)
 }
 
 // still are the generations that things must have for a change to be made; nil
@@ -140,22 +153,48 @@ func (in IfMatchInput) still(refs []store.Ref) (map[store.Ref]int64, error) {
 	}
 	generation, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(in.IfMatch, `"`), `"`), 10, 64)
 	if err != nil || in.IfMatch != entityTag(generation) || len(refs) != 1 {
-		return nil, wire.NewProblem(http.StatusBadRequest, fmt.Sprintf("If-Match %q is for a change to one thing, with the ETag that it was read with", in.IfMatch),
+		return nil, wire.NewProblem(http.StatusBadRequest, fmt.Sprintf("If-Match %q is for a change to one thing, with the ETag that it was read with", shortened(in.IfMatch)),
 			`an ETag is a generation in quotes, such as "7"`)
 	}
 	return map[store.Ref]int64{refs[0]: generation}, nil
+}
+
+// still are the same with what must not be there.
+func (in ConditionInput) still(refs []store.Ref) (map[store.Ref]int64, error) {
+	switch {
+	case in.IfNoneMatch == "":
+		return in.IfMatchInput.still(refs)
+	case in.IfNoneMatch == "*" && in.IfMatch == "" && len(refs) == 1:
+		return map[store.Ref]int64{refs[0]: 0}, nil
+	}
+	return nil, wire.NewProblem(http.StatusBadRequest, fmt.Sprintf("If-None-Match %q is for one thing that is not there yet, without If-Match", shortened(in.IfNoneMatch)), `it can only be "*"`)
+}
+
+// withListed adds the generations that a body names of what it changes.
+func withListed(still map[store.Ref]int64, listed []wire.Still, refs []store.Ref) (map[store.Ref]int64, error) {
+	for i, as := range listed {
+		ref := store.Ref{Kind: as.Kind, Name: as.Name}
+		if !slices.Contains(refs, ref) {
+			return nil, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: fmt.Sprintf("body.still[%d]", i), Value: shortened(ref.String()), Rule: "must be a thing that the request changes"}}}
+		}
+		if still == nil {
+			still = map[store.Ref]int64{}
+		}
+		still[ref] = as.Generation
+	}
+	return still, nil
 }
 
 // entityTag is the ETag of a thing: its generation.
 func entityTag(generation int64) string { return strconv.Quote(strconv.FormatInt(generation, 10)) }
 
 // apply reads documents and applies them or, with dry, says what would become of them.
-func (a *API) apply(ctx context.Context, in ApplyInput, match IfMatchInput, dry, diffs bool) (wire.ApplyResult, error) {
+func (a *API) apply(ctx context.Context, in ApplyInput, match ConditionInput, dry, diffs bool) (wire.ApplyResult, error) {
 	sources, err := readSources(in)
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
-	objects, documents, err := readObjects(sources)
+	objects, documents, err := readObjects(sources.Sources)
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
@@ -167,7 +206,10 @@ func (a *API) apply(ctx context.Context, in ApplyInput, match IfMatchInput, dry,
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
-	applied, err := a.o.Declarer.ApplyIf(ctx, callerOf(ctx).who, still, objects, dry)
+	if still, err = withListed(still, sources.Still, refs); err != nil {
+		return wire.ApplyResult{}, err
+	}
+	applied, err := a.bounds.Apply(ctx, still, objects, dry)
 	if err != nil {
 		return wire.ApplyResult{}, located(err, documents)
 	}
@@ -186,32 +228,31 @@ func (a *API) apply(ctx context.Context, in ApplyInput, match IfMatchInput, dry,
 // used before it.
 var yamlTypes = []string{"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain"}
 
-func readSources(in ApplyInput) ([]wire.Source, error) {
+func readSources(in ApplyInput) (body wire.Sources, err error) {
 	media, _, err := mime.ParseMediaType(in.ContentType)
 	switch {
 	case err == nil && slices.Contains(yamlTypes, media):
 		if in.Base != "" && !filepath.IsAbs(in.Base) {
-			return nil, wire.NewProblem(http.StatusUnprocessableEntity, fmt.Sprintf("base %q must be an absolute path", in.Base), "")
+			return body, wire.NewProblem(http.StatusUnprocessableEntity, fmt.Sprintf("base %q must be an absolute path", in.Base), "")
 		}
-		return []wire.Source{{File: in.File, Base: in.Base, Text: string(in.RawBody)}}, nil
+		return wire.Sources{Sources: []wire.Source{{File: in.File, Base: in.Base, Text: string(in.RawBody)}}}, nil
 	case err == nil && media == "application/json":
 		if in.File != "" || in.Base != "" {
-			return nil, wire.NewProblem(http.StatusUnprocessableEntity, "file and base stand inside a JSON body", "")
+			return body, wire.NewProblem(http.StatusUnprocessableEntity, "file and base stand inside a JSON body", "")
 		}
-		var body wire.Sources
 		decoder := json.NewDecoder(bytes.NewReader(in.RawBody))
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(&body); err != nil {
-			return nil, wire.NewProblem(http.StatusBadRequest, "the body is no list of sources: "+err.Error(), "")
+			return body, wire.NewProblem(http.StatusBadRequest, "the body is no list of sources: "+err.Error(), "")
 		}
 		for _, source := range body.Sources {
 			if source.Base != "" && !filepath.IsAbs(source.Base) {
-				return nil, wire.NewProblem(http.StatusUnprocessableEntity, fmt.Sprintf("base %q must be an absolute path", source.Base), "")
+				return body, wire.NewProblem(http.StatusUnprocessableEntity, fmt.Sprintf("base %q must be an absolute path", source.Base), "")
 			}
 		}
-		return body.Sources, nil
+		return body, nil
 	default:
-		return nil, wire.NewProblem(http.StatusUnsupportedMediaType,
+		return body, wire.NewProblem(http.StatusUnsupportedMediaType,
 			fmt.Sprintf("content type %q is not application/yaml or application/json", in.ContentType),
 			"with curl: -H 'Content-Type: application/yaml' --data-binary @FILE")
 	}
@@ -275,12 +316,11 @@ func located(err error, documents map[string]declare.Document) error {
 // objects answers as the Accept header asks: YAML that can be applied again, or
 // JSON with the generations.
 func (a *API) objects(ctx context.Context, kind, name string) (*huma.StreamResponse, error) {
-	declared, err := a.o.Declarer.Objects(ctx, kind, name)
+	declared, err := a.bounds.Objects(ctx, kind, name)
 	if err != nil {
 		return nil, a.problem(ctx, err)
 	}
-	body := objectsOutput{}.Body
-	body.Objects = []wire.Declared{}
+	body := wire.Objects{Objects: []wire.Declared{}}
 	plain := make([]upkeep.Object, 0, len(declared))
 	for _, d := range declared {
 		document, err := wire.NewDeclared(d)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,11 +27,12 @@ const batch = 500
 
 // ChooseInput says which events are wanted.
 type ChooseInput struct {
-	Object string `query:"object" maxLength:"400" doc:"Only events of this object and what lies below it, such as pool/web."`
+	Object string `query:"object" maxLength:"400" example:"pool/web" doc:"Only events of this object and what lies below it, such as pool/web."`
 	Kind   string `query:"kind" enum:"declared,verdict,admin,decision,publish,proof,job,warning,system" doc:"Only events of this kind."`
 }
 
 type eventsInput struct {
+	Paging
 	ChooseInput
 	Limit  int       `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"The newest so many are returned, oldest first; with after, the oldest so many."`
 	After  int64     `query:"after" minimum:"0" doc:"Only events with a higher id."`
@@ -41,24 +43,36 @@ type eventsInput struct {
 type streamInput struct {
 	ChooseInput
 	After       int64  `query:"after" minimum:"0" doc:"Send stored events with a higher id first."`
-	LastEventID string `header:"Last-Event-ID" maxLength:"20" doc:"As browsers send it on reconnecting; wins over after."`
+	LastEventID string `header:"Last-Event-ID" maxLength:"20" example:"1234" doc:"As browsers send it on reconnecting; wins over after."`
 }
 
 type eventsOutput struct {
+	Next string `header:"Link" doc:"The next page, if there is one, with rel=next: with after the newer events, else the older ones."`
 	Body struct {
 		Events []upkeep.Event `json:"events" nullable:"false"`
 	}
 }
 
+// next is where the list goes on: with newer events where it began with the oldest.
+func (in *eventsInput) next(events []upkeep.Event) string {
+	switch {
+	case len(events) < in.Limit:
+		return ""
+	case in.After > 0:
+		return in.Paging.next("after", strconv.FormatInt(events[len(events)-1].ID, 10))
+	}
+	return in.Paging.next("before", strconv.FormatInt(events[0].ID, 10))
+}
+
 func (a *API) eventRoutes(h huma.API) {
-	huma.Register(h, secured(huma.Operation{OperationID: "list-events", Method: http.MethodGet, Path: "/api/v1/events",
-		Summary: "What happened, oldest first"}), func(ctx context.Context, in *eventsInput) (*eventsOutput, error) {
+	huma.Register(h, huma.Operation{OperationID: "list-events", Method: http.MethodGet, Path: "/api/v1/events",
+		Summary: "What happened, oldest first; without the token those of pools and zones"}, func(ctx context.Context, in *eventsInput) (*eventsOutput, error) {
 		events, err := a.o.Recorder.Events(ctx, store.EventFilter{Object: in.Object, Kind: in.Kind,
-			After: in.After, Before: in.Before, Since: in.Since, Limit: in.Limit, Latest: in.After == 0})
+			Of: Shown(ctx), After: in.After, Before: in.Before, Since: in.Since, Limit: in.Limit, Latest: in.After == 0})
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		out := &eventsOutput{}
+		out := &eventsOutput{Next: in.next(events)}
 		out.Body.Events = append([]upkeep.Event{}, events...)
 		return out, nil
 	})
@@ -78,17 +92,27 @@ func (a *API) eventRoutes(h huma.API) {
 		filter := store.EventFilter{Object: in.Object, Kind: in.Kind, After: after}
 		return &huma.StreamResponse{Body: func(h huma.Context) {
 			_, w := humago.Unwrap(h)
-			if err := a.follow(ctx, NewStream(w), filter); ctx.Err() == nil {
+			stored := after > 0 || in.LastEventID != "" // who saw none before the first is sent it
+			if err := a.follow(ctx, NewStream(w), filter, stored); ctx.Err() == nil {
 				a.log.Debug("an event stream ended", "err", err)
 			}
 		}}, nil
 	})
 }
 
-// follow sends stored events, then new ones, until the reader leaves. A reader
-// that falls behind is caught up from the store.
-func (a *API) follow(ctx context.Context, s *Stream, f store.EventFilter) error {
-	stored := f.After > 0
+// Shown are the kinds of objects whose events the caller of a request is shown,
+// by the API and on pages alike; none for all. What pools do is shown to anybody. A
+// stream is for who has the token, since each one that is open costs something.
+func Shown(ctx context.Context) []string {
+	if callerOf(ctx).Staff {
+		return nil
+	}
+	return []string{upkeep.KindPool, upkeep.KindZone}
+}
+
+// follow sends stored events where they are wanted, then new ones, until the reader
+// leaves. A reader that falls behind is caught up from the store.
+func (a *API) follow(ctx context.Context, s *Stream, f store.EventFilter, stored bool) error {
 	for {
 		live, cancel := a.o.Recorder.Subscribe() // before reading the store, so that nothing falls between
 		err := a.followOnce(ctx, s, &f, stored, live)
@@ -157,9 +181,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Matches reports whether a filter's object and kind choose e.
+// Matches reports whether a filter's objects and kind choose e.
 func Matches(e upkeep.Event, f store.EventFilter) bool {
 	if f.Kind != "" && e.Kind != f.Kind {
+		return false
+	}
+	if kind, _, _ := strings.Cut(e.Object, "/"); len(f.Of) > 0 && !slices.Contains(f.Of, kind) {
 		return false
 	}
 	return f.Object == "" || e.Object == f.Object || strings.HasPrefix(e.Object, f.Object+"/")

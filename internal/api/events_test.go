@@ -154,6 +154,20 @@ func TestStreamResumesWhereItStopped(t *testing.T) {
 	})
 }
 
+// A reader that had seen no event when it was cut off misses none either.
+func TestStreamResumesFromTheBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{events: []upkeep.Event{someEvent(1)}}
+		p, stop := serveBubble(t, newTestAPI(t, f))
+		defer stop()
+		conn := p.dial()
+		defer conn.Close()
+		if got := read(t, follow(t, conn, "", "Last-Event-ID", "0"), "id:", ": listening"); got != "id: 1" {
+			t.Errorf("it begins with %s", got)
+		}
+	})
+}
+
 // A reader that was cut off because it was slow gets what it missed, once.
 func TestStreamCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -224,5 +238,39 @@ func TestHostileTextStaysOneEvent(t *testing.T) {
 	}
 	if n := strings.Count(w.Body.String(), "\n"); n != 3 || strings.Contains(w.Body.String(), "\r") {
 		t.Errorf("it became %q", w.Body)
+	}
+}
+
+// Without the token events of pools and zones are shown, and no others: of the
+// page and the API alike.
+func TestEventsWithoutTheToken(t *testing.T) {
+	f := &fake{}
+	for i, object := range []string{"pool/web/192.0.2.1", "zone/a.test", "site/a.test", "server/web1", "database", "poolside"} {
+		f.events = append(f.events, upkeep.Event{ID: int64(i + 1), Kind: upkeep.EventWarning, Object: object, What: "of " + object})
+	}
+	a := newTestAPI(t, f)
+	read := func(path, auth string) string {
+		t.Helper()
+		r := httptest.NewRequest("GET", path, nil)
+		if auth != "" {
+			r.Header.Set("Authorization", auth)
+		}
+		w := answer(a.Public(), r)
+		if w.Code != http.StatusOK {
+			t.Fatalf("%s answers %d: %s", path, w.Code, w.Body)
+		}
+		return w.Body.String()
+	}
+	for path, want := range map[string]bool{"/api/v1/events": true, "/api/v1/events?object=site/a.test": false} {
+		said := read(path, "")
+		if strings.Contains(said, "of site") || strings.Contains(said, "of server") || strings.Contains(said, "of database") || strings.Contains(said, "of poolside") {
+			t.Errorf("%s shows a stranger %s", path, said)
+		}
+		if strings.Contains(said, "of pool/web") != want || strings.Contains(said, "of zone") != want {
+			t.Errorf("%s shows %s", path, said)
+		}
+	}
+	if said := read("/api/v1/events", "Bearer "+testToken); !strings.Contains(said, "of site") || !strings.Contains(said, "of database") {
+		t.Errorf("with the token: %s", said)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"upkeep/internal/access"
 	"upkeep/internal/api/wire"
 )
 
@@ -16,7 +17,7 @@ import (
 const writeTimeout = time.Minute
 
 // face is what every request passes on its way in, on either side.
-func (a *API) face(identify func(*http.Request) (caller, *wire.Problem)) http.Handler {
+func (a *API) face(identify func(*http.Request) (access.Caller, *wire.Problem)) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer a.recover(w, r)
@@ -35,7 +36,12 @@ func (a *API) face(identify func(*http.Request) (caller, *wire.Problem)) http.Ha
 			writeProblem(w, problem)
 			return
 		}
-		r = r.WithContext(context.WithValue(r.Context(), callerKey, who))
+		asked := r
+		still := func() bool {
+			now, problem := identify(asked)
+			return problem == nil && now == who
+		}
+		r = r.WithContext(context.WithValue(access.With(r.Context(), who), stillKey, still))
 		_, pattern := a.routes.Handler(r)
 		if pattern == "" || pattern == pagePattern && strings.HasPrefix(r.URL.Path, "/api/") {
 			a.noRoute(w, r)
@@ -65,7 +71,7 @@ func (a *API) noRoute(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", answer.header.Get("Allow"))
 		writeProblem(w, wire.NewProblem(answer.status, r.Method+" is not possible here; "+answer.header.Get("Allow")+" is", ""))
 	default:
-		writeProblem(w, wire.NewProblem(http.StatusNotFound, "there is nothing at "+r.URL.Path, "GET /openapi.json lists what there is"))
+		writeProblem(w, wire.NewProblem(http.StatusNotFound, "there is nothing at "+r.URL.Path, "GET /api/v1/openapi.json lists what there is"))
 	}
 }
 

@@ -165,7 +165,7 @@ const testToken = "a-token-of-some-length"
 func newTestAPI(t *testing.T, f *fake, change ...func(*Options)) *API {
 	t.Helper()
 	hosting := &fakeHosting{}
-	o := Options{Declarer: f, Observer: f, Forcer: f, Recorder: f, Jobs: hosting, Sites: hosting, Servers: hosting, Log: slog.New(slog.DiscardHandler), Version: "test", Token: testToken}
+	o := Options{Declarer: f, Observer: f, Forcer: f, Recorder: f, Notifier: f, Users: &fakeUsers{}, Answers: &fakeAnswers{}, Audit: &fakeAudit{}, Jobs: hosting, Sites: hosting, Servers: hosting, Log: slog.New(slog.DiscardHandler), Version: "test", Token: testToken}
 	for _, c := range change {
 		c(&o)
 	}
@@ -202,7 +202,21 @@ func (f *fake) Unfreeze(_ context.Context, who string) error {
 	return f.fail
 }
 
+func (f *fake) Test(_ context.Context, name string) error {
+	f.who = append(f.who, "test of "+name)
+	return f.fail
+}
+
 func (f *fake) Renumber(_ context.Context, who, zone string) (uint32, bool, string, error) {
 	f.who = append(f.who, who)
 	return 7, true, "", f.fail
+}
+
+// fakePages is one page, everywhere.
+type fakePages struct{ http.Handler }
+
+func (p fakePages) Routes() map[string]http.Handler { return map[string]http.Handler{"GET /": p} }
+
+func (p fakePages) Refused(w http.ResponseWriter, _ *http.Request, problem *wire.Problem) {
+	writeProblem(w, problem)
 }

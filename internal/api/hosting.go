@@ -17,12 +17,14 @@ import (
 type Sites interface {
 	// Sites returns all sites, or those of an account.
 	Sites(ctx context.Context, account string) ([]upkeep.SiteStatus, error)
+	// SitePage returns a part of the list of sites.
+	SitePage(ctx context.Context, f upkeep.SiteFilter) (upkeep.SitePage, error)
 	// Site returns one, or [upkeep.ErrNotFound].
 	Site(ctx context.Context, name string) (upkeep.SiteStatus, error)
 	// History returns the generations that are remembered, the newest first.
 	History(ctx context.Context, name string) ([]store.Version, error)
 	// Undo declares a site as it was at a generation, under a new one.
-	Undo(ctx context.Context, who, name string, generation int64) (upkeep.SiteStatus, error)
+	Undo(ctx context.Context, who, name string, generation, still int64) (upkeep.SiteStatus, error)
 	// Preview asks the web servers what the sites, as they would be, change there.
 	Preview(ctx context.Context, who string, sites []upkeep.Site) ([]upkeep.Job, error)
 }
@@ -39,33 +41,38 @@ type Servers interface {
 	// Regenerate has a web server's files made anew; Verify only compares.
 	Regenerate(ctx context.Context, server, who string) (upkeep.Job, error)
 	Verify(ctx context.Context, server, who string) (upkeep.Job, error)
+	// Images returns what servers last told of their images: of one, or of all that
+	// have the role with an empty name.
+	Images(ctx context.Context, server string) ([]upkeep.ImageList, error)
 }
 
 // SiteInput names a site.
 type SiteInput struct {
-	Name string `path:"name" maxLength:"253"`
+	Name string `path:"name" maxLength:"253" example:"www.example.test" doc:"The name of the site."`
 }
 
 // ServerInput names a server.
 type ServerInput struct {
-	Name string `path:"name" maxLength:"63"`
+	Name string `path:"name" maxLength:"63" example:"web1" doc:"The name of the server."`
 }
 
 type sitesInput struct {
+	NamesInput
 	Account string `query:"account" maxLength:"63" doc:"Only sites of this account."`
 }
 
 type undoInput struct {
 	SiteInput
+	IfMatchInput
 	Body struct {
-		// Generation is 0 for the one before the present.
-		Generation int64 `json:"generation" minimum:"0"`
+		Generation int64 `json:"generation" minimum:"0" example:"3" doc:"The one to go back to; 0 for the one before the present."`
 	}
 }
 
 type siteOutput struct{ Body upkeep.SiteStatus }
 
 type sitesOutput struct {
+	Next string `header:"Link" doc:"The next page, if there is one, with rel=next."`
 	Body struct {
 		Sites []upkeep.SiteStatus `json:"sites" nullable:"false"`
 	}
@@ -78,8 +85,19 @@ type historyOutput struct {
 }
 
 type serversOutput struct {
+	Next string `header:"Link" doc:"The next page, if there is one, with rel=next."`
 	Body struct {
 		Servers []upkeep.AgentStatus `json:"servers" nullable:"false"`
+	}
+}
+
+type imagesInput struct {
+	Server string `query:"server" maxLength:"63" doc:"Only those of this server."`
+}
+
+type imagesOutput struct {
+	Body struct {
+		Servers []upkeep.ImageList `json:"servers" nullable:"false"`
 	}
 }
 
@@ -88,17 +106,17 @@ type invitationOutput struct{ Body wire.Invitation }
 func (a *API) siteRoutes(h huma.API) {
 	huma.Register(h, secured(huma.Operation{OperationID: "list-sites", Method: http.MethodGet, Path: "/api/v1/sites",
 		Summary: "What servers serve of every site"}), func(ctx context.Context, in *sitesInput) (*sitesOutput, error) {
-		sites, err := a.o.Sites.Sites(ctx, in.Account)
+		sites, err := a.bounds.Sites(ctx, in.Account)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
 		out := &sitesOutput{}
-		out.Body.Sites = append([]upkeep.SiteStatus{}, sites...)
+		out.Body.Sites, out.Next = part(&in.NamesInput, sites, func(s upkeep.SiteStatus) string { return s.Name })
 		return out, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "get-site", Method: http.MethodGet, Path: "/api/v1/sites/{name}",
 		Summary: "What servers serve of a site, and why"}), func(ctx context.Context, in *SiteInput) (*siteOutput, error) {
-		site, err := a.o.Sites.Site(ctx, in.Name)
+		site, err := a.bounds.Site(ctx, in.Name)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -106,7 +124,7 @@ func (a *API) siteRoutes(h huma.API) {
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "get-site-history", Method: http.MethodGet, Path: "/api/v1/sites/{name}/history",
 		Summary: "What a site was before, the newest first"}), func(ctx context.Context, in *SiteInput) (*historyOutput, error) {
-		versions, err := a.o.Sites.History(ctx, in.Name)
+		versions, err := a.bounds.History(ctx, in.Name)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -125,14 +143,19 @@ func (a *API) siteRoutes(h huma.API) {
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "undo-site", Method: http.MethodPost, Path: "/api/v1/sites/{name}/undo",
 		Summary: "Declare a site as it was at an earlier generation"}), func(ctx context.Context, in *undoInput) (*siteOutput, error) {
-		site, err := a.o.Sites.Undo(ctx, callerOf(ctx).who, in.Name, in.Body.Generation)
+		ref := store.Ref{Kind: upkeep.KindSite, Name: in.Name}
+		still, err := in.still([]store.Ref{ref})
+		if err != nil {
+			return nil, err
+		}
+		site, err := a.bounds.Undo(ctx, in.Name, in.Body.Generation, still[ref])
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
 		return &siteOutput{site}, nil
 	})
 	preview := secured(huma.Operation{OperationID: "preview-sites", Method: http.MethodPost, Path: "/api/v1/sites/preview",
-		Summary: "Have web servers say what documents would change there", MaxBodyBytes: wire.MaxBody, SkipValidateBody: true})
+		Summary: "Have web servers say what documents would change there", RequestBody: documentsBody(h), MaxBodyBytes: wire.MaxBody, SkipValidateBody: true})
 	huma.Register(h, preview, func(ctx context.Context, in *ApplyInput) (*jobsOutput, error) {
 		jobs, err := a.preview(ctx, *in)
 		if err != nil {
@@ -147,14 +170,14 @@ func (a *API) siteRoutes(h huma.API) {
 // preview checks documents as an apply would, and has the sites among them
 // compared with what is on their servers.
 func (a *API) preview(ctx context.Context, in ApplyInput) ([]upkeep.Job, error) {
-	if _, err := a.apply(ctx, in, IfMatchInput{}, true, false); err != nil {
+	if _, err := a.apply(ctx, in, ConditionInput{}, true, false); err != nil {
 		return nil, err
 	}
 	sources, err := readSources(in)
 	if err != nil {
 		return nil, err
 	}
-	objects, _, err := readObjects(sources)
+	objects, _, err := readObjects(sources.Sources)
 	if err != nil {
 		return nil, err
 	}
@@ -164,23 +187,23 @@ func (a *API) preview(ctx context.Context, in ApplyInput) ([]upkeep.Job, error) 
 			sites = append(sites, site)
 		}
 	}
-	return a.o.Sites.Preview(ctx, callerOf(ctx).who, sites)
+	return a.bounds.Preview(ctx, sites)
 }
 
 func (a *API) serverRoutes(h huma.API) {
 	huma.Register(h, secured(huma.Operation{OperationID: "list-servers", Method: http.MethodGet, Path: "/api/v1/servers",
-		Summary: "Servers and their agents"}), func(ctx context.Context, _ *struct{}) (*serversOutput, error) {
+		Summary: "Servers and their agents"}), func(ctx context.Context, in *NamesInput) (*serversOutput, error) {
 		servers, err := a.o.Servers.Servers(ctx)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
 		out := &serversOutput{}
-		out.Body.Servers = append([]upkeep.AgentStatus{}, servers...)
+		out.Body.Servers, out.Next = part(in, servers, func(s upkeep.AgentStatus) string { return s.Name })
 		return out, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "invite-server", Method: http.MethodPost, Path: "/api/v1/servers/{name}/invitation",
 		Summary: "Make a token with which the server's agent joins, once"}), func(ctx context.Context, in *ServerInput) (*invitationOutput, error) {
-		token, expires, err := a.o.Servers.Invite(ctx, callerOf(ctx).who, in.Name)
+		token, expires, err := a.o.Servers.Invite(ctx, callerOf(ctx).Who, in.Name)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -188,10 +211,20 @@ func (a *API) serverRoutes(h huma.API) {
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "revoke-server", Method: http.MethodPost, Path: "/api/v1/servers/{name}/revoke",
 		Summary: "Take the certificate of a server's agent back", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *ServerInput) (*struct{}, error) {
-		if err := a.o.Servers.Revoke(ctx, callerOf(ctx).who, in.Name); err != nil {
+		if err := a.o.Servers.Revoke(ctx, callerOf(ctx).Who, in.Name); err != nil {
 			return nil, a.problem(ctx, err)
 		}
 		return nil, nil
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "list-images", Method: http.MethodGet, Path: "/api/v1/images",
+		Summary: "The images of servers, as each told them last; a job of the kind image.list has them told anew"}), func(ctx context.Context, in *imagesInput) (*imagesOutput, error) {
+		lists, err := a.o.Servers.Images(ctx, in.Server)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		out := &imagesOutput{}
+		out.Body.Servers = append([]upkeep.ImageList{}, lists...)
+		return out, nil
 	})
 	for _, action := range []struct {
 		name, summary string
@@ -206,7 +239,7 @@ func (a *API) serverRoutes(h huma.API) {
 	} {
 		huma.Register(h, secured(huma.Operation{OperationID: action.name + "-server", Method: http.MethodPost, Path: "/api/v1/servers/{name}/" + action.name,
 			Summary: action.summary, DefaultStatus: http.StatusCreated}), func(ctx context.Context, in *ServerInput) (*jobOutput, error) {
-			return a.job(ctx)(action.do(ctx, in.Name, callerOf(ctx).who))
+			return a.job(ctx)(action.do(ctx, in.Name, callerOf(ctx).Who))
 		})
 	}
 }

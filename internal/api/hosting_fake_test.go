@@ -40,21 +40,26 @@ func (f *fakeHosting) Show(context.Context, int64) (upkeep.Job, error) { return 
 
 func (f *fakeHosting) Watch() (<-chan upkeep.Job, func()) { return f.changes, func() {} }
 
-func (f *fakeHosting) Retry(context.Context, int64) (upkeep.Job, error) {
-	return f.one(), f.note("", "retry")
+func (f *fakeHosting) Retry(_ context.Context, _ int64, who string) (upkeep.Job, error) {
+	return f.one(), f.note(who, "retry")
 }
 
 func (f *fakeHosting) Cancel(_ context.Context, _ int64, who string) (upkeep.Job, error) {
 	return f.one(), f.note(who, "cancel")
 }
 
-func (f *fakeHosting) Read(context.Context, int64) (upkeep.Job, error) {
-	return f.one(), f.note("", "read")
+func (f *fakeHosting) Read(_ context.Context, _ int64, who string) (upkeep.Job, error) {
+	return f.one(), f.note(who, "read")
 }
 
 func (f *fakeHosting) Run(_ context.Context, kind string, payload json.RawMessage, server, who string) (upkeep.Job, error) {
 	f.payload = payload
 	return f.one(), f.note(who, kind+" on "+server)
+}
+
+func (f *fakeHosting) SitePage(ctx context.Context, filter upkeep.SiteFilter) (upkeep.SitePage, error) {
+	all, err := f.Sites(ctx, filter.Account)
+	return upkeep.SitePage{Sites: all, Of: len(all)}, err
 }
 
 func (f *fakeHosting) Sites(_ context.Context, account string) ([]upkeep.SiteStatus, error) {
@@ -72,7 +77,10 @@ func (f *fakeHosting) History(_ context.Context, name string) ([]store.Version, 
 	}, f.fail
 }
 
-func (f *fakeHosting) Undo(_ context.Context, who, name string, generation int64) (upkeep.SiteStatus, error) {
+func (f *fakeHosting) Undo(_ context.Context, who, name string, generation, still int64) (upkeep.SiteStatus, error) {
+	if still > 2 {
+		return upkeep.SiteStatus{}, upkeep.ErrChanged
+	}
 	return upkeep.SiteStatus{Name: name, Generation: generation}, f.note(who, "undo "+name)
 }
 
@@ -84,6 +92,10 @@ func (f *fakeHosting) Preview(_ context.Context, who string, sites []upkeep.Site
 }
 
 func (f *fakeHosting) Servers(context.Context) ([]upkeep.AgentStatus, error) { return nil, f.fail }
+
+func (f *fakeHosting) Images(_ context.Context, server string) ([]upkeep.ImageList, error) {
+	return []upkeep.ImageList{{Server: "vm1", Images: []upkeep.ImageFile{{Root: "vms", Path: "web1.img", Size: 4 << 30}}}}, f.note("", "images of "+server)
+}
 
 func (f *fakeHosting) Invite(_ context.Context, who, server string) (string, time.Time, error) {
 	return "token-of-" + server, time.Unix(3600, 0).UTC(), f.note(who, "invite "+server)

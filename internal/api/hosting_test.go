@@ -24,7 +24,7 @@ func TestHostingNeedsTheToken(t *testing.T) {
 		"GET /api/v1/jobs", "POST /api/v1/jobs", "GET /api/v1/jobs/1", "POST /api/v1/jobs/1/retry", "POST /api/v1/jobs/1/cancel", "POST /api/v1/jobs/1/read",
 		"GET /api/v1/jobs/stream", "GET /api/v1/sites", "GET /api/v1/sites/a.test", "GET /api/v1/sites/a.test/history", "POST /api/v1/sites/a.test/undo",
 		"POST /api/v1/sites/preview", "GET /api/v1/servers", "POST /api/v1/servers/web1/invitation", "POST /api/v1/servers/web1/revoke",
-		"POST /api/v1/servers/web1/regenerate", "POST /api/v1/servers/web1/verify",
+		"POST /api/v1/servers/web1/regenerate", "POST /api/v1/servers/web1/verify", "GET /api/v1/images",
 	} {
 		method, path, _ := strings.Cut(route, " ")
 		if w := answer(face, httptest.NewRequest(method, path, nil)); w.Code != http.StatusUnauthorized {
@@ -59,6 +59,7 @@ func TestHostingRequests(t *testing.T) {
 		{"POST /api/v1/sites/a.test/undo", `{"generation":-1}`, 422, "generation", ""},
 		{"POST /api/v1/sites/preview", document, 200, `"id":7`, "token preview a.test"},
 		{"POST /api/v1/servers/web1/invitation", "", 200, "token-of-web1", "token invite web1"},
+		{"GET /api/v1/images?server=vm1", "", 200, `"path":"web1.img","size":4294967296`, " images of vm1"},
 		{"POST /api/v1/servers/web1/revoke", "", 204, "", "token revoke web1"},
 		{"POST /api/v1/servers/web1/verify", "", 201, `"id":7`, "token verify web1"},
 	} {

@@ -21,10 +21,10 @@ type Jobs interface {
 	// Watch returns jobs as they change, from now on. The channel is closed by
 	// cancel, and when its reader falls too far behind.
 	Watch() (jobs <-chan upkeep.Job, cancel func())
-	Retry(ctx context.Context, id int64) (upkeep.Job, error)
+	Retry(ctx context.Context, id int64, who string) (upkeep.Job, error)
 	Cancel(ctx context.Context, id int64, who string) (upkeep.Job, error)
 	// Read ends a notification.
-	Read(ctx context.Context, id int64) (upkeep.Job, error)
+	Read(ctx context.Context, id int64, who string) (upkeep.Job, error)
 	Run(ctx context.Context, kind string, payload json.RawMessage, server, who string) (upkeep.Job, error)
 }
 
@@ -38,9 +38,10 @@ type ChooseJobsInput struct {
 }
 
 type jobsInput struct {
+	Paging
 	ChooseJobsInput
 	Before int64 `query:"before" minimum:"0" doc:"Only jobs with a lower id: that of the last one on the page before."`
-	Limit  int   `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+	Limit  int   `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"How many to return at most."`
 }
 
 func (in jobsInput) filter() store.JobFilter {
@@ -49,7 +50,7 @@ func (in jobsInput) filter() store.JobFilter {
 
 // JobInput names a job.
 type JobInput struct {
-	ID int64 `path:"id" minimum:"1"`
+	ID int64 `path:"id" minimum:"1" example:"7" doc:"The number of the job."`
 }
 
 type runInput struct{ Body wire.NewJob }
@@ -57,6 +58,7 @@ type runInput struct{ Body wire.NewJob }
 type jobOutput struct{ Body upkeep.Job }
 
 type jobsOutput struct {
+	Next string `header:"Link" doc:"The next page, if there is one, with rel=next."`
 	Body struct {
 		Jobs []upkeep.Job `json:"jobs" nullable:"false"`
 	}
@@ -65,34 +67,34 @@ type jobsOutput struct {
 func (a *API) jobRoutes(h huma.API) {
 	huma.Register(h, secured(huma.Operation{OperationID: "list-jobs", Method: http.MethodGet, Path: "/api/v1/jobs",
 		Summary: "Jobs, the newest first"}), func(ctx context.Context, in *jobsInput) (*jobsOutput, error) {
-		jobs, err := a.o.Jobs.List(ctx, in.filter())
+		jobs, err := a.bounds.Jobs(ctx, in.filter())
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		out := &jobsOutput{}
+		out := &jobsOutput{Next: in.older(len(jobs) == in.Limit, func() int64 { return jobs[len(jobs)-1].ID })}
 		out.Body.Jobs = append([]upkeep.Job{}, jobs...)
 		return out, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "run-job", Method: http.MethodPost, Path: "/api/v1/jobs",
 		Summary: "Have a server do one job", DefaultStatus: http.StatusCreated}), func(ctx context.Context, in *runInput) (*jobOutput, error) {
-		return a.job(ctx)(a.o.Jobs.Run(ctx, in.Body.Kind, in.Body.Payload, in.Body.Server, callerOf(ctx).who))
+		return a.job(ctx)(a.o.Jobs.Run(ctx, in.Body.Kind, in.Body.Payload, in.Body.Server, callerOf(ctx).Who))
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "get-job", Method: http.MethodGet, Path: "/api/v1/jobs/{id}",
 		Summary: "One job, with its result"}), func(ctx context.Context, in *JobInput) (*jobOutput, error) {
-		return a.job(ctx)(a.o.Jobs.Show(ctx, in.ID))
+		return a.job(ctx)(a.bounds.Job(ctx, in.ID))
 	})
 	for _, action := range []struct {
 		name, summary string
 		do            func(ctx context.Context, id int64) (upkeep.Job, error)
 	}{
 		{"retry", "Try a job that failed or was cancelled once more", func(ctx context.Context, id int64) (upkeep.Job, error) {
-			return a.o.Jobs.Retry(ctx, id)
+			return a.bounds.Retry(ctx, id)
 		}},
 		{"read", "Say that a notification was read", func(ctx context.Context, id int64) (upkeep.Job, error) {
-			return a.o.Jobs.Read(ctx, id)
+			return a.bounds.Read(ctx, id)
 		}},
 		{"cancel", "Give a job up that has not ended", func(ctx context.Context, id int64) (upkeep.Job, error) {
-			return a.o.Jobs.Cancel(ctx, id, callerOf(ctx).who)
+			return a.bounds.Cancel(ctx, id)
 		}},
 	} {
 		huma.Register(h, secured(huma.Operation{OperationID: action.name + "-job", Method: http.MethodPost, Path: "/api/v1/jobs/{id}/" + action.name,
@@ -127,6 +129,7 @@ func (a *API) job(ctx context.Context) func(upkeep.Job, error) (*jobOutput, erro
 // followJobs sends jobs until the reader leaves or falls behind, when it is to
 // ask anew: what counts is how a job stands now, not each step it took.
 func (a *API) followJobs(ctx context.Context, s *Stream, in ChooseJobsInput) error {
+	caller := callerOf(ctx)
 	changes, cancel := a.o.Jobs.Watch()
 	defer cancel()
 	if err := s.Comment("listening"); err != nil {
@@ -146,7 +149,7 @@ func (a *API) followJobs(ctx context.Context, s *Stream, in ChooseJobsInput) err
 			if !open {
 				return nil
 			}
-			if !in.matches(job) {
+			if !in.matches(job) || !caller.Owns(job.Account) {
 				continue
 			}
 			text, err := json.Marshal(job)

@@ -21,7 +21,7 @@ const SocketName = "control.sock"
 
 // maxConnections bounds what strangers can hold open at the TCP side, each at
 // the price of a few tens of kilobytes.
-const maxConnections = 1024
+const maxConnections = 2048
 
 // ListenControl makes the control socket at path, for its owner and root only.
 // A socket that a dead process left behind is replaced; one that is answered

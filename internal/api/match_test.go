@@ -24,12 +24,18 @@ func TestIfMatch(t *testing.T) {
 		{"several", "POST", "/api/v1/apply", `"1", "2"`, document, 400},
 		{"deleting what was read", "DELETE", "/api/v1/objects/account/acme", `"1"`, "", 204},
 		{"deleting an older one", "DELETE", "/api/v1/objects/account/acme", `"7"`, "", 412},
+		{"going back from what was read", "POST", "/api/v1/sites/example.test/undo", `"2"`, `{"generation": 0}`, 200},
+		{"going back from an older one", "POST", "/api/v1/sites/example.test/undo", `"7"`, `{"generation": 0}`, 412},
+		{"going back without an ETag", "POST", "/api/v1/sites/example.test/undo", "7", `{"generation": 0}`, 400},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &fake{}
 			r := httptest.NewRequest(tt.method, tt.path, strings.NewReader(tt.body))
 			r.Header.Set("Authorization", "Bearer "+testToken)
 			r.Header.Set("Content-Type", "application/yaml")
+			if strings.HasSuffix(tt.path, "/undo") {
+				r.Header.Set("Content-Type", "application/json")
+			}
 			if tt.match != "" {
 				r.Header.Set("If-Match", tt.match)
 			}
@@ -41,6 +47,29 @@ func TestIfMatch(t *testing.T) {
 				t.Error("it was done nevertheless")
 			}
 		})
+	}
+	for _, tt := range []struct {
+		name, match, noneMatch, body string
+		want                         int
+	}{
+		{"what is not there", "", "*", document, 412}, // all things of the fake have a generation
+		{"an ETag that it is not", "", `"7"`, document, 400},
+		{"two that are not there", "", "*", document + "\n---\n{kind: account, name: bob}", 400},
+		{"both", `"1"`, "*", document, 400},
+		{"in the body, as it is", "", "", `{"sources":[{"text":"{kind: account, name: acme}"}],"still":[{"kind":"account","name":"acme","generation":1}]}`, 200},
+		{"in the body, an older one", "", "", `{"sources":[{"text":"{kind: account, name: acme}"}],"still":[{"kind":"account","name":"acme","generation":7}]}`, 412},
+		{"in the body, of another thing", "", "", `{"sources":[{"text":"{kind: account, name: acme}"}],"still":[{"kind":"server","name":"web1","generation":0}]}`, 422},
+	} {
+		f := &fake{}
+		r := httptest.NewRequest("POST", "/api/v1/apply", strings.NewReader(tt.body))
+		media := "application/yaml"
+		if strings.HasPrefix(tt.body, `{"sources"`) {
+			media = "application/json"
+		}
+		w := answer(newTestAPI(t, f).Public(), r, "Authorization", "Bearer "+testToken, "Content-Type", media, "If-Match", tt.match, "If-None-Match", tt.noneMatch)
+		if w.Code != tt.want || tt.want >= 400 && len(f.who) > 0 {
+			t.Errorf("%s: got %d, want %d: %s; done by %v", tt.name, w.Code, tt.want, w.Body, f.who)
+		}
 	}
 	f := &fake{}
 	a := newTestAPI(t, f)

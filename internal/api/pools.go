@@ -14,13 +14,13 @@ import (
 
 // PoolInput names a pool.
 type PoolInput struct {
-	Name string `path:"name" maxLength:"63"`
+	Name string `path:"name" maxLength:"63" example:"web" doc:"The name of the pool, or of the receiver."`
 }
 
 // MemberInput names members of a pool.
 type MemberInput struct {
 	PoolInput
-	Member string `path:"member" maxLength:"100" doc:"An address, or a glob such as 192.0.2.* as in path.Match."`
+	Member string `path:"member" maxLength:"100" example:"192.0.2.11" doc:"An address, or a glob such as 192.0.2.* as in path.Match."`
 }
 
 type forceInput struct {
@@ -29,6 +29,7 @@ type forceInput struct {
 }
 
 type poolsOutput struct {
+	Next string `header:"Link" doc:"The next page, if there is one, with rel=next."`
 	Body struct {
 		Pools []upkeep.PoolStatus `json:"pools" nullable:"false"`
 	}
@@ -41,13 +42,13 @@ type budgetOutput struct{ Body upkeep.Budget }
 
 func (a *API) poolRoutes(h huma.API) {
 	huma.Register(h, huma.Operation{OperationID: "list-pools", Method: http.MethodGet, Path: "/api/v1/pools",
-		Summary: "What every pool is doing now"}, func(ctx context.Context, _ *struct{}) (*poolsOutput, error) {
+		Summary: "What every pool is doing now"}, func(ctx context.Context, in *NamesInput) (*poolsOutput, error) {
 		pools, err := a.o.Observer.Pools(ctx)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
 		out := &poolsOutput{}
-		out.Body.Pools = append([]upkeep.PoolStatus{}, pools...)
+		out.Body.Pools, out.Next = part(in, pools, func(p upkeep.PoolStatus) string { return p.Name })
 		return out, nil
 	})
 	huma.Register(h, huma.Operation{OperationID: "get-pool", Method: http.MethodGet, Path: "/api/v1/pools/{name}",
@@ -79,7 +80,7 @@ func (a *API) forceRoutes(h huma.API) {
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "unfreeze", Method: http.MethodPost, Path: "/api/v1/unfreeze",
 		Summary: "Say that the mass failure of the moment is real", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, _ *struct{}) (*struct{}, error) {
-		if err := a.o.Forcer.Unfreeze(ctx, callerOf(ctx).who); err != nil {
+		if err := a.o.Forcer.Unfreeze(ctx, callerOf(ctx).Who); err != nil {
 			return nil, a.problem(ctx, err)
 		}
 		return nil, nil
@@ -90,7 +91,7 @@ func (a *API) forceRoutes(h huma.API) {
 		if err := globs(in.Name, in.Member); err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		members, err := a.o.Forcer.Force(ctx, callerOf(ctx).who, upkeep.Override{Pool: in.Name, Member: in.Member, State: in.Body.State, Why: in.Body.Why}, in.Body.All)
+		members, err := a.o.Forcer.Force(ctx, callerOf(ctx).Who, upkeep.Override{Pool: in.Name, Member: in.Member, State: in.Body.State, Why: in.Body.Why}, in.Body.All)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
@@ -101,7 +102,7 @@ func (a *API) forceRoutes(h huma.API) {
 		if err := globs(in.Name, in.Member); err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		members, err := a.o.Forcer.Release(ctx, callerOf(ctx).who, in.Name, in.Member)
+		members, err := a.o.Forcer.Release(ctx, callerOf(ctx).Who, in.Name, in.Member)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}

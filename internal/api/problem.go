@@ -4,7 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"upkeep"
 	"upkeep/internal/api/wire"
@@ -15,7 +19,7 @@ func (a *API) problem(ctx context.Context, err error) error {
 	if ready := (*wire.Problem)(nil); errors.As(err, &ready) {
 		return ready
 	}
-	p := wire.NewProblem(http.StatusInternalServerError, err.Error(), "")
+	p := wire.NewProblem(http.StatusInternalServerError, upkeep.Printable(err.Error()), "") // names that were asked for are in it
 	if hinted := (*upkeep.HintError)(nil); errors.As(err, &hinted) {
 		p.Hint = hinted.Hint
 	}
@@ -23,9 +27,7 @@ func (a *API) problem(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &invalid):
 		p.Status, p.Detail = http.StatusUnprocessableEntity, "the input breaks rules; nothing was changed"
-		for _, f := range invalid.Fields {
-			p.Errors = append(p.Errors, wire.Detail{FieldError: f})
-		}
+		p.Errors = invalid.Fields
 	case errors.Is(err, upkeep.ErrNotFound):
 		p.Status = http.StatusNotFound
 	case errors.Is(err, upkeep.ErrChanged):
@@ -40,7 +42,7 @@ func (a *API) problem(ctx context.Context, err error) error {
 		if !errors.Is(err, context.Canceled) {
 			a.log.Error("answering a request", "err", err)
 		}
-		if !callerOf(ctx).trusted {
+		if !callerOf(ctx).Staff {
 			p.Detail = "upkeep is at fault; its log has the details"
 		}
 	}
@@ -53,4 +55,45 @@ func writeProblem(w http.ResponseWriter, p *wire.Problem) {
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.WriteHeader(p.Status)
 	json.NewEncoder(w).Encode(p)
+}
+
+// worded makes what the framework answers to requests that it refuses, before any
+// handler is called, a problem like all others.
+func worded(_ huma.Context, _ string, body any) (any, error) {
+	model, is := body.(*huma.ErrorModel)
+	if !is {
+		return body, nil
+	}
+	p := wire.NewProblem(model.Status, model.Detail, "")
+	if len(model.Errors) > 0 {
+		p.Detail = "the request breaks rules; nothing was changed"
+	}
+	for _, e := range model.Errors {
+		p.Errors = append(p.Errors, upkeep.FieldError{Field: shortened(e.Location), Value: given(e), Rule: shortened(e.Message)})
+	}
+	return p, nil
+}
+
+// given is the value that broke a rule, for people to recognise: no secret, and
+// nothing that takes long to read.
+func given(e *huma.ErrorDetail) string {
+	switch value := e.Value.(type) {
+	case nil, map[string]any, []any:
+		return ""
+	default:
+		if strings.HasSuffix(e.Location, "password") || e.Location == "body" {
+			return ""
+		}
+		return shortened(fmt.Sprint(value))
+	}
+}
+
+// longest is how much of what a request holds is said again, in bytes.
+const longest = 200
+
+func shortened(text string) string {
+	if len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest-3], "") + "..." // a rune may be cut through
+	}
+	return upkeep.Printable(text)
 }

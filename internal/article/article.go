@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"upkeep"
+	"upkeep/internal/names"
 	"upkeep/internal/task"
 )
 
@@ -67,7 +68,7 @@ func (t Tables) Convert(o Options) Plan {
 	c := converter{options: o, byID: map[string]string{}, accounts: map[string]bool{}, owners: map[string]string{}}
 	c.options.Home = cmp.Or(strings.TrimSuffix(o.Home, "/"), "/home")
 	for _, r := range t.hosts {
-		c.byID[r["id"]] = strings.ToLower(r["server"])
+		c.byID[r["id"]] = host(r)
 	}
 	seen := map[string]bool{}
 	for _, r := range t.hosts {
@@ -106,6 +107,15 @@ func (c *converter) note(r row, format string, args ...any) {
 	c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("row %s: ", r["id"])+upkeep.Printable(fmt.Sprintf(format, args...)))
 }
 
+// host is the name of a row's site as it is kept; one that has no such form is
+// left as it is, for validation to refuse.
+func host(r row) string {
+	if name, err := names.ASCII(r["server"]); err == nil {
+		return name
+	}
+	return r["server"]
+}
+
 // account takes a user over by the rule of the article's script, which drops all
 // but letters and digits.
 func (c *converter) account(r row, user string) (string, bool) {
@@ -122,6 +132,11 @@ func (c *converter) account(r row, user string) (string, bool) {
 	if name != user {
 		c.note(r, "user %q becomes account %s; its files stay under the old name", user, name)
 	}
+	return name, true
+}
+
+// owner takes an account into the plan, for one of its sites.
+func (c *converter) owner(r row, name string) {
 	if !c.accounts[name] {
 		c.accounts[name] = true
 		c.plan.Accounts = append(c.plan.Accounts, upkeep.Account{Name: name})
@@ -129,7 +144,6 @@ func (c *converter) account(r row, user string) (string, bool) {
 	if number := r["yuid"]; number != "" && number != "0" {
 		c.owners[number] = name
 	}
-	return name, true
 }
 
 func (c *converter) site(r row) (upkeep.Site, bool) {
@@ -138,7 +152,7 @@ func (c *converter) site(r row) (upkeep.Site, bool) {
 		return upkeep.Site{}, false
 	}
 	site := upkeep.Site{
-		Name: strings.ToLower(strings.TrimSuffix(r["server"], ".")), Account: account, Servers: c.options.Servers,
+		Name: host(r), Account: account, Servers: c.options.Servers,
 		CGI: c.options.CGI, ErrorPages: c.errorPages(r), Deny: c.firewall(r), Environment: c.environment(r),
 	}
 	if c.options.Canonical {
@@ -156,7 +170,11 @@ func (c *converter) site(r row) (upkeep.Site, bool) {
 	for _, field := range broken {
 		c.note(r, "site %q is left out: %s", r["server"], field.Error())
 	}
-	return site, len(broken) == 0
+	if len(broken) > 0 {
+		return upkeep.Site{}, false
+	}
+	c.owner(r, account)
+	return site, true
 }
 
 // errorPages takes over those that a site may have; the article wrote any text
@@ -332,6 +350,10 @@ func (c *converter) mkdir(r row) {
 	dir := task.Mkdir{Root: "home", Path: path, Owner: fields["user"], Group: group, Mode: "0750"}
 	if broken := dir.Validate(); len(broken) > 0 {
 		c.note(r, "mkdir %q is left out: %s", fields["path"], broken[0].Error())
+		return
+	}
+	if dir.Owner != "root" && !c.accounts[dir.Owner] {
+		c.note(r, "mkdir %q is left out: no site of its user %s was taken over", fields["path"], dir.Owner)
 		return
 	}
 	for _, site := range c.plan.Sites {

@@ -90,7 +90,7 @@ func TestDump(t *testing.T) {
 	if !reflect.DeepEqual(plan.Sites, wantSites) {
 		t.Errorf("got sites\n%+v, want\n%+v", plan.Sites, wantSites)
 	}
-	if want := []upkeep.Account{{Name: "acme"}, {Name: "mallory"}}; !reflect.DeepEqual(plan.Accounts, want) {
+	if want := []upkeep.Account{{Name: "acme"}}; !reflect.DeepEqual(plan.Accounts, want) {
 		t.Errorf("got accounts %+v, want %+v", plan.Accounts, want)
 	}
 	wantJobs := []task.Payload{
@@ -109,6 +109,47 @@ func TestDump(t *testing.T) {
 		if !strings.Contains(notes, want) {
 			t.Errorf("no note with %q in\n%s", want, notes)
 		}
+	}
+}
+
+// TestNamesOfOtherScripts takes a name as apply does, and a sub-site below it; a
+// user whose only site cannot be taken over becomes no account.
+func TestNamesOfOtherScripts(t *testing.T) {
+	tables, err := ReadDump(strings.NewReader("INSERT INTO virtual_hosts (id, user, server, subof) VALUES " +
+		"(1, 'acme', 'Größe.test.', 0), (2, 'acme', 'shop.GRÖSSE.test', 1), (3, 'acme', 'shop.größe.test', 1), (4, 'eve', 'a_b.test', 0);\n" +
+		"INSERT INTO upkeep (id, status, type, data) VALUES (5, 'pending', 'mkdir', 'a:3:{s:4:\"user\";s:3:\"eve\";s:5:\"group\";s:3:\"eve\";s:4:\"path\";s:10:\"/home/eve/\";}')"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := tables.Convert(Options{Servers: []string{"web1"}})
+	if len(plan.Sites) != 3 || plan.Sites[0].Name != "xn--gre-6ka8i.test" || plan.Sites[1].SubOf != "" ||
+		plan.Sites[2].Name != "shop.xn--gre-6ka8i.test" || plan.Sites[2].SubOf != plan.Sites[0].Name {
+		t.Errorf("got sites %+v, with notes %q", plan.Sites, plan.Notes)
+	}
+	if want := []upkeep.Account{{Name: "acme"}}; !reflect.DeepEqual(plan.Accounts, want) || len(plan.Jobs) != 0 {
+		t.Errorf("got accounts %+v and jobs %+v", plan.Accounts, plan.Jobs)
+	}
+}
+
+// TestDumpOnThePage imports what the page on sites shows, and leaves nothing out.
+func TestDumpOnThePage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/sites.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "```sql\n")
+	text, _, found := strings.Cut(text, "```")
+	if !found {
+		t.Fatal("the page shows no dump")
+	}
+	tables, err := ReadDump(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := tables.Convert(Options{Servers: []string{"web1"}})
+	if len(plan.Notes) > 0 || len(plan.Accounts) != 1 || len(plan.Sites) != 2 || plan.Sites[1].SubOf != "example.test" || len(plan.Jobs) != 2 ||
+		len(plan.Sites[0].Deny) != 1 || plan.Sites[0].ErrorPages["404"] != "/missing.html" || plan.Sites[0].Environment["APP_ENV"] != "live" {
+		t.Errorf("got %+v", plan)
 	}
 }
 

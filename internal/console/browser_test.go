@@ -38,6 +38,8 @@ func TestPagesFitTheirWindow(t *testing.T) {
 		"events":   {crowded(), "/events"},
 		"notfound": {&fake{}, "/pools/gone"},
 		"hostile":  {hostile(), "/"},
+		"status":   {published(), "/status/web"},
+		"outage":   {outage(), "/status/web"},
 	} {
 		server := httptest.NewServer(handler(t, scene.f))
 		for _, width := range []int64{360, 780, 1000, 1280} {

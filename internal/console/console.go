@@ -1,5 +1,8 @@
-// Package console is the status page: what DNS is made to answer, what it
-// answers, and why. It changes nothing.
+// Package console is the pages: what DNS is made to answer, what it answers, and
+// why; and for those who signed in, what they may see and change beside it.
+//
+// Who may have which page is decided by package access before a handler is called;
+// what customers see of sites and jobs is bounded by [api.Bounds].
 //
 // Every page is whole without scripts. With them, a page fetches itself again
 // when something happened and swaps the parts that differ.
@@ -7,6 +10,7 @@ package console
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -15,35 +19,46 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"upkeep"
+	"upkeep/internal/access"
 	"upkeep/internal/api"
+	"upkeep/internal/api/wire"
 )
 
 //go:embed assets pages
 var files embed.FS
 
-// Options are what a console is made of; all fields are required but Now.
+// Options are what a console is made of; all fields are required but People and
+// Now.
 type Options struct {
 	Observer api.Observer
 	Recorder api.Recorder
-	Log      *slog.Logger
-	Version  string
-	Now      func() time.Time
+	// People let people sign in; nil for nobody.
+	People People
+	// Hosting is what pages about sites, jobs and servers ask; nil leaves them out.
+	Hosting *Hosting
+	Log     *slog.Logger
+	Version string
+	// Private is as in [api.Options].
+	Private bool
+	Now     func() time.Time
 }
 
-// Console answers the status page and what belongs to it.
+// Console makes the pages.
 type Console struct {
-	o       Options
-	mux     *http.ServeMux
-	pages   *template.Template
-	host    string
-	readers atomic.Int64 // open streams
+	o        Options
+	routes   map[string]http.Handler
+	pages    *template.Template
+	host     string
+	hub      *hub
+	verdicts verdicts
+	pasts    pasts
 }
 
 // policy lets a page load its own style and script and nothing else, from
@@ -56,7 +71,7 @@ func New(o Options) (*Console, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Console{o: o, mux: http.NewServeMux()}
+	c := &Console{o: o, routes: map[string]http.Handler{}}
 	c.host, _ = os.Hostname()
 	assets := map[string]string{} // name to URL with the content's hash
 	entries, err := fs.ReadDir(files, "assets")
@@ -70,7 +85,7 @@ func New(o Options) (*Console, error) {
 		}
 		sum := sha256.Sum256(content)
 		assets[entry.Name()] = "/assets/" + entry.Name() + "?v=" + hex.EncodeToString(sum[:6])
-		c.mux.HandleFunc("GET /assets/"+entry.Name(), serveAsset(entry.Name(), content))
+		c.route("GET /assets/"+entry.Name(), serveAsset(entry.Name(), content))
 	}
 	c.pages, err = template.New("").Funcs(template.FuncMap{
 		"asset": func(name string) string { return assets[name] },
@@ -79,26 +94,86 @@ func New(o Options) (*Console, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.mux.HandleFunc("GET /{$}", c.overview)
-	c.mux.HandleFunc("GET /pools/{name}", c.pool)
-	c.mux.HandleFunc("GET /events", c.events)
-	c.mux.HandleFunc("GET /live", c.live)
-	c.mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
-		c.fault(w, http.StatusNotFound, "There is no such page.")
+	c.route("GET /{$}", c.overview)
+	c.route("GET /pools/{name}", c.pool)
+	c.route("GET /events", c.events)
+	c.route("GET /live", c.live)
+	c.statusRoutes()
+	docs, err := c.apiDocs()
+	if err != nil {
+		return nil, err
+	}
+	c.route("GET /docs/api", docs)
+	c.route("GET /", func(w http.ResponseWriter, r *http.Request) {
+		c.fault(w, r, http.StatusNotFound, "There is no such page.")
 	})
+	if o.People != nil {
+		c.peopleRoutes()
+	}
+	if o.Hosting != nil {
+		c.siteRoutes()
+		c.jobRoutes()
+		c.staffRoutes()
+		c.imageRoutes()
+		c.declaredRoutes()
+		c.auditRoutes()
+		c.userRoutes()
+	}
+	c.hub = newHub(c)
 	return c, nil
 }
 
-func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// Routes implements [api.Pages].
+func (c *Console) Routes() map[string]http.Handler { return c.routes }
+
+// maxForm bounds what a form may carry, in bytes.
+const maxForm = 1 << 20
+
+func (c *Console) route(pattern string, handler http.HandlerFunc) {
+	c.routes[pattern] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", policy)
+		if r.Method == http.MethodPost {
+			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+			if err := r.ParseForm(); err != nil {
+				c.fault(w, r, http.StatusBadRequest, "What was sent cannot be read as a form, or is too large.")
+				return
+			}
+		}
+		handler(w, r)
+	})
+}
+
+// Refused implements [api.Pages]: it leads to the sign-in, or says why not.
+func (c *Console) Refused(w http.ResponseWriter, r *http.Request, p *wire.Problem) {
 	w.Header().Set("Content-Security-Policy", policy)
-	c.mux.ServeHTTP(w, r)
+	get := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case p.Status != http.StatusUnauthorized && get && r.URL.Path == "/":
+		http.Redirect(w, r, "/sites", http.StatusSeeOther) // a customer's first page, where the status is private
+	case p.Status != http.StatusUnauthorized:
+		c.fault(w, r, p.Status, upperFirst(p.Detail)+".")
+	case c.o.People == nil || c.o.People.Setup() != "":
+		w.Header().Set("WWW-Authenticate", api.Challenge)
+		c.fault(w, r, p.Status, "This page is for who has the token of this upkeep. Once there are users, they sign in here.")
+	case get && strings.Contains(r.Header.Get("Accept"), "text/html"):
+		http.Redirect(w, r, "/signin?"+url.Values{"next": {r.URL.RequestURI()}}.Encode(), http.StatusSeeOther)
+	default:
+		c.fault(w, r, p.Status, "Sign in first. Nothing was done.")
+	}
 }
 
 func serveAsset(name string, content []byte) http.HandlerFunc {
 	kind := map[string]string{"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+	small := packed(content, gzip.BestCompression)
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", kind[name[strings.LastIndexByte(name, '.')+1:]])
 		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // the URL changes with the content
+		w.Header().Set("Vary", "Accept-Encoding")
+		if takesGzip(r) {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.Write(small)
+			return
+		}
 		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
 	}
 }
@@ -109,32 +184,55 @@ type frame struct {
 	Host    string
 	Version string
 	At      moment
+	// Caller is who reads it; SignsIn says that people can sign in at all.
+	Caller  access.Caller
+	SignsIn bool
+	// Hosts says that there are pages about sites and jobs for the caller.
+	Hosts bool
+	// Still pages are not loaded anew by themselves: somebody is writing.
+	Still   bool
 	Content any
 }
 
+// still is a content in which somebody may be writing.
+type still interface{ isForm() bool }
+
 // render answers with a page. It is made whole first, so that a fault in it
 // cannot end as half a page.
-func (c *Console) render(w http.ResponseWriter, status int, page, title string, content any) {
+func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, page, title string, content any) {
 	var body bytes.Buffer
-	err := c.pages.ExecuteTemplate(&body, page, frame{Title: title, Host: c.host, Version: c.o.Version, At: at(c.o.Now(), c.o.Now()), Content: content})
+	f := frame{Title: title, Host: c.host, Version: c.o.Version, At: at(c.o.Now(), c.o.Now()), Content: content,
+		Caller: access.From(r.Context()), SignsIn: c.o.People != nil, Hosts: c.o.Hosting != nil && access.From(r.Context()).Known()}
+	if s, is := content.(still); is {
+		f.Still = s.isForm()
+	}
+	err := c.pages.ExecuteTemplate(&body, page, f)
 	if err != nil {
 		c.o.Log.Error("making a page", "page", page, "err", err)
 		http.Error(w, "upkeep is at fault; its log has the details", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Vary", "Accept-Encoding")
+	text := body.Bytes()
+	// An answer to a form may hold a secret beside what was typed, and its length would
+	// then tell of both.
+	if r.Method == http.MethodGet && takesGzip(r) {
+		w.Header().Set("Content-Encoding", "gzip")
+		text = packed(text, gzip.BestSpeed)
+	}
 	w.WriteHeader(status)
-	w.Write(body.Bytes())
+	w.Write(text)
 }
 
-func (c *Console) fault(w http.ResponseWriter, status int, text string) {
-	c.render(w, status, "fault.html", http.StatusText(status), text)
+func (c *Console) fault(w http.ResponseWriter, r *http.Request, status int, text string) {
+	c.render(w, r, status, "fault.html", http.StatusText(status), text)
 }
 
 // broken answers for an error that is upkeep's own.
-func (c *Console) broken(w http.ResponseWriter, err error) {
+func (c *Console) broken(w http.ResponseWriter, r *http.Request, err error) {
 	c.o.Log.Error("reading for a page", "err", err)
-	c.fault(w, http.StatusInternalServerError, "This cannot be shown just now. The log of upkeep says why.")
+	c.fault(w, r, http.StatusInternalServerError, "This cannot be shown just now. The log of upkeep says why.")
 }
 
 // number reads a positive number from the query, or returns otherwise.
@@ -146,61 +244,12 @@ func number(r *http.Request, name string, otherwise int64) int64 {
 	return n
 }
 
-// maxStreams bounds the pages that are told of news as it happens; others ask
-// every now and then.
-const maxStreams = 200
-
-// calm is the least time between two pieces of news to one page.
-const calm = 500 * time.Millisecond
-
-// live tells a page that something happened, not what: the page asks then.
-func (c *Console) live(w http.ResponseWriter, r *http.Request) {
-	if c.readers.Add(1) > maxStreams {
-		c.readers.Add(-1)
-		http.Error(w, "too many pages are open; this one has to ask", http.StatusServiceUnavailable)
-		return
-	}
-	defer c.readers.Add(-1)
-	events, cancel := c.o.Recorder.Subscribe()
-	defer func() { cancel() }()
-	stream := api.NewStream(w)
-	if stream.Send(0, "hello", "hello") != nil {
-		return
-	}
-	alive := time.NewTicker(15 * time.Second)
-	defer alive.Stop()
-	told, pending := time.Time{}, (<-chan time.Time)(nil)
-	for {
-		var err error
-		select {
-		case <-r.Context().Done():
-			return
-		case <-alive.C:
-			err = stream.Comment("alive")
-		case _, open := <-events:
-			if !open { // was too slow: what it missed is one more piece of news
-				cancel()
-				events = nil
-			}
-			if pending == nil {
-				pending = time.After(max(0, calm-time.Since(told)))
-			}
-		case <-pending:
-			told, pending = time.Now(), nil
-			if events == nil {
-				events, cancel = c.o.Recorder.Subscribe()
-			}
-			err = stream.Send(0, "news", "news")
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
 // pathOf is the page of an event's object, or "".
 func pathOf(object string) string {
 	kind, rest, _ := strings.Cut(object, "/")
+	if kind == upkeep.KindSite && rest != "" {
+		return sitePath(rest)
+	}
 	if kind != upkeep.KindPool || rest == "" {
 		return ""
 	}

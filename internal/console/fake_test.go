@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,10 +25,15 @@ type fake struct {
 	zones  []upkeep.ZoneStatus
 	events []upkeep.Event
 	news   []chan upkeep.Event
+	forced []string
 	store  *store.Store // where events are read, if it is not nil
+	asked  atomic.Int64 // how often all pools were
 }
 
+var discard = slog.New(slog.DiscardHandler)
+
 func (f *fake) Pools(context.Context) ([]upkeep.PoolStatus, error) {
+	f.asked.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]upkeep.PoolStatus(nil), f.pools...), nil
@@ -88,7 +94,7 @@ func (f *fake) change(g func()) {
 // handler is the console behind the API's own door, as in real life.
 func handler(t *testing.T, f *fake) http.Handler {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
+	log := discard
 	c, err := New(Options{Observer: f, Recorder: f, Log: log, Version: "1.0.0"})
 	if err != nil {
 		t.Fatal(err)
@@ -215,3 +221,29 @@ func crowded() *fake {
 	}
 	return f
 }
+
+func (f *fake) Force(_ context.Context, who string, o upkeep.Override, all bool) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forced = append(f.forced, fmt.Sprintf("%s forces %s/%s %s (%s), all %v", who, o.Pool, o.Member, o.State, o.Why, all))
+	return nil, nil
+}
+
+func (f *fake) Release(_ context.Context, who, pool, member string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forced = append(f.forced, fmt.Sprintf("%s releases %s/%s", who, pool, member))
+	return nil, nil
+}
+
+func (f *fake) Drained(context.Context, string, string) (bool, string, error) {
+	return false, "the old TTL, 12s more", nil
+}
+
+func (f *fake) Unfreeze(context.Context, string) error { return nil }
+
+func (f *fake) Renumber(context.Context, string, string) (uint32, bool, string, error) {
+	return 7, true, "", nil
+}
+
+func (f *fake) Test(context.Context, string) error { return nil }

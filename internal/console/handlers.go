@@ -3,12 +3,17 @@ package console
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"upkeep"
+	"upkeep/internal/access"
+	"upkeep/internal/api"
 	"upkeep/internal/store"
 )
 
@@ -22,6 +27,7 @@ const (
 	cardEvents    = 25
 	pageEvents    = 200
 	historyEvents = 5000
+	beforeEvents  = 300 // of a pool, from before the window
 )
 
 // recall is how far back verdict events are read: a member's state at the
@@ -29,16 +35,80 @@ const (
 const recall = 7 * upkeep.Day
 
 func (c *Console) history(ctx context.Context, object string, now time.Time) (history, error) {
-	events, err := c.o.Recorder.Events(ctx, store.EventFilter{Object: object, Kind: upkeep.EventVerdict,
-		Since: now.Add(-recall), Limit: historyEvents, Latest: true})
+	if object == "" {
+		return c.verdicts.upToDate(ctx, c.o.Recorder, now)
+	}
+	filter := store.EventFilter{Object: object, Kind: upkeep.EventVerdict, Since: now.Add(-window), Limit: historyEvents, Latest: true}
+	events, err := c.o.Recorder.Events(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	// Of what was before, little is needed: how members were when the window began.
+	filter.Since, filter.Limit = now.Add(-recall), beforeEvents
+	if len(events) > 0 {
+		filter.Before = events[0].ID
+	}
+	before, err := c.o.Recorder.Events(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
 	h := history{}
-	for _, e := range events {
+	for _, e := range append(before, events...) {
 		h[e.Object] = append(h[e.Object], e)
 	}
 	return h, nil
+}
+
+// verdicts is the history of all objects, kept so that a page reads only what is new.
+type verdicts struct {
+	mu   sync.Mutex
+	last int64 // id of the last event in it
+	all  []upkeep.Event
+	by   history
+}
+
+func (v *verdicts) upToDate(ctx context.Context, from api.Recorder, now time.Time) (history, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	filter := store.EventFilter{Kind: upkeep.EventVerdict, Since: now.Add(-recall), Limit: historyEvents, After: v.last, Latest: v.last == 0}
+	for {
+		events, err := from.Events(ctx, filter)
+		if err != nil {
+			return nil, err
+		}
+		v.add(events)
+		if filter.Latest || len(events) < historyEvents {
+			break
+		}
+		filter.After = v.last
+	}
+	v.forget(now)
+	return maps.Clone(v.by), nil
+}
+
+func (v *verdicts) add(events []upkeep.Event) {
+	if v.by == nil {
+		v.by = history{}
+	}
+	for _, e := range events {
+		v.all = append(v.all, e)
+		v.by[e.Object] = append(v.by[e.Object], e) // behind what others hold of it
+		v.last = max(v.last, e.ID)
+	}
+}
+
+// forget drops what is too old or too much, not for each event by itself.
+func (v *verdicts) forget(now time.Time) {
+	old := max(0, len(v.all)-historyEvents)
+	for old < len(v.all) && v.all[old].At.Before(now.Add(-recall)) {
+		old++
+	}
+	if old < historyEvents/10 {
+		return
+	}
+	kept := slices.Clone(v.all[old:])
+	v.all, v.by = nil, nil
+	v.add(kept)
 }
 
 // past is the history of an object's verdicts and its latest events. lost means
@@ -49,7 +119,7 @@ func (c *Console) past(ctx context.Context, object string, now time.Time) (h his
 	defer cancel()
 	h, err := c.history(ctx, object, now)
 	if err == nil {
-		events, err = c.o.Recorder.Events(ctx, store.EventFilter{Object: object, Limit: cardEvents, Latest: true})
+		events, err = c.o.Recorder.Events(ctx, store.EventFilter{Object: object, Of: api.Shown(ctx), Limit: cardEvents, Latest: true})
 	}
 	if err != nil {
 		c.o.Log.Error("reading history for a page", "err", err)
@@ -104,23 +174,36 @@ type overviewView struct {
 	Zones    []zoneView
 	Events   []eventView
 	Empty    bool
+	// Hosted is what needs a look beside pools, for staff.
+	Hosted []hostedLine
+}
+
+// hostedLine says in a few words what needs a look, and leads to it.
+type hostedLine struct {
+	Path, Text string
+	Wrong      bool
 }
 
 func (c *Console) overview(w http.ResponseWriter, r *http.Request) {
 	ctx, now := r.Context(), c.o.Now()
+	if c.o.Hosting != nil && access.From(ctx).Account != "" {
+		http.Redirect(w, r, "/sites", http.StatusSeeOther) // what concerns a customer first
+		return
+	}
 	pools, err := c.o.Observer.Pools(ctx)
 	if err != nil {
-		c.broken(w, err)
+		c.broken(w, r, err)
 		return
 	}
 	zones, err := c.o.Observer.Zones(ctx)
 	if err != nil {
-		c.broken(w, err)
+		c.broken(w, r, err)
 		return
 	}
 	h, events, lost := c.past(ctx, "", now)
 	v := overviewView{Events: viewEvents(events, now), Lost: lost, Empty: len(pools) == 0 && len(zones) == 0}
 	v.summarise(pools)
+	v.Hosted = c.hosted(r)
 	if len(pools) <= fullPools {
 		for _, p := range pools {
 			limit := cardMembers
@@ -134,7 +217,7 @@ func (c *Console) overview(w http.ResponseWriter, r *http.Request) {
 		v.list(r, pools, h, now)
 		v.Zones = viewZones(troubled(zones), now)
 	}
-	c.render(w, http.StatusOK, "overview.html", "Status", v)
+	c.render(w, r, http.StatusOK, "overview.html", "Status", v)
 }
 
 func (v *overviewView) summarise(pools []upkeep.PoolStatus) {
@@ -194,42 +277,25 @@ type poolPage struct {
 	Zones  []zoneView
 	Events []eventView
 	Lost   bool // history cannot be read
+	Steers bool // the reader may force members
 }
+
+func (p poolPage) isForm() bool { return p.Steers }
 
 func (c *Console) pool(w http.ResponseWriter, r *http.Request) {
 	ctx, now, name := r.Context(), c.o.Now(), r.PathValue("name")
 	p, err := c.o.Observer.Pool(ctx, name)
 	if errors.Is(err, upkeep.ErrNotFound) {
-		c.fault(w, http.StatusNotFound, "There is no such pool. It may have been deleted.")
+		c.fault(w, r, http.StatusNotFound, "There is no such pool. It may have been deleted.")
 		return
 	} else if err != nil {
-		c.broken(w, err)
+		c.broken(w, r, err)
 		return
 	}
 	object := "pool/" + p.Name
 	h, events, lost := c.past(ctx, object, now)
 	offset, pager := leaf(len(p.Members), pageMembers, number(r, "page", 1), "/pools/"+url.PathEscape(p.Name), nil)
-	c.render(w, http.StatusOK, "pool.html", p.Name, poolPage{
-		Pool: viewPool(p, h, now, offset, pageMembers), Pager: pager, Zones: viewZones(p.Zones, now), Events: viewEvents(events, now), Lost: lost})
-}
-
-type eventsPage struct {
-	Events []eventView
-	Older  string
-	Newest bool
-}
-
-func (c *Console) events(w http.ResponseWriter, r *http.Request) {
-	before := number(r, "before", 0)
-	events, err := c.o.Recorder.Events(r.Context(), store.EventFilter{Before: before, Limit: pageEvents, Latest: true})
-	if err != nil {
-		c.o.Log.Error("reading events for a page", "err", err)
-		c.fault(w, http.StatusServiceUnavailable, "History cannot be read: the database does not answer. What is published now is on the first page.")
-		return
-	}
-	v := eventsPage{Events: viewEvents(events, c.o.Now()), Newest: before == 0}
-	if len(events) == pageEvents {
-		v.Older = "/events?before=" + strconv.FormatInt(events[0].ID, 10)
-	}
-	c.render(w, http.StatusOK, "events.html", "Events", v)
+	c.render(w, r, http.StatusOK, "pool.html", p.Name, poolPage{
+		Pool: viewPool(p, h, now, offset, pageMembers), Pager: pager, Zones: viewZones(p.Zones, now), Events: viewEvents(events, now), Lost: lost,
+		Steers: c.o.Hosting != nil && access.From(ctx).Staff && !access.From(ctx).ReadOnly})
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // window is how far back timelines reach.
-const window = 6 * time.Hour
+const window = 24 * time.Hour
 
 // span is a stretch of time with one verdict.
 type span struct {
@@ -124,20 +124,20 @@ func describe(all []span, outages []string) string {
 	const most = 5
 	switch {
 	case len(outages) > most:
-		return fmt.Sprintf("down %d times in the last 6 hours, last %s", len(outages), outages[len(outages)-1])
+		return fmt.Sprintf("down %d times in the last 24 hours, last %s", len(outages), outages[len(outages)-1])
 	case len(outages) > 0:
-		return "in the last 6 hours " + strings.Join(outages, ", ")
+		return "in the last 24 hours " + strings.Join(outages, ", ")
 	case len(all) == 1 && all[0].Verdict == upkeep.Up:
-		return "up for the last 6 hours"
+		return "up for the last 24 hours"
 	case len(all) > 0 && all[len(all)-1].Verdict == upkeep.Up:
-		return "up as far as is known of the last 6 hours"
+		return "up as far as is known of the last 24 hours"
 	}
-	return "nothing is known of the last 6 hours"
+	return "nothing is known of the last 24 hours"
 }
 
 // drawPool makes a pool's strip: the share of its members that was down.
 func drawPool(members [][]span, from, now time.Time) strip {
-	s := strip{Width: stripWidth, Height: stripHeight, Label: "no member was down in the last 6 hours"}
+	s := strip{Width: stripWidth, Height: stripHeight, Label: "no member was down in the last 24 hours"}
 	const slots = 250
 	down := make([]int, slots)
 	worst := 0
@@ -168,7 +168,7 @@ func drawPool(members [][]span, from, now time.Time) strip {
 		}
 	}
 	if worst > 0 {
-		s.Label = fmt.Sprintf("at most %d of %d members were down at once in the last 6 hours", worst, len(members))
+		s.Label = fmt.Sprintf("at most %d of %d members were down at once in the last 24 hours", worst, len(members))
 	}
 	return s
 }

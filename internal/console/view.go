@@ -235,6 +235,7 @@ func viewServer(zone upkeep.ZoneStatus, s upkeep.ServerStatus, now time.Time) se
 // zoneView is what is published in a zone, apart from any pool.
 type zoneView struct {
 	Name       string
+	Path       string // of its page, where there is a link to it
 	Serial     string
 	Publishers []publisherView
 	Servers    []serverView
@@ -307,14 +308,12 @@ func headline(pools []poolView) (sentence string, look []poolView) {
 
 // urgent sorts pools that need a look first, then by name.
 func urgent(pools []upkeep.PoolStatus) {
+	wrong := make(map[string]int, len(pools))
+	for _, p := range pools {
+		wrong[p.Name] = min(1, len(trouble(p)))
+	}
 	slices.SortStableFunc(pools, func(a, b upkeep.PoolStatus) int {
-		if x, y := len(trouble(a)) == 0, len(trouble(b)) == 0; x != y {
-			if x {
-				return 1
-			}
-			return -1
-		}
-		return cmp.Compare(a.Name, b.Name)
+		return cmp.Or(wrong[b.Name]-wrong[a.Name], cmp.Compare(a.Name, b.Name))
 	})
 }
 

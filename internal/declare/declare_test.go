@@ -150,7 +150,7 @@ func TestReadErrors(t *testing.T) {
 		{"unknown field below", "check: {type: ping, intervall: 1s}", `6:21: check.intervall: is not a field; did you mean interval?`},
 		{"field of another place", check + "fall: 3", `7:1: fall: is not a field; it belongs into check`},
 		{"field from nowhere", "check: {type: ping}\nbanana: 3",
-			`7:1: banana: is not a field; the fields here are name, zones, records, ttl, degraded_ttl, members, check, policy`},
+			`7:1: banana: is not a field; the fields here are name, zones, records, ttl, degraded_ttl, members, check, policy, status`},
 		{"field in another case", check + "TTL: 60s", `7:1: TTL: is not a field; did you mean ttl?`},
 		{"given twice", check + "ttl: 60s\nttl: 70s", `8:1: ttl: is given twice; the first time in line 7`},
 		{"given twice below", "check: {type: ping, interval: 1s, 'interval': 2s}", `6:35: check.interval: is given twice; the first time in line 6`},

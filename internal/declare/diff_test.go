@@ -80,3 +80,17 @@ func TestDiffHidesHashes(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+func TestDiffHidesEnvironment(t *testing.T) {
+	site := func(value string) upkeep.Site {
+		return upkeep.Site{Name: "example.test", Account: "acme", Servers: []string{"web1"}, Environment: map[string]string{"DB_PASSWORD": value, "MODE": "live"}}
+	}
+	old := site("open sesame")
+	got := Diff(old, site("sesame close"))
+	if strings.Contains(got, "sesame") || !strings.Contains(got, "-  DB_PASSWORD: \""+upkeep.HiddenHash("open sesame")) || !strings.Contains(got, "+  DB_PASSWORD: \""+upkeep.HiddenHash("sesame close")) {
+		t.Errorf("got %s", got)
+	}
+	if old.Environment["DB_PASSWORD"] != "open sesame" {
+		t.Error("the object itself was changed")
+	}
+}

@@ -110,7 +110,7 @@ func (w *walker) nonNil(at, node *yaml.Node, v reflect.Value, path string) {
 	switch v.Kind() {
 	case reflect.Struct:
 		if node.Kind != yaml.MappingNode {
-			w.fail(at, path, node.Value, "must be a mapping with fields such as %s", strings.Join(firstNames(v.Type()), ", "))
+			w.fail(at, path, node.Value, "must be a mapping with fields such as %s%s", strings.Join(firstNames(v.Type()), ", "), switched(v, path, node.Value))
 			return
 		}
 		w.mapping(node, v, path)
@@ -121,6 +121,25 @@ func (w *walker) nonNil(at, node *yaml.Node, v reflect.Value, path string) {
 	default:
 		w.scalar(at, node, v, path)
 	}
+}
+
+// switched says how a part that may be empty is turned on and off, to who wrote so.
+func switched(v reflect.Value, path, word string) string {
+	name := path[strings.LastIndexByte(path, '.')+1:]
+	switch strings.ToLower(word) {
+	case "on", "yes", "true":
+		if validEmpty(v.Type()) {
+			return fmt.Sprintf("; %s: {} is enough", name)
+		}
+	case "off", "no", "false":
+		return "; leave it out to have none"
+	}
+	return ""
+}
+
+// validEmpty reports whether every field of a struct may be left out.
+func validEmpty(of reflect.Type) bool {
+	return !slices.ContainsFunc(fieldsOf(of), func(f field) bool { return !f.omitEmpty })
 }
 
 // mapping reads the fields of a struct.

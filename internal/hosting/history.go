@@ -20,17 +20,28 @@ func (d *Desk) History(ctx context.Context, name string) ([]store.Version, error
 
 // Undo declares a site as it was at a generation, under a new one; 0 is the
 // newest one that differs from what is declared. A site that was deleted is
-// declared again by it.
-func (d *Desk) Undo(ctx context.Context, who, name string, generation int64) (upkeep.SiteStatus, error) {
+// declared again by it. With a generation in still, 0 for none, nothing is done
+// unless that is the newest one, a deletion among them; what others did since it
+// was read is not undone.
+func (d *Desk) Undo(ctx context.Context, who, name string, generation, still int64) (upkeep.SiteStatus, error) {
 	versions, err := d.History(ctx, name)
 	if err != nil {
 		return upkeep.SiteStatus{}, err
+	}
+	present := versions[0]
+	if still != 0 && present.Generation != still {
+		return upkeep.SiteStatus{}, upkeep.WithHint(fmt.Errorf("site %s has generation %d, not %d: %w", name, present.Generation, still, upkeep.ErrChanged),
+			"upkeep site history "+name+" shows who changed what; ask again for what is there now")
 	}
 	target, err := earlier(name, versions, generation)
 	if err != nil {
 		return upkeep.SiteStatus{}, err
 	}
-	if _, err := d.Declarer.Apply(ctx, who, []upkeep.Object{target}, false); err != nil {
+	unchanged := map[store.Ref]int64{store.RefOf(target): 0} // not declared
+	if present.Object != nil {
+		unchanged[store.RefOf(target)] = present.Generation
+	}
+	if _, err := d.Declarer.ApplyIf(ctx, who, unchanged, []upkeep.Object{target}, false); err != nil {
 		return upkeep.SiteStatus{}, err
 	}
 	return d.Site(ctx, name)

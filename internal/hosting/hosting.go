@@ -16,7 +16,7 @@ import (
 
 // Declarer stores what people declare.
 type Declarer interface {
-	Apply(ctx context.Context, who string, objects []upkeep.Object, dryRun bool) (watch.Applied, error)
+	ApplyIf(ctx context.Context, who string, still map[store.Ref]int64, objects []upkeep.Object, dryRun bool) (watch.Applied, error)
 }
 
 // Desk is where people ask.
@@ -32,6 +32,8 @@ type Desk struct {
 	Address string
 	// Notice records what a person should know.
 	Notice func(object, what, why string)
+	// Announce is told of events that were written here; nil for nobody.
+	Announce func([]upkeep.Event)
 }
 
 // Sites returns what is being done about every site, or those of an account.
@@ -41,6 +43,11 @@ func (d *Desk) Sites(ctx context.Context, account string) ([]upkeep.SiteStatus, 
 		sites = slices.DeleteFunc(sites, func(s upkeep.SiteStatus) bool { return s.Account != account })
 	}
 	return sites, err
+}
+
+// SitePage returns a part of the list of sites.
+func (d *Desk) SitePage(ctx context.Context, f upkeep.SiteFilter) (upkeep.SitePage, error) {
+	return d.Jobs.SitePage(ctx, f)
 }
 
 // Site returns what is being done about one, or [upkeep.ErrNotFound].

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -16,14 +17,15 @@ import (
 	"upkeep/internal/link"
 	"upkeep/internal/link/authority"
 	"upkeep/internal/store"
+	"upkeep/internal/testkit"
 	"upkeep/internal/watch"
 )
 
 // declarer stores without a loop of pools beside it.
 type declarer struct{ store *store.Store }
 
-func (d declarer) Apply(ctx context.Context, who string, objects []upkeep.Object, _ bool) (watch.Applied, error) {
-	_, err := d.store.Apply(ctx, who, store.Change{Put: objects})
+func (d declarer) ApplyIf(ctx context.Context, who string, still map[store.Ref]int64, objects []upkeep.Object, _ bool) (watch.Applied, error) {
+	_, err := d.store.Apply(ctx, who, store.Change{Put: objects, IfGeneration: still})
 	return watch.Applied{}, err
 }
 
@@ -90,14 +92,14 @@ func TestUndo(t *testing.T) {
 	d, _ := newDesk(t)
 	ctx := context.Background()
 	d.put(t, web1, acme, site(nil))
-	if _, err := d.Undo(ctx, "tester", "example.test", 0); !errors.Is(err, upkeep.ErrNotFound) {
+	if _, err := d.Undo(ctx, "tester", "example.test", 0, 0); !errors.Is(err, upkeep.ErrNotFound) {
 		t.Errorf("there is nothing to go back to, and Undo says %v", err)
 	}
 	d.put(t, site(func(s *upkeep.Site) { s.CGI = true }))
 	d.put(t, site(func(s *upkeep.Site) { s.Suspended = true }))
 	expect := func(generation int64, want func(upkeep.Site) bool) {
 		t.Helper()
-		status, err := d.Undo(ctx, "tester", "example.test", generation)
+		status, err := d.Undo(ctx, "tester", "example.test", generation, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,12 +118,36 @@ func TestUndo(t *testing.T) {
 	}
 	expect(0, func(s upkeep.Site) bool { return !s.CGI && !s.Suspended })
 	for generation, want := range map[int64]error{99: upkeep.ErrNotFound, 6: upkeep.ErrRefused} {
-		if _, err := d.Undo(ctx, "tester", "example.test", generation); !errors.Is(err, want) {
+		if _, err := d.Undo(ctx, "tester", "example.test", generation, 0); !errors.Is(err, want) {
 			t.Errorf("back to %d: %v, want %v", generation, err, want)
 		}
 	}
-	if _, err := d.Undo(ctx, "tester", "never.test", 0); !errors.Is(err, upkeep.ErrNotFound) {
+	if _, err := d.Undo(ctx, "tester", "never.test", 0, 0); !errors.Is(err, upkeep.ErrNotFound) {
 		t.Errorf("a site that never was: %v", err)
+	}
+}
+
+// TestUndoOfWhatWasRead goes back from what the caller has seen, and from nothing
+// else.
+func TestUndoOfWhatWasRead(t *testing.T) {
+	d, _ := newDesk(t)
+	ctx := context.Background()
+	d.put(t, web1, acme, site(nil))
+	d.put(t, site(func(s *upkeep.Site) { s.CGI = true }))
+	if _, err := d.Undo(ctx, "tester", "example.test", 0, 1); !errors.Is(err, upkeep.ErrChanged) {
+		t.Errorf("somebody has changed it since, and Undo says %v", err)
+	}
+	if status, err := d.Undo(ctx, "tester", "example.test", 0, 2); err != nil || status.Generation != 3 {
+		t.Errorf("from what was read: generation %d, %v", status.Generation, err)
+	}
+	if _, err := d.Store.Apply(ctx, "tester", store.Change{Delete: []store.Ref{{Kind: upkeep.KindSite, Name: "example.test"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Undo(ctx, "tester", "example.test", 0, 3); !errors.Is(err, upkeep.ErrChanged) {
+		t.Errorf("it was removed since, and Undo says %v", err)
+	}
+	if _, err := d.Undo(ctx, "tester", "example.test", 0, 4); err != nil {
+		t.Errorf("a removal that was read: %v", err)
 	}
 }
 
@@ -140,6 +166,9 @@ func TestServersFromAddToRemoval(t *testing.T) {
 	}
 	if _, _, err := d.Invite(ctx, "tester", "web1"); !errors.Is(err, upkeep.ErrNotFound) {
 		t.Errorf("inviting a server that is not declared: %v", err)
+	}
+	if err := d.Revoke(ctx, "tester", "web1"); !errors.Is(err, upkeep.ErrNotFound) || len(agents.dropped) > 0 {
+		t.Errorf("revoking a server that is not declared: %v, and dropped were %v", err, agents.dropped)
 	}
 	d.put(t, web1)
 	if got := state(); got != "new" {
@@ -184,6 +213,37 @@ func TestServersFromAddToRemoval(t *testing.T) {
 	}
 	if err := d.Store.Roster().UseCertificate(ctx, "web1", "2"); !errors.Is(err, upkeep.ErrRefused) {
 		t.Errorf("the certificate of a server that was removed: %v", err)
+	}
+	if err := d.Revoke(ctx, "tester", "web1"); !errors.Is(err, upkeep.ErrNotFound) {
+		t.Errorf("revoking a server that was removed: %v", err)
+	}
+	if _, _, err := d.Invite(ctx, "tester", "web1"); !errors.Is(err, upkeep.ErrNotFound) {
+		t.Errorf("inviting a server that was removed: %v", err)
+	}
+}
+
+// TestAgentsOfOtherBuilds has the list of servers say which side is to be upgraded.
+func TestAgentsOfOtherBuilds(t *testing.T) {
+	d, _ := newDesk(t)
+	d.put(t, web1)
+	for protocol, says := range map[int]string{0: "older upkeep than control", link.Protocol: "", link.Protocol + 1: "upgrade control"} {
+		ours, theirs := link.Pipe()
+		hello := link.Hello{Version: "other", Protocol: protocol, Facts: upkeep.Facts{Warnings: []string{"one"}}}
+		served := make(chan error, 1)
+		go func() { served <- d.Jobs.Serve(context.Background(), "web1", hello, ours) }()
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+			servers, err := d.Servers(context.Background())
+			if err != nil || len(servers) != 1 || !servers[0].Connected {
+				return false, fmt.Sprintf("%+v, %v", servers, err)
+			}
+			got := servers[0].Facts.Warnings
+			if want := map[bool]int{true: 1, false: 2}[says == ""]; len(got) != want || !strings.Contains(got[want-1], says) {
+				t.Errorf("of an agent with protocol %d it says %q, want %q", protocol, got, says)
+			}
+			return true, ""
+		})
+		_ = theirs.Close()
+		<-served
 	}
 }
 
@@ -244,5 +304,72 @@ func TestRemovedServerIsDropped(t *testing.T) {
 	}
 	if !slices.Equal(agents.dropped, []string{"web2"}) {
 		t.Errorf("dropped were %v", agents.dropped)
+	}
+}
+
+// TestImages tells what agents told of their images: as it came last, and of those
+// servers that have any.
+func TestImages(t *testing.T) {
+	d, _ := newDesk(t)
+	ctx := context.Background()
+	d.put(t, web1, upkeep.Server{Name: "vm1", Roles: []string{upkeep.RoleImages}})
+	if _, err := d.Images(ctx, "vm2"); !errors.Is(err, upkeep.ErrNotFound) {
+		t.Errorf("of a server that is not declared: %v", err)
+	}
+	lists := func(server string) upkeep.ImageList {
+		t.Helper()
+		lists, err := d.Images(ctx, server)
+		if err != nil || len(lists) != 1 || lists[0].Server != "vm1" {
+			t.Fatalf("got %+v, %v", lists, err)
+		}
+		return lists[0]
+	}
+	if got := lists("vm1"); !got.At.IsZero() || got.Images == nil || len(got.Images) > 0 {
+		t.Errorf("before anything was told: %+v", got)
+	}
+	for _, result := range []string{`{"server":"web1","at":"2026-01-02T03:04:05Z","images":[{"path":"old.img"}]}`, `{"server":"web1","images":[{"root":"vms","path":"a.img","size":4096}]}`} {
+		made, err := d.Store.Enqueue(ctx, store.NewJob{Job: upkeep.Job{Server: "vm1", Kind: upkeep.JobImageList, Object: "images"}})
+		if err == nil {
+			_, err = d.Store.ClaimJobs(ctx, "vm1", []int64{made[0].ID})
+		}
+		if err == nil {
+			err = d.Store.FinishJobs(ctx, []store.JobEnd{{ID: made[0].ID, State: upkeep.JobDone, Result: []byte(result)}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := lists(""); len(got.Images) != 1 || got.Images[0].Path != "a.img" || got.Images[0].Size != 4096 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestEndOfDelegation sees that the end of a delegation is told of when it comes,
+// though it was declared after the desk had looked.
+func TestEndOfDelegation(t *testing.T) {
+	d, _ := newDesk(t)
+	told := make(chan upkeep.Event, 4)
+	d.Announce = func(events []upkeep.Event) {
+		for _, e := range events {
+			told <- e
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	declared := make(chan upkeep.Event)
+	attended := make(chan error, 1)
+	go func() {
+		attended <- d.Attend(ctx, func() (<-chan upkeep.Event, func()) { return declared, func() {} })
+	}()
+	until := time.Now().Add(2 * time.Second).UTC().Truncate(time.Second)
+	given := upkeep.Delegation{Name: "blog.example.test", Account: "acme", Until: until.Format(time.RFC3339)}
+	d.put(t, acme, given)
+	declared <- upkeep.Event{Kind: upkeep.EventDeclared, Object: "delegation/blog.example.test", What: store.Created}
+	e := <-told
+	if e.Object != "delegation/blog.example.test" || e.What != "the delegation has ended" || time.Now().Before(until) || e.At.Before(until) {
+		t.Errorf("told at %s: %+v", time.Now(), e)
+	}
+	stop()
+	if err := <-attended; err != nil || len(told) > 0 {
+		t.Errorf("%v, and %d more were told", err, len(told))
 	}
 }

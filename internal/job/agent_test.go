@@ -114,7 +114,9 @@ func connect(t testing.TB, c *control, server string, do func(link.Job) link.Out
 	ours, theirs := link.Pipe()
 	a := &agent{server: server, conn: theirs, do: do, over: make(chan error, 1)}
 	var both sync.WaitGroup
-	both.Go(func() { a.over <- c.Serve(context.Background(), server, link.Hello{Version: "test"}, ours) })
+	both.Go(func() {
+		a.over <- c.Serve(context.Background(), server, link.Hello{Version: "test", Protocol: link.Protocol}, ours)
+	})
 	both.Go(func() { a.run(t) })
 	t.Cleanup(func() {
 		_ = theirs.Close()

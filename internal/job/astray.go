@@ -13,7 +13,8 @@ import (
 // astray has sites applied again of which an agent says that its server does not
 // serve them as they were applied. Until that is done they are not called live.
 // What an agent says of sites that its server does not have counts for nothing.
-func (d *Dispatcher) astray(ctx context.Context, server string, why map[string]string) {
+func (d *Dispatcher) astray(ctx context.Context, server string, facts upkeep.Facts) {
+	why := facts.Astray
 	if len(why) == 0 {
 		return
 	}
@@ -35,7 +36,13 @@ func (d *Dispatcher) astray(ctx context.Context, server string, why map[string]s
 		if len(reason) > maxReason {
 			reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
 		}
-		astray = append(astray, store.AstraySite{Site: site.Name, Account: site.Account, Generation: one.Generation, Reason: reason})
+		stray := store.AstraySite{Site: site.Name, Account: site.Account, Generation: one.Generation, Reason: reason}
+		// An agent of an older version does not tell, and one that tells of what never
+		// was is not believed.
+		if served, told := facts.InForce[site.Name]; told && served >= 0 && served <= one.Generation {
+			stray.InForce = &served
+		}
+		astray = append(astray, stray)
 	}
 	if err == nil {
 		err = d.store.AstraySites(ctx, server, astray)

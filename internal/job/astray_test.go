@@ -26,7 +26,7 @@ func TestAstray(t *testing.T) {
 		hold := make(chan bool)
 		var jobs atomic.Int64
 		done := func(j link.Job) link.Outcome {
-			if jobs.Add(1) > 1 {
+			if jobs.Add(1) > 2 {
 				<-hold
 			}
 			result, err := json.Marshal(task.SiteResult{Generation: j.Generation, URL: "http://" + j.Server})
@@ -38,28 +38,31 @@ func TestAstray(t *testing.T) {
 		one, two := connect(t, c, "web1", done), connect(t, c, "web2", nil)
 		c.put(t, site("a.test", "web1"))
 		c.until(t, web(store.JobFilter{Kind: upkeep.JobSiteApply}), counts{upkeep.JobDone: 1})
-		c.put(t, site("b.test", "web2"))
-		c.until(t, store.JobFilter{Kind: upkeep.JobSiteApply}, counts{upkeep.JobDone: 2})
+		c.put(t, site("b.test", "web2"), site("c.test", "web1"))
+		c.until(t, store.JobFilter{Kind: upkeep.JobSiteApply}, counts{upkeep.JobDone: 3})
 		const why = "its file was set aside\n\x1b[31m"
-		astray := map[string]string{"a.test": why, "b.test": why, "never.test": why, "../etc": why}
-		hello := link.Hello{Version: "test", Facts: upkeep.Facts{Astray: astray}}
+		astray := map[string]string{"a.test": why, "b.test": why, "c.test": why, "never.test": why, "../etc": why}
+		hello := link.Hello{Version: "test", Facts: upkeep.Facts{Astray: astray, InForce: map[string]int64{"a.test": 0, "b.test": 0, "c.test": 99}}}
 		if err := one.conn.Send(ctx, link.Message{Hello: &hello}); err != nil {
 			t.Fatal(err)
 		}
-		c.until(t, web(store.JobFilter{Kind: upkeep.JobSiteApply}), counts{upkeep.JobDone: 1, upkeep.JobRunning: 1})
-		states, err := c.store.SiteStates(ctx, "web1", "")
-		if err != nil || len(states) != 1 || states[0].State != upkeep.SiteFailed || states[0].Reason != upkeep.Printable("its file was set aside; \x1b[31m") {
+		c.until(t, web(store.JobFilter{Kind: upkeep.JobSiteApply}), counts{upkeep.JobDone: 2, upkeep.JobRunning: 2})
+		states, err := c.store.SiteStates(ctx, "web1")
+		if err != nil || len(states) != 2 || states[0].State != upkeep.SiteFailed || states[0].Generation != 0 || states[0].Reason != upkeep.Printable("its file was set aside; \x1b[31m") {
 			t.Errorf("while it is astray: %+v, %v", states, err)
 		}
-		if status, err := c.SiteStatus(ctx, "a.test"); err != nil || status.State != upkeep.SitePending {
+		if err == nil && (states[1].State != upkeep.SiteFailed || states[1].Generation != 1) {
+			t.Errorf("with a generation in force that never was: %+v", states[1])
+		}
+		if status, err := c.SiteStatus(ctx, "a.test"); err != nil || status.State != upkeep.SitePending || status.Servers[0].Generation != 0 {
 			t.Errorf("while it is applied again: %+v, %v", status, err)
 		}
 		close(hold)
 		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
 			status, err := c.SiteStatus(ctx, "a.test")
-			return err == nil && status.State == upkeep.SiteLive, fmt.Sprint(status, err)
+			return err == nil && status.State == upkeep.SiteLive && status.Servers[0].Generation == 1, fmt.Sprint(status, err)
 		})
-		if got, want := one.sent(), []string{"site.apply site/a.test 1", "site.apply site/a.test 1"}; !slices.Equal(got, want) {
+		if got, want := one.sent(), []string{"site.apply site/a.test 1", "site.apply site/c.test 1", "site.apply site/a.test 1", "site.apply site/c.test 1"}; !slices.Equal(got, want) {
 			t.Errorf("web1 was sent %q", got)
 		}
 		if got := two.sent(); len(got) != 1 {

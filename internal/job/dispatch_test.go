@@ -1,12 +1,14 @@
 package job_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -81,6 +83,32 @@ func TestSite(t *testing.T) {
 	})
 }
 
+// An agent of before payloads were packed is sent them as it can read them.
+func TestAgentOfAnOlderBuild(t *testing.T) {
+	c := start(t, "sqlite:"+filepath.Join(t.TempDir(), "upkeep.db"))
+	s := site("a.test", "web1")
+	for i := range 500 {
+		s.Redirects = append(s.Redirects, upkeep.Redirect{From: fmt.Sprintf("/%d/%s", i, strings.Repeat("moved-away/", 10)), To: "/"})
+	}
+	c.put(t, s)
+	for protocol := range link.Protocol + 1 {
+		ours, theirs := link.Pipe()
+		served := make(chan error, 1)
+		go func() {
+			served <- c.Serve(context.Background(), "web1", link.Hello{Version: "other", Protocol: protocol}, ours)
+		}()
+		message, err := theirs.Receive(t.Context())
+		if err != nil || message.Job == nil {
+			t.Fatalf("got %+v, %v", message, err)
+		}
+		if packed := bytes.Contains(message.Job.Body, []byte(`"packed":`)); packed != (protocol > 0) {
+			t.Errorf("with protocol %d it travels packed: %v", protocol, packed)
+		}
+		_ = theirs.Close()
+		<-served // the job is put back, and sent again
+	}
+}
+
 // What is sent together says so, and one that is refused stops no other.
 func TestRefusedJob(t *testing.T) {
 	onBoth(t, func(t *testing.T, dsn string) {
@@ -121,7 +149,7 @@ func TestRefusedJob(t *testing.T) {
 		if err != nil || status.State != upkeep.SiteFailed || !strings.Contains(status.Reason, "AH00526") {
 			t.Errorf("status %+v, %v", status, err)
 		}
-		if _, err := c.Retry(context.Background(), failed[0].ID); err != nil {
+		if _, err := c.Retry(context.Background(), failed[0].ID, "uid 0"); err != nil {
 			t.Error(err)
 		}
 		c.until(t, web(all), counts{upkeep.JobDone: 29, upkeep.JobFailed: 1})
@@ -419,6 +447,85 @@ func TestRun(t *testing.T) {
 		}
 		if shown, err := c.Show(ctx, verify.ID); err != nil || !strings.Contains(string(shown.Result), "a.test") {
 			t.Errorf("shown %+v, %v", shown, err)
+		}
+	})
+}
+
+// What takes a site down does not wait behind an older change that waits for its
+// server's turn to reload; any other change does.
+func TestSuspensionIsUrgent(t *testing.T) {
+	onBoth(t, func(t *testing.T, dsn string) {
+		c := start(t, dsn)
+		cancelled := make(chan int64, 10)
+		var mirror *agent
+		ready := make(chan struct{})
+		hold := func(j link.Job) link.Outcome { // as an agent that is told to wait
+			<-ready
+			if j.Generation > 1 {
+				return link.Outcome{ID: j.ID, State: upkeep.JobDone}
+			}
+			for {
+				mirror.mu.Lock()
+				given := slices.Contains(mirror.cancelled, j.ID)
+				mirror.mu.Unlock()
+				if given {
+					cancelled <- j.ID
+					return link.Outcome{ID: j.ID, State: upkeep.JobCancelled}
+				}
+				<-time.After(time.Millisecond)
+			}
+		}
+		connect(t, c, "web1", nil)
+		mirror = connect(t, c, "web2", hold)
+		close(ready)
+		c.put(t, site("a.test", "web1", "web2"))
+		web2 := store.JobFilter{Server: "web2", Kind: upkeep.JobSiteApply}
+		c.until(t, web2, counts{upkeep.JobRunning: 1})
+		changed := site("a.test", "web1", "web2")
+		changed.Aliases = []string{"b.test"}
+		c.put(t, changed)
+		c.until(t, store.JobFilter{Server: "web1", Kind: upkeep.JobSiteApply}, counts{upkeep.JobDone: 2})
+		c.until(t, web2, counts{upkeep.JobRunning: 1, upkeep.JobPending: 1})
+		if len(cancelled) != 0 {
+			t.Error("a change that takes nothing down was urgent")
+		}
+		changed.Suspended = true
+		c.put(t, changed)
+		c.until(t, web2, counts{upkeep.JobSuperseded: 1, upkeep.JobDone: 1})
+		jobs, err := c.List(context.Background(), store.JobFilter{Server: "web2", States: []upkeep.JobState{upkeep.JobSuperseded}})
+		if err != nil || len(jobs) != 1 || !strings.Contains(jobs[0].Error, "could not wait") {
+			t.Errorf("%+v, %v", jobs, err)
+		}
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+			status, err := c.SiteStatus(context.Background(), "a.test")
+			return err == nil && status.State == upkeep.SiteSuspended, fmt.Sprint(status, err)
+		})
+	})
+}
+
+// A server is not emptied while anything uses it, be it a zone that its agent
+// publishes: it could not be removed then.
+func TestPurgeOfAServerInUse(t *testing.T) {
+	onBoth(t, func(t *testing.T, dsn string) {
+		ctx := context.Background()
+		c := start(t, dsn)
+		c.put(t, upkeep.Server{Name: "both1", Roles: []string{upkeep.RoleWeb, upkeep.RoleDNS}})
+		zone := upkeep.Zone{Name: "example.test", Servers: []string{"192.0.2.53:53"},
+			Publishers: []upkeep.Publisher{{Type: upkeep.PublishBind, Agent: "both1", IncludeDir: "/var/lib/bind/upkeep"}}}
+		c.put(t, zone)
+		for _, used := range []struct{ server, by string }{{"both1", "zone example.test"}, {"web1", "site a.test"}} {
+			if used.server == "web1" {
+				c.put(t, site("a.test", "web1"))
+			}
+			if _, err := c.Run(ctx, upkeep.JobServerPurge, nil, used.server, "uid 0"); !errors.Is(err, upkeep.ErrConflict) || !strings.Contains(err.Error(), used.by+" still uses server "+used.server) {
+				t.Errorf("emptying %s, which %s uses: %v", used.server, used.by, err)
+			}
+		}
+		if jobs := c.states(t, store.JobFilter{Kind: upkeep.JobServerPurge}); len(jobs) != 0 {
+			t.Errorf("refused jobs are there: %v", jobs)
+		}
+		if _, err := c.Run(ctx, upkeep.JobServerPurge, nil, "web2", "uid 0"); err != nil {
+			t.Errorf("emptying a server that nothing uses: %v", err)
 		}
 	})
 }

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/riverqueue/river"
-
 	"upkeep"
 	"upkeep/internal/link"
 	"upkeep/internal/store"
@@ -44,13 +42,14 @@ type Dispatcher struct {
 	client *store.RiverClient
 	record *record
 	news   news
+	roll   roll
 
 	stop    context.CancelFunc
 	running sync.WaitGroup // the dispatcher's own goroutines
 
 	mu       sync.Mutex
 	closed   bool
-	sessions map[string]*session // by queue
+	sessions map[string]*session // by server
 	serving  sync.WaitGroup      // calls of Serve
 	seen     map[string]Presence // servers that were connected once, by name
 	errands  map[*Errand]bool    // that are open
@@ -85,7 +84,7 @@ func New(ctx context.Context, cfg Config) (*Dispatcher, error) {
 	if d.river, err = cfg.Store.River(ctx, log); err != nil {
 		return nil, err
 	}
-	if d.client, err = newRiver(d.river, log, d.answer); err != nil {
+	if d.client, err = newRiver(d.river, log, d.call); err != nil {
 		return nil, err
 	}
 	cfg.Store.Wake(d)
@@ -96,12 +95,12 @@ func New(ctx context.Context, cfg Config) (*Dispatcher, error) {
 // Start takes up what the process before left. Only one process may do so: the
 // caller holds the database.
 func (d *Dispatcher) Start(ctx context.Context) error {
-	ready, err := d.store.RecoverJobs(ctx)
+	pending, err := d.store.RecoverJobs(ctx)
 	if err != nil {
 		return err
 	}
-	if ready > 0 {
-		d.log.Info("jobs wait for their servers", "jobs", ready)
+	if pending > 0 {
+		d.log.Info("jobs wait for their servers", "jobs", pending)
 	}
 	ctx, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := d.client.Start(ctx); err != nil {
@@ -143,21 +142,26 @@ var errClosing = errors.New("control is stopping")
 // new link to a server takes the place of one that is still there: the agent
 // knows better than control that the old one is dead.
 func (d *Dispatcher) Serve(ctx context.Context, server string, hello link.Hello, conn link.Conn) error {
-	s, queue := newSession(d, server, hello, conn), queueName(server)
+	s := newSession(d, server, hello, conn)
 	defer func() { _ = conn.Close() }()
-	if err := d.admit(ctx, queue, s); err != nil {
+	if err := d.admit(ctx, s); err != nil {
 		return err
 	}
 	defer d.serving.Done()
-	err := d.client.Queues().Add(queue, river.QueueConfig{MaxWorkers: inFlight})
+	// After it was admitted: what becomes ready from now on it is called for.
+	pending, err := d.store.PendingJobs(ctx, server)
 	if err == nil {
+		s.call(pending...)
 		s.log.Info("agent connected", "version", hello.Version)
+		if age := hello.Age(); age != "" {
+			s.log.Warn(age)
+		}
 		d.back(server)
-		d.astray(ctx, server, hello.Facts.Astray)
+		d.astray(ctx, server, hello.Facts)
 		err = s.run(ctx)
 		s.log.Info("agent disconnected", "why", err)
 	}
-	sent, unsent := s.finishUp(func() { d.removeQueue(queue) })
+	sent, unsent := s.finishUp()
 	putBack, drops := context.WithoutCancel(ctx), 1
 	if d.closing() {
 		drops = 0 // which is nobody's fault
@@ -166,7 +170,7 @@ func (d *Dispatcher) Serve(ctx context.Context, server string, hello link.Hello,
 		"the link to the agent on %s broke each of the %d times that it worked on this, in the end on nothing else", server, mostDrops))
 	d.requeue(putBack, server, unsent, 0, noMost, "")
 	d.mu.Lock()
-	delete(d.sessions, queue)
+	delete(d.sessions, server)
 	d.seen[server] = Presence{Since: d.now(), Hello: s.presence().Hello}
 	d.mu.Unlock()
 	close(s.ended)
@@ -174,16 +178,16 @@ func (d *Dispatcher) Serve(ctx context.Context, server string, hello link.Hello,
 }
 
 // admit makes a session the one of its server, after the one before has ended.
-func (d *Dispatcher) admit(ctx context.Context, queue string, s *session) error {
+func (d *Dispatcher) admit(ctx context.Context, s *session) error {
 	for {
 		d.mu.Lock()
 		if d.closed {
 			d.mu.Unlock()
 			return errClosing
 		}
-		before := d.sessions[queue]
+		before := d.sessions[s.server]
 		if before == nil {
-			d.sessions[queue] = s
+			d.sessions[s.server] = s
 			d.serving.Add(1)
 			d.mu.Unlock()
 			return nil
@@ -194,15 +198,6 @@ func (d *Dispatcher) admit(ctx context.Context, queue string, s *session) error 
 		case <-before.ended:
 		case <-ctx.Done():
 			return ctx.Err()
-		}
-	}
-}
-
-func (d *Dispatcher) removeQueue(queue string) {
-	if err := d.client.Queues().Remove(context.Background(), queue); err != nil {
-		var unknown *river.QueueNotFoundError
-		if !errors.As(err, &unknown) {
-			d.log.Error("closing a queue", "queue", queue, "err", err)
 		}
 	}
 }
@@ -226,15 +221,15 @@ func (d *Dispatcher) closing() bool {
 	return d.closed
 }
 
-// answer is called by River for each call in the queue of a server.
-func (d *Dispatcher) answer(ctx context.Context, queue string, id int64) error {
+// call has the session of a server look at a job. Where there is none, its next
+// one asks for all jobs that wait.
+func (d *Dispatcher) call(server string, id int64) {
 	d.mu.Lock()
-	s := d.sessions[queue]
+	s := d.sessions[server]
 	d.mu.Unlock()
-	if s == nil {
-		return nil // of the queue that is there for River's sake
+	if s != nil {
+		s.call(id)
 	}
-	return s.answer(ctx, id)
 }
 
 // declared reads what the orders of jobs are made from.
@@ -300,18 +295,17 @@ func (d *Dispatcher) changing(ctx context.Context, jobs []store.ClaimedJob) (map
 // verification is the object of the jobs that verify.
 var verification = task.SiteSync{Verify: true}.Object()
 
-// sign makes what travels.
-func (d *Dispatcher) sign(p parcel) (link.Signed, error) {
+// sign makes what travels, plain for an agent that reads nothing packed.
+func (d *Dispatcher) sign(p parcel, plain bool) (link.Signed, error) {
 	return link.Sign(d.key, link.Job{
 		ID: p.job.ID, Server: p.job.Server, Kind: p.job.Kind, Object: p.job.Object, Generation: p.generation,
-		Expires: d.now().Add(life), Payload: encode(p.payload),
+		Expires: d.now().Add(life), Payload: encode(p.payload), Plain: plain,
 	})
 }
 
 // Insert is called by the store in a transaction that made jobs ready.
 func (d *Dispatcher) Insert(ctx context.Context, tx store.Tx, ready []upkeep.Job) error {
-	rows, _ := calls(ready)
-	if _, err := d.client.InsertManyFastTx(ctx, tx.SQL(), rows); err != nil {
+	if _, err := d.client.InsertManyFastTx(ctx, tx.SQL(), calls(ready)); err != nil {
 		return fmt.Errorf("calling for jobs: %w", err)
 	}
 	return nil
@@ -320,9 +314,10 @@ func (d *Dispatcher) Insert(ctx context.Context, tx store.Tx, ready []upkeep.Job
 // Committed is called by the store after a transaction that changed jobs.
 func (d *Dispatcher) Committed(news store.JobNews) {
 	if len(news.Ready) > 0 {
-		_, queues := calls(news.Ready)
-		d.river.Nudge(queues)
+		d.river.Nudge()
 	}
+	d.roll.tell(news)
+	d.hasten(news.Changed)
 	d.news.send(news.Changed)
 	if d.announce != nil && len(news.Events) > 0 {
 		d.announce(news.Events)
@@ -375,9 +370,10 @@ func (d *Dispatcher) Follow(ctx context.Context, tx store.Tx, changes []store.Al
 // tidy looks after what nobody asks for: jobs of which nothing is heard, and old
 // ones.
 func (d *Dispatcher) tidy(ctx context.Context) {
-	look, prune := time.NewTicker(30*time.Second), time.NewTicker(time.Hour)
+	look, prune, reread := time.NewTicker(30*time.Second), time.NewTicker(time.Hour), time.NewTicker(rereading)
 	defer look.Stop()
 	defer prune.Stop()
+	defer reread.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -386,6 +382,8 @@ func (d *Dispatcher) tidy(ctx context.Context) {
 			for _, s := range d.present() {
 				s.impatient(ctx, d.now())
 			}
+		case <-reread.C:
+			d.reread(ctx)
 		case <-prune.C:
 			now := d.now()
 			if _, err := d.store.PruneJobs(ctx, now.Add(-d.keep[0]), now.Add(-d.keep[1])); err != nil && ctx.Err() == nil {

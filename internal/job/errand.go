@@ -138,7 +138,7 @@ func (e *Errand) ensure(ctx context.Context, want []byte, payload task.Payload, 
 		case !job.State.Ended(), job.State == upkeep.JobDone && !again:
 			return job, nil
 		case job.State == upkeep.JobFailed || job.State == upkeep.JobCancelled:
-			job, err := e.d.store.RetryJob(ctx, job.ID)
+			job, err := e.d.store.RetryJob(ctx, job.ID, "")
 			if err == nil {
 				return job, nil
 			}
@@ -253,7 +253,7 @@ func (e *Errand) follow(id int64) {
 func (d *Dispatcher) link(server string) (Presence, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if s := d.sessions[queueName(server)]; s != nil {
+	if s := d.sessions[server]; s != nil {
 		return s.presence(), true
 	}
 	presence, known := d.seen[server]

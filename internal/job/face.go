@@ -73,7 +73,7 @@ func (d *Dispatcher) awaitIn(ctx context.Context, jobs <-chan upkeep.Job, id int
 // Retry makes a job that failed or was cancelled pending once more, see
 // [store.Store.RetryJob]. It returns [upkeep.ErrNotFound] when its server is not
 // declared any more.
-func (d *Dispatcher) Retry(ctx context.Context, id int64) (upkeep.Job, error) {
+func (d *Dispatcher) Retry(ctx context.Context, id int64, who string) (upkeep.Job, error) {
 	job, err := d.store.Job(ctx, id)
 	if err != nil {
 		return job, err
@@ -83,12 +83,12 @@ func (d *Dispatcher) Retry(ctx context.Context, id int64) (upkeep.Job, error) {
 			return upkeep.Job{}, fmt.Errorf("retrying job %d: %w", id, err)
 		}
 	}
-	return d.store.RetryJob(ctx, id)
+	return d.store.RetryJob(ctx, id, who)
 }
 
 // Read ends a notification.
-func (d *Dispatcher) Read(ctx context.Context, id int64) (upkeep.Job, error) {
-	return d.store.ReadJob(ctx, id)
+func (d *Dispatcher) Read(ctx context.Context, id int64, who string) (upkeep.Job, error) {
+	return d.store.ReadJob(ctx, id, who)
 }
 
 // Cancel cancels a pending job. Of a running one the agent is asked to give it
@@ -99,7 +99,7 @@ func (d *Dispatcher) Cancel(ctx context.Context, id int64, who string) (upkeep.J
 		return job, err
 	}
 	d.mu.Lock()
-	s := d.sessions[queueName(job.Server)]
+	s := d.sessions[job.Server]
 	d.mu.Unlock()
 	if s == nil {
 		return job, nil // its link has just broken, and it is being put back
@@ -127,7 +127,7 @@ func (d *Dispatcher) Links() map[string]Presence {
 func (d *Dispatcher) Disconnect(server string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if s := d.sessions[queueName(server)]; s != nil {
+	if s := d.sessions[server]; s != nil {
 		_ = s.conn.Close() // its own Serve says how it ended
 	}
 }
@@ -143,8 +143,9 @@ var derived = map[string]string{
 
 // Run makes a job of a kind for a server on behalf of who. The payload is the
 // kind's own, as JSON. It returns an [upkeep.InvalidError] when it breaks a rule,
-// [upkeep.ErrNotFound] when the server is not declared, and [upkeep.ErrRefused]
-// for kinds that follow from declared things alone.
+// [upkeep.ErrNotFound] when the server is not declared, [upkeep.ErrRefused] for
+// kinds that follow from declared things alone, and [upkeep.ErrConflict] for
+// emptying a server that something still uses.
 func (d *Dispatcher) Run(ctx context.Context, kind string, payload json.RawMessage, server, who string) (upkeep.Job, error) {
 	if instead, is := derived[kind]; is {
 		return upkeep.Job{}, upkeep.WithHint(fmt.Errorf("running a %s job: such jobs follow from what is declared: %w", kind, upkeep.ErrRefused), instead)
@@ -162,12 +163,14 @@ func (d *Dispatcher) Run(ctx context.Context, kind string, payload json.RawMessa
 	if err := d.able(ctx, kind, server); err != nil {
 		return upkeep.Job{}, err
 	}
-	job := upkeep.Job{Account: owner(decoded), Server: server, Kind: kind, Object: decoded.Object(), Who: who}
-	made, err := d.store.Enqueue(ctx, store.NewJob{Job: job, Payload: encode(decoded)})
-	if err != nil {
-		return upkeep.Job{}, err
+	if kind == upkeep.JobServerPurge {
+		// Only a server that could be removed is emptied.
+		if _, err := d.store.Apply(ctx, who, store.Change{Delete: []store.Ref{ref(upkeep.KindServer, server)}, DryRun: true}); err != nil {
+			return upkeep.Job{}, err
+		}
 	}
-	return made[0], nil
+	job := upkeep.Job{Account: owner(decoded), Server: server, Kind: kind, Object: decoded.Object(), Who: who}
+	return d.store.AskFor(ctx, store.NewJob{Job: job, Payload: encode(decoded)})
 }
 
 // readable makes an error about a payload one about what a person typed.

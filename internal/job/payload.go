@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"upkeep"
 	"upkeep/internal/link"
 	"upkeep/internal/store"
 	"upkeep/internal/task"
+	"upkeep/internal/vhost"
 )
 
 // order is what is sent to an agent for a job.
@@ -217,14 +220,14 @@ func (d declared) siteSync(job store.ClaimedJob) (order, error) {
 			continue
 		}
 		account, err := d.account(site.Account)
-		if err != nil {
+		if err != nil || len(tenant(account).Validate()) > 0 {
 			// The same for the sites of an account that cannot be read.
 			asked.Keep = append(asked.Keep, found.Ref.Name)
 			continue
 		}
 		asked.Sites = append(asked.Sites, applyOf(site, account, found.Generation))
 	}
-	return checked(asked, job.Generation)
+	return order{asked, job.Generation}, nil // each site was checked when it was read
 }
 
 func (d declared) userEnsure(job store.ClaimedJob) (order, error) {
@@ -283,34 +286,60 @@ func (p parcel) ending(told link.Outcome) store.JobEnd {
 	case task.SiteSync:
 		end.Result = told.Result
 		if done && !payload.Verify {
-			end.Sites, end.AllSites = syncStates(told.Result)
+			end.Sites, end.AllSites = syncStates(payload.Sites, told.Result)
 			// What is kept is not told of, and is served still.
 			end.AllSites = end.AllSites && len(payload.Keep) == 0
 		}
-	case task.ServerFacts, task.ZonePublish:
-		end.Result = told.Result
+	default:
+		if tellsMore(p.job.Kind) {
+			end.Result = told.Result
+		}
 	}
 	return end
 }
 
-// syncStates are the states of all sites of a server after a sync; false when
-// the agent did not tell.
-func syncStates(result []byte) (states []store.SiteState, all bool) {
+// tellsMore reports whether the result of a kind is kept as the agent told it.
+func tellsMore(kind string) bool {
+	return kind == upkeep.JobServerFacts || kind == upkeep.JobZonePublish || task.Role(kind) == upkeep.RoleImages
+}
+
+// syncStates are the states of sites of a server after a sync of these; all is false
+// when they may not be those of all.
+func syncStates(sites []task.SiteApply, result []byte) (states []store.SiteState, all bool) {
 	var told task.SyncResult
-	if err := json.Unmarshal(result, &told); err != nil {
+	if err := json.Unmarshal(result, &told); err != nil || !filepath.IsAbs(told.Home) || len(told.Home)+len(told.URL) > maxPlace {
 		return nil, false
 	}
-	for _, site := range told.Sites {
-		states = append(states, siteState(site))
-	}
-	for _, failed := range told.Failed {
-		if name := object(upkeep.Job{Object: failed.Object}); name.Kind == upkeep.KindSite {
-			failed.Object = ""
-			states = append(states, store.SiteState{Site: name.Name, State: upkeep.SiteFailed, Reason: failed.Error()})
+	failed := make(map[string]string, len(told.Failed))
+	for _, one := range told.Failed {
+		name, is := strings.CutPrefix(one.Object, upkeep.KindSite+"/")
+		if one.Object = ""; is {
+			failed[name] = one.Error()
 		}
 	}
-	return states, true
+	newer := make(map[string]bool, len(told.Newer))
+	for _, name := range told.Newer {
+		newer[name] = true
+	}
+	all, layout := true, vhost.Layout{Home: told.Home}
+	for _, site := range sites {
+		switch reason, fails := failed[site.Site.Name]; {
+		case fails:
+			states = append(states, store.SiteState{Site: site.Site.Name, State: upkeep.SiteFailed, Reason: reason})
+		case newer[site.Site.Name]: // of which its own job tells
+			all = false
+		default:
+			states = append(states, siteState(task.SiteResult{
+				Name: site.Site.Name, Generation: site.Generation, URL: told.URL, Suspended: site.Suspended, DocumentRoot: vhost.Input{Site: site.Site, Layout: layout}.DocumentRoot(),
+			}))
+		}
+	}
+	return states, all
 }
+
+// maxPlace bounds what an agent says of where its sites are, in bytes: it is written
+// down with each of them.
+const maxPlace = 1 << 10
 
 func siteState(told task.SiteResult) store.SiteState {
 	state := store.SiteState{Site: told.Name, Generation: told.Generation, URL: told.URL, DocumentRoot: told.DocumentRoot, State: upkeep.SiteLive}

@@ -2,6 +2,8 @@ package job
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -37,9 +39,40 @@ func TestSyncOfWhatCannotBeRead(t *testing.T) {
 	if diff := cmp.Diff([]string{"bad.test", "orphan.test"}, sync.Keep); diff != "" || len(sync.Sites) != 1 {
 		t.Errorf("%+v\n%s", sync, diff)
 	}
-	end := parcel{job: job, order: made}.ending(link.Outcome{ID: 1, State: upkeep.JobDone, Result: []byte(`{"sites":[{"name":"good.test","generation":1}]}`)})
+	end := parcel{job: job, order: made}.ending(link.Outcome{ID: 1, State: upkeep.JobDone, Result: []byte(`{"served":1,"url":"http://web1","home":"/srv/home"}`)})
 	if end.AllSites || len(end.Sites) != 1 {
 		t.Errorf("the state of what is kept is forgotten: %+v", end)
+	}
+	want := store.SiteState{Site: "good.test", Generation: 1, URL: "http://web1", DocumentRoot: "/srv/home/acme/good.test/htdocs", State: upkeep.SiteLive}
+	if diff := cmp.Diff([]store.SiteState{want}, end.Sites); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What an agent says of a whole server is taken site by site: what failed says why,
+// what is newer there is left to its own job, and one that does not say where its
+// sites are has said nothing.
+func TestSyncStates(t *testing.T) {
+	var sites []task.SiteApply
+	for _, name := range []string{"a.test", "b.test", "c.test", "d.test"} {
+		sites = append(sites, task.SiteApply{Site: named(name), Generation: 3, Suspended: name == "d.test"})
+	}
+	const failed = `"failed":[{"object":"site/b.test","field":"root","rule":"is a link"},{"object":"site/other.test","rule":"x"},{"object":"server/web1","rule":"down"}]`
+	states, all := syncStates(sites, []byte(`{"served":2,"url":"http://web1","home":"/home",`+failed+`}`))
+	got := ""
+	for _, s := range states {
+		got += fmt.Sprintf("%s %s %d %s %s;", s.Site, s.State, s.Generation, s.DocumentRoot, s.Reason)
+	}
+	if want := "a.test live 3 /home/acme/a.test/htdocs ;b.test failed 0  root: is a link;c.test live 3 /home/acme/c.test/htdocs ;d.test suspended 3 /home/acme/d.test/htdocs ;"; got != want || !all {
+		t.Errorf("%t, %s\nwant %s", all, got, want)
+	}
+	if states, all := syncStates(sites, []byte(`{"url":"http://web1","home":"/home","newer":["a.test"]}`)); all || len(states) != 3 || states[0].Site != "b.test" {
+		t.Errorf("with a newer one: %t, %+v", all, states)
+	}
+	for _, text := range []string{``, `{}`, `{"home":"relative"}`, `{"home":"/` + strings.Repeat("x", 2000) + `"}`, `{"sites":[{"name":"a.test"}]}`} {
+		if states, all := syncStates(sites, []byte(text)); all || states != nil {
+			t.Errorf("%.40s: %t, %+v", text, all, states)
+		}
 	}
 }
 
@@ -80,5 +113,23 @@ func TestMirrorsReloadOneAfterTheOther(t *testing.T) {
 	}
 	if got := hold(100, false); got != task.MaxHold {
 		t.Errorf("the hundredth waits %d ms", got)
+	}
+}
+
+// What agents tell of images stays with the job, and work on one goes out as it was
+// asked for.
+func TestImageJobsTellMore(t *testing.T) {
+	const payload = `{"root":"vms","path":"a.img","to":8589934592}`
+	job := store.ClaimedJob{Job: upkeep.Job{ID: 1, Server: "vm1", Kind: upkeep.JobImageGrow, Object: "image/vms/a.img", Generation: 7}, Payload: []byte(payload)}
+	made, err := declared{}.assemble(job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(encode(made.payload)); got != payload || made.generation != 7 {
+		t.Errorf("what is sent is %s of generation %d", got, made.generation)
+	}
+	end := parcel{job: job, order: made}.ending(link.Outcome{ID: 1, State: upkeep.JobDone, Result: []byte(`{"notes":["x"]}`)})
+	if string(end.Result) != `{"notes":["x"]}` {
+		t.Errorf("the end is %+v", end)
 	}
 }

@@ -2,7 +2,6 @@ package job
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -185,19 +184,5 @@ func TestFollow(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestQueueNames(t *testing.T) {
-	seen := map[string]string{}
-	for _, server := range []string{"web1", "web-1", "web--1", "web---1", "digest", "digest-0", strings.Repeat("a", 63), strings.Repeat("a", 62), "0", strings.Repeat("a-", 31) + "b"} {
-		name := queueName(server)
-		if len(name) > 64 || !plainQueue.MatchString(strings.ReplaceAll(name, "_", "-")) {
-			t.Errorf("River would not take %q of %q", name, server)
-		}
-		if seen[name] != "" {
-			t.Errorf("%q and %q share the queue %q", server, seen[name], name)
-		}
-		seen[name] = server
 	}
 }

@@ -56,12 +56,12 @@ type session struct {
 
 // held is a job that this session looks after.
 type held struct {
-	released chan struct{}
-	again    bool // it was called for once more meanwhile
-	ending   bool // its end is being written down
-	sent     bool
-	parcel   parcel    // when sent
-	heard    time.Time // of it, when it was sent or the agent last spoke of it
+	again   bool // it was called for once more meanwhile
+	ending  bool // its end is being written down
+	gaveWay bool // it was cancelled for a newer one
+	sent    bool
+	parcel  parcel    // when sent
+	heard   time.Time // of it, when it was sent or the agent last spoke of it
 }
 
 func newSession(d *Dispatcher, server string, hello link.Hello, conn link.Conn) *session {
@@ -71,32 +71,22 @@ func newSession(d *Dispatcher, server string, hello link.Hello, conn link.Conn) 
 	}
 }
 
-// answer has a job looked at, and returns when it is not this session's any more:
-// written down, found to need nothing, or, after the link broke, about to be put
-// back.
-func (s *session) answer(ctx context.Context, id int64) error {
+// call has jobs looked at, in their order.
+func (s *session) call(jobs ...int64) {
 	s.mu.Lock()
-	if h, twice := s.held[id]; twice {
-		// It may have become ready after it was looked at.
-		h.again = true
-		s.mu.Unlock()
-		return nil
-	}
-	h := &held{released: make(chan struct{})}
-	s.held[id] = h
+	defer s.mu.Unlock()
 	if s.over {
-		s.mu.Unlock()
-		return nil // it is put back with the others when the queue is gone
+		return // the next session asks for them
 	}
-	s.called = append(s.called, id)
-	s.mu.Unlock()
+	for _, id := range jobs {
+		if h, twice := s.held[id]; twice {
+			h.again = true // it may have become ready after it was looked at
+			continue
+		}
+		s.held[id] = &held{}
+		s.called = append(s.called, id)
+	}
 	signal(s.some)
-	select {
-	case <-h.released:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func signal(c chan struct{}) {
@@ -110,18 +100,19 @@ func signal(c chan struct{}) {
 // again.
 func (s *session) release(id int64) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	h, known := s.held[id]
 	switch {
 	case !known || s.over: // what is left after the end is put back
 	case h.again:
-		h.again, h.sent, h.ending = false, false, false
+		*h = held{}
 		s.called = append(s.called, id)
-		signal(s.some)
 	default:
 		delete(s.held, id)
-		close(h.released)
 	}
-	s.mu.Unlock()
+	if len(s.called) > 0 {
+		signal(s.some) // there is room for one more
+	}
 	signal(s.idle)
 }
 
@@ -150,6 +141,9 @@ func (s *session) send(ctx context.Context) {
 		case <-s.some:
 		}
 		wanted := s.collected(ctx)
+		if len(wanted) == 0 {
+			continue // until something is released
+		}
 		claimed, err := s.d.store.ClaimJobs(ctx, s.server, wanted)
 		var parcels []parcel
 		if err == nil {
@@ -175,7 +169,8 @@ func (s *session) send(ctx context.Context) {
 	}
 }
 
-// collected waits until no more calls come, and returns those that there were.
+// collected waits until no more calls come, and returns those that there were and
+// that there is room for.
 func (s *session) collected(ctx context.Context) []int64 {
 	for waited, last := time.Duration(0), -1; waited < collectMost; waited += collect {
 		s.mu.Lock()
@@ -189,8 +184,10 @@ func (s *session) collected(ctx context.Context) []int64 {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wanted := s.called
-	s.called = nil
+	busy := len(s.held) - len(s.called)
+	n := min(len(s.called), inFlight-busy)
+	wanted := s.called[:n:n]
+	s.called = s.called[n:]
 	return wanted
 }
 
@@ -299,7 +296,7 @@ func (s *session) alone(ctx context.Context) error {
 
 // post signs and sends one job.
 func (s *session) post(ctx context.Context, p parcel) error {
-	signed, err := s.d.sign(p)
+	signed, err := s.d.sign(p, s.presence().Hello.Protocol < 1)
 	if err != nil {
 		end := store.JobEnd{ID: p.job.ID, State: upkeep.JobFailed}
 		end.Error, end.Field = sentence(err)
@@ -326,7 +323,7 @@ func (s *session) receive(ctx context.Context) error {
 			s.mu.Lock()
 			s.told = *message.Hello
 			s.mu.Unlock()
-			s.d.astray(ctx, s.server, message.Hello.Facts.Astray)
+			s.d.astray(ctx, s.server, message.Hello.Facts)
 		case message.Progress != nil:
 			if s.hear(message.Progress.ID) {
 				s.d.record.progress(store.JobStep{ID: message.Progress.ID, Step: message.Progress.Step, Percent: message.Progress.Percent})
@@ -359,6 +356,9 @@ func (s *session) outcome(told link.Outcome) {
 		return
 	}
 	p := h.parcel
+	if h.gaveWay && told.State == upkeep.JobCancelled {
+		told = superseded(told)
+	}
 	if facts, err := factsOf(p, told); err == nil {
 		s.told.Facts = facts
 	}
@@ -393,23 +393,20 @@ func (s *session) impatient(ctx context.Context, now time.Time) {
 	}
 }
 
-// finishUp ends the session's hold on all jobs. stopCalls has the last calls
-// answered; after it, returned are the jobs that the agent had and those that it
-// had not, but for those whose end is being written down.
-func (s *session) finishUp(stopCalls func()) (sent, unsent []int64) {
-	s.mu.Lock()
-	s.over = true
-	for _, h := range s.held {
-		close(h.released)
-	}
-	s.mu.Unlock()
-	stopCalls()
+// finishUp ends the session's hold on all jobs. It returns those that the agent
+// had and those that were taken on and not sent, but for those whose end is being
+// written down.
+func (s *session) finishUp() (sent, unsent []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.over = true
+	for _, id := range s.called {
+		delete(s.held, id) // nothing was done about it
+	}
 	for id, h := range s.held {
 		switch {
-		case h.ending && !h.again:
-		case h.sent && !h.ending:
+		case h.ending:
+		case h.sent:
 			sent = append(sent, id)
 		default:
 			unsent = append(unsent, id)

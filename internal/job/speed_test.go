@@ -2,13 +2,18 @@ package job_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/link"
 	"upkeep/internal/store"
+	"upkeep/internal/testkit"
 )
 
 // A thousand jobs that are there at a time are all done, again and again. What
@@ -43,6 +48,47 @@ func TestThousandJobs(t *testing.T) {
 			cost := processCPU(t) - cpu
 			t.Logf("1000 jobs: queued in %s, done after %s, with %s of CPU", queued, time.Since(begin), cost)
 		}
+	})
+}
+
+// An agent that was away finds more jobs than it is given at a time: it has never
+// more than that, and all are done.
+func TestMoreThanAtATime(t *testing.T) {
+	const jobs, most = 2500, 1024
+	onBoth(t, func(t *testing.T, dsn string) {
+		c := start(t, dsn)
+		made := make([]store.NewJob, jobs)
+		for i := range made {
+			made[i] = mkdir(i)
+		}
+		if _, err := c.store.Enqueue(context.Background(), made...); err != nil {
+			t.Fatal(err)
+		}
+		var had atomic.Int64
+		full, finish := make(chan struct{}), make(chan struct{})
+		connect(t, c, "web1", func(j link.Job) link.Outcome {
+			if had.Add(1) == most {
+				close(full)
+			}
+			<-finish
+			return link.Outcome{ID: j.ID, State: upkeep.JobDone}
+		})
+		letGo := sync.OnceFunc(func() { close(finish) })
+		t.Cleanup(letGo)
+		select {
+		case <-full:
+		case <-time.After(time.Minute):
+			t.Fatalf("it was given %d", had.Load())
+		}
+		c.until(t, web(store.JobFilter{States: []upkeep.JobState{upkeep.JobRunning}}), counts{upkeep.JobRunning: most})
+		if n := had.Load(); n != most {
+			t.Errorf("it has %d at a time", n)
+		}
+		letGo()
+		testkit.Eventually(t, time.Minute, func() (bool, string) {
+			open := c.states(t, web(store.JobFilter{States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning}}))
+			return len(open) == 0, fmt.Sprint(open)
+		})
 	})
 }
 

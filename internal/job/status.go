@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -28,52 +29,66 @@ func (d *Dispatcher) SiteStatuses(ctx context.Context) ([]upkeep.SiteStatus, err
 	return d.sites(ctx, nil)
 }
 
-// sites are the states of some sites, or of all with no names.
+// someSites is how many sites are looked at together, where not all are.
+const someSites = 200
+
+// sites are the states of some sites, in the order of their names, or of all with
+// no names.
 func (d *Dispatcher) sites(ctx context.Context, names []string) ([]upkeep.SiteStatus, error) {
+	if len(names) == 0 {
+		return d.look(ctx, nil)
+	}
+	var all []upkeep.SiteStatus
+	for part := range slices.Chunk(names, someSites) {
+		some, err := d.look(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+func (d *Dispatcher) look(ctx context.Context, names []string) ([]upkeep.SiteStatus, error) {
 	found, err := d.foundSites(ctx, names)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	one := ""
-	if len(names) == 1 {
-		one = names[0]
-	}
 	// In this order: of a job that ends in between, the other way round, neither
 	// that it is under way nor what it did would be seen.
-	jobs, err := d.siteJobs(ctx, one)
+	open, err := d.siteJobs(ctx, names, upkeep.JobPending, upkeep.JobRunning)
 	if err != nil {
 		return nil, err
 	}
-	states, err := d.store.SiteStates(ctx, "", one)
+	states, err := d.store.SiteStates(ctx, "", names...)
 	if err != nil {
 		return nil, err
 	}
-	accounts, err := d.store.All(ctx, upkeep.KindAccount)
+	failed, err := d.siteJobs(ctx, names, upkeep.JobFailed)
 	if err != nil {
 		return nil, err
 	}
-	suspended := map[string]bool{}
-	for _, found := range accounts {
-		if account, is := found.Object.(upkeep.Account); is {
-			suspended[account.Name] = account.Suspended
-		}
+	suspended, err := d.suspendedAccounts(ctx, found, len(names) > 0)
+	if err != nil {
+		return nil, err
 	}
-	know := knowledge{links: d.Links(), states: map[[2]string]store.SiteState{}, jobs: map[[2]string]upkeep.Job{}, failed: map[[2]string]upkeep.Job{}}
+	know := knowledge{links: d.Links(), states: map[string]map[string]store.SiteState{}, jobs: map[[2]string]upkeep.Job{}, failed: map[[2]string]upkeep.Job{}}
 	for _, state := range states {
-		know.states[[2]string{state.Site, state.Server}] = state
+		know.learn(state)
 	}
-	for _, job := range jobs { // of those that are open the oldest is what is waited for, of others the newest counts
+	for _, job := range open { // the oldest is what is waited for
+		know.jobs[[2]string{object(job).Name, job.Server}] = job
+	}
+	for _, job := range failed { // the newest counts
 		key := [2]string{object(job).Name, job.Server}
-		if _, newer := know.failed[key]; job.State != upkeep.JobFailed {
-			know.jobs[key] = job
-		} else if !newer {
+		if _, newer := know.failed[key]; !newer {
 			know.failed[key] = job
 		}
 	}
 	all := make([]upkeep.SiteStatus, 0, len(found))
 	for _, one := range found {
 		if one.Err != nil {
-			all = append(all, damaged(one, states))
+			all = append(all, damaged(one, know.states[one.Ref.Name]))
 			continue
 		}
 		site := one.Object.(upkeep.Site) // as the kind says
@@ -82,9 +97,38 @@ func (d *Dispatcher) sites(ctx context.Context, names []string) ([]upkeep.SiteSt
 	return all, nil
 }
 
+// suspendedAccounts are those that are, of all accounts or of the owners of some
+// sites.
+func (d *Dispatcher) suspendedAccounts(ctx context.Context, sites []store.Found, some bool) (map[string]bool, error) {
+	suspended := map[string]bool{}
+	keep := func(found store.Found) {
+		if account, is := found.Object.(upkeep.Account); is && account.Suspended {
+			suspended[account.Name] = true
+		}
+	}
+	if !some {
+		all, err := d.store.All(ctx, upkeep.KindAccount)
+		for _, found := range all {
+			keep(found)
+		}
+		return suspended, err
+	}
+	var refs []store.Ref
+	for _, found := range sites {
+		if site, is := found.Object.(upkeep.Site); is && !slices.Contains(refs, ref(upkeep.KindAccount, site.Account)) {
+			refs = append(refs, ref(upkeep.KindAccount, site.Account))
+		}
+	}
+	by, err := d.store.Declared(ctx, refs)
+	for _, found := range by {
+		keep(found)
+	}
+	return suspended, err
+}
+
 // damaged is the state of a site by whose row nothing is done. Its servers go on
 // with what they had.
-func damaged(found store.Found, states []store.SiteState) upkeep.SiteStatus {
+func damaged(found store.Found, states map[string]store.SiteState) upkeep.SiteStatus {
 	status := upkeep.SiteStatus{Name: found.Ref.Name, Generation: found.Generation, State: upkeep.SiteFailed, Names: []string{found.Ref.Name}, Servers: []upkeep.ServedStatus{}}
 	reason := upkeep.Printable(strings.ReplaceAll(found.Err.Error(), "\n", "; "))
 	if len(reason) > maxReason {
@@ -94,13 +138,12 @@ func damaged(found store.Found, states []store.SiteState) upkeep.SiteStatus {
 	if site, is := found.Object.(upkeep.Site); is {
 		status.Account = site.Account
 	}
-	for _, state := range states {
-		if state.Site == found.Ref.Name {
-			status.DocumentRoot = state.DocumentRoot
-			status.Servers = append(status.Servers, upkeep.ServedStatus{
-				Server: state.Server, Generation: state.Generation, URL: state.URL, State: upkeep.SiteFailed, Reason: "goes on with what it had",
-			})
-		}
+	for _, server := range slices.Sorted(maps.Keys(states)) {
+		state := states[server]
+		status.DocumentRoot = state.DocumentRoot
+		status.Servers = append(status.Servers, upkeep.ServedStatus{
+			Server: server, Generation: state.Generation, URL: state.URL, State: upkeep.SiteFailed, Reason: "goes on with what it had",
+		})
 	}
 	return status
 }
@@ -126,23 +169,35 @@ func (d *Dispatcher) foundSites(ctx context.Context, names []string) ([]store.Fo
 	return found, err
 }
 
-// siteJobs are the jobs about one site or all that have not ended or that
-// failed, the newest first.
-func (d *Dispatcher) siteJobs(ctx context.Context, name string) ([]upkeep.Job, error) {
-	filter := store.JobFilter{States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning, upkeep.JobFailed}}
-	if name != "" {
-		filter.Object = upkeep.KindSite + "/" + name
+// siteJobs are the jobs in some states about some sites or all, the newest first.
+func (d *Dispatcher) siteJobs(ctx context.Context, names []string, states ...upkeep.JobState) ([]upkeep.Job, error) {
+	filter := store.JobFilter{States: states}
+	for _, name := range names {
+		filter.Objects = append(filter.Objects, ref(upkeep.KindSite, name).String())
 	}
 	jobs, err := d.store.Jobs(ctx, filter)
+	// What failed long ago says nothing of a site any more; what waits does.
+	for some := jobs; err == nil && len(some) == store.MaxJobs && states[0] != upkeep.JobFailed; {
+		filter.Before = some[len(some)-1].ID
+		some, err = d.store.Jobs(ctx, filter)
+		jobs = append(jobs, some...)
+	}
 	return slices.DeleteFunc(jobs, func(j upkeep.Job) bool { return j.Server == "" || object(j).Kind != upkeep.KindSite }), err
 }
 
 // knowledge is what the state of sites is made from. Keys are a site and a server.
 type knowledge struct {
 	links  map[string]Presence
-	states map[[2]string]store.SiteState
-	jobs   map[[2]string]upkeep.Job // that have not ended
+	states map[string]map[string]store.SiteState // by site, then by server
+	jobs   map[[2]string]upkeep.Job              // that have not ended
 	failed map[[2]string]upkeep.Job
+}
+
+func (k knowledge) learn(state store.SiteState) {
+	if k.states[state.Site] == nil {
+		k.states[state.Site] = map[string]store.SiteState{}
+	}
+	k.states[state.Site][state.Server] = state
 }
 
 // site puts the state of one site together. The whole is as bad as its worst
@@ -160,7 +215,7 @@ func (k knowledge) site(site upkeep.Site, generation int64, suspended bool) upke
 	for _, server := range site.Servers {
 		served := k.served(site, server, generation, suspended)
 		status.Servers = append(status.Servers, served)
-		if state, known := k.states[[2]string{site.Name, server}]; known && status.DocumentRoot == "" {
+		if state, known := k.states[site.Name][server]; known && status.DocumentRoot == "" {
 			status.DocumentRoot = state.DocumentRoot
 		}
 		if rank(served.State) > rank(worst) {
@@ -180,12 +235,12 @@ func (k knowledge) site(site upkeep.Site, generation int64, suspended bool) upke
 // left are the servers that go on answering for a site that is not declared there
 // any more. Until a removal that waits is done, that is as it should be.
 func (k knowledge) left(site upkeep.Site) (left []upkeep.ServedStatus) {
-	for key, state := range k.states {
-		if key[0] != site.Name || state.Generation == 0 || slices.Contains(site.Servers, state.Server) {
+	for server, state := range k.states[site.Name] {
+		if state.Generation == 0 || slices.Contains(site.Servers, server) {
 			continue
 		}
 		served := upkeep.ServedStatus{Server: state.Server, Generation: state.Generation, URL: state.URL, State: upkeep.SiteFailed}
-		if job, busy := k.jobs[key]; busy {
+		if job, busy := k.jobs[[2]string{site.Name, server}]; busy {
 			served.State, served.Reason = upkeep.SitePending, "it is still there: "+k.waiting(job)
 		} else {
 			served.Reason = "it is still there, though it is not declared to be; have it put right with: upkeep regenerate " + state.Server
@@ -203,7 +258,7 @@ func rank(state string) int {
 // served is the state of a site on one server.
 func (k knowledge) served(site upkeep.Site, server string, generation int64, suspended bool) upkeep.ServedStatus {
 	key := [2]string{site.Name, server}
-	state := k.states[key]
+	state := k.states[site.Name][server]
 	served := upkeep.ServedStatus{Server: server, Generation: state.Generation, URL: state.URL, State: state.State, Reason: state.Reason}
 	job, busy := k.jobs[key]
 	files, waits := k.jobs[[2]string{site.Name, site.Files}]

@@ -46,12 +46,12 @@ func TestSiteStatus(t *testing.T) {
 		"suspended and not so": {states: []store.SiteState{state("web1", 3, upkeep.SiteSuspended, ""), live2}, suspended: true, want: upkeep.SiteFailed, reason: "web2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			know := knowledge{links: map[string]Presence{}, states: map[[2]string]store.SiteState{}, jobs: map[[2]string]upkeep.Job{}, failed: map[[2]string]upkeep.Job{}}
+			know := knowledge{links: map[string]Presence{}, states: map[string]map[string]store.SiteState{}, jobs: map[[2]string]upkeep.Job{}, failed: map[[2]string]upkeep.Job{}}
 			for _, server := range []string{"web1", "web2", "files1"} {
 				know.links[server] = Presence{Connected: server != test.away}
 			}
 			for _, one := range test.states {
-				know.states[[2]string{"a.test", one.Server}] = one
+				know.learn(one)
 			}
 			for _, one := range test.open {
 				know.jobs[[2]string{"a.test", one.Server}] = one

@@ -14,9 +14,31 @@ import (
 // when something in it has changed.
 type Hello struct {
 	Version string `json:"version"` // of upkeep
+	// Protocol is the agent's [Protocol].
+	Protocol int `json:"protocol"`
 	// Kinds are the job kinds that the agent's policy allows.
 	Kinds []string     `json:"kinds"`
 	Facts upkeep.Facts `json:"facts"`
+}
+
+// Protocol numbers what the two sides of a link understand. It rises with what an
+// older other side cannot read, so that neither is sent that, and people are told
+// which of the two to upgrade:
+//
+//	0  as it began
+//	1  long payloads travel packed
+const Protocol = 1
+
+// Age says in words that an agent is older or newer than this control; "" where it
+// is neither.
+func (h Hello) Age() string {
+	switch {
+	case h.Protocol < Protocol:
+		return "its agent is of an older upkeep than control, and may not be able to do all that it is sent; upgrade upkeep on that server and restart upkeep-agent there"
+	case h.Protocol > Protocol:
+		return "its agent is of a newer upkeep than control, which may not know all that it does; upgrade control"
+	}
+	return ""
 }
 
 // Cancel asks the agent to give up a job that it has not begun, or can still

@@ -22,7 +22,12 @@ type Job struct {
 	Generation int64     `json:"generation"`
 	Expires    time.Time `json:"expires"` // whole seconds, UTC
 	// Payload is a JSON object; its type is known by kind.
-	Payload json.RawMessage `json:"payload"`
+	Payload json.RawMessage `json:"payload,omitempty"`
+	// Packed is a long payload while it travels, see [Job.packed]: what [Sign] is
+	// given, and [Open] returns, has none.
+	Packed []byte `json:"packed,omitempty"`
+	// Plain has [Sign] leave a long payload as it is, for an agent of [Protocol] 0.
+	Plain bool `json:"-"`
 }
 
 // Signed is a job as it travels: the signature is Ed25519 (RFC 8032) over a
@@ -52,6 +57,10 @@ func Sign(key ed25519.PrivateKey, job Job) (Signed, error) {
 	job.Expires = job.Expires.UTC().Truncate(time.Second)
 	if err := job.validate(); err != nil {
 		return Signed{}, fmt.Errorf("signing a job: %w", err)
+	}
+	job, err := job.packed()
+	if err != nil {
+		return Signed{}, fmt.Errorf("signing job %d: packing its payload: %w", job.ID, err)
 	}
 	body, err := json.Marshal(job)
 	if err != nil {
@@ -115,12 +124,15 @@ func parseJob(body []byte) (Job, error) {
 	if _, err := decoder.Token(); err != io.EOF {
 		return Job{}, errors.New("reading a signed job: something follows it")
 	}
-	if err := job.validate(); err != nil {
-		return Job{}, fmt.Errorf("reading a signed job: %w", err)
-	}
 	again, err := json.Marshal(job)
 	if err != nil || !bytes.Equal(again, body) {
 		return Job{}, fmt.Errorf("reading a signed job: job %d is not written the way jobs are signed", job.ID)
+	}
+	if job, err = job.unpacked(); err == nil {
+		err = job.validate()
+	}
+	if err != nil {
+		return Job{}, fmt.Errorf("reading a signed job: %w", err)
 	}
 	return job, nil
 }
@@ -145,9 +157,11 @@ func (j Job) validate() error {
 	return nil
 }
 
+// isObject looks at the whole of a short text. Whoever reads a long one does so,
+// strictly; it costs too much to do twice.
 func isObject(text json.RawMessage) bool {
-	trimmed := bytes.TrimLeft(text, " \t\r\n")
-	return len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(text)
+	trimmed := bytes.Trim(text, " \t\r\n")
+	return len(trimmed) > 1 && trimmed[0] == '{' && trimmed[len(trimmed)-1] == '}' && (len(text) >= packFrom || json.Valid(text))
 }
 
 func (s Signed) bounds() error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 
 	"upkeep"
 )
@@ -110,6 +111,64 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestLongPayloads has them come back as they were, in a fraction of their length,
+// and refuses what is packed in any other way than jobs are.
+func TestLongPayloads(t *testing.T) {
+	public, private := keys(t)
+	want := testJob()
+	want.Payload = json.RawMessage(`{"a":"` + strings.Repeat("0123456789", packFrom/10) + `"}`)
+	sent := signed(t, private, want)
+	if len(sent.Body) > packFrom/4 {
+		t.Errorf("%d bytes travel as %d", len(want.Payload), len(sent.Body))
+	}
+	got, err := Open(public, "web1", noon, sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	plain := want
+	plain.Plain = true
+	if sent = signed(t, private, plain); bytes.Contains(sent.Body, []byte("packed")) {
+		t.Error("the payload is packed for an agent that cannot read that")
+	}
+	if got, err = Open(public, "web1", noon, sent); err != nil || !cmp.Equal(want, got) {
+		t.Errorf("not packed it is %+v, %v", got, err)
+	}
+	bomb, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack := func(text string) []byte { return bomb.EncodeAll([]byte(text), nil) }
+	for name, test := range map[string]struct {
+		change func(*Job)
+		says   string
+	}{
+		"no zstd":             {func(j *Job) { j.Packed = []byte("{}") }, "unpacking its payload"},
+		"cut off":             {func(j *Job) { j.Packed = j.Packed[:len(j.Packed)-1] }, "unpacking its payload"},
+		"too long":            {func(j *Job) { j.Packed = pack("{" + strings.Repeat(" ", MaxJob) + "}") }, "unpacking its payload"},
+		"short":               {func(j *Job) { j.Packed = pack("{}") }, "packed without need"},
+		"no object":           {func(j *Job) { j.Packed = pack("[" + strings.Repeat(" ", packFrom) + "]") }, "not a JSON object"},
+		"a payload beside it": {func(j *Job) { j.Payload = json.RawMessage("{}") }, "there twice"},
+		"neither":             {func(j *Job) { j.Packed = nil }, "not a JSON object"},
+	} {
+		job, err := want.packed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		test.change(&job)
+		body, err := json.Marshal(job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Open(public, "web1", noon, Signed{Body: body, Signature: ed25519.Sign(private, append([]byte(domain), body...))})
+		if !errors.Is(err, upkeep.ErrRefused) || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v, want a refusal with %q", name, err, test.says)
+		}
+	}
+}
+
 func TestOpenRefusesEveryChangedByte(t *testing.T) {
 	public, private := keys(t)
 	good := signed(t, private, testJob())
@@ -176,6 +235,13 @@ func FuzzOpen(f *testing.F) {
 			t.Fatalf("opened a job that was never signed: %q", body)
 		}
 		again, err := Sign(private, job)
+		if err == nil && len(job.Payload) >= packFrom { // there is more than one way to pack it
+			same, err := Open(public, "web1", noon, again)
+			if diff := cmp.Diff(job, same); err != nil || diff != "" {
+				t.Fatalf("%v, %s", err, diff)
+			}
+			return
+		}
 		if err != nil || !bytes.Equal(again.Body, body) {
 			t.Fatalf("%q is opened, but is not what is signed for it: %q, %v", body, again.Body, err)
 		}

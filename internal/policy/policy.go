@@ -23,8 +23,7 @@ import (
 // DefaultFile is where the policy is unless another place is given.
 const DefaultFile = "/etc/upkeep/agent-policy.yaml"
 
-// DefaultDeleteBudget is how many users and sites may be removed in an hour
-// when the policy does not say.
+// DefaultDeleteBudget is the delete budget when the policy does not say.
 const DefaultDeleteBudget = 20
 
 // Home is the name of the root that has the homes of accounts.
@@ -46,9 +45,11 @@ type Policy struct {
 	Web *Web `json:"web,omitempty"`
 	// Zones is the name server; there is none without it.
 	Zones *Zones `json:"zones,omitempty"`
-	// DeleteBudget is how many users and sites may be removed in an hour, so that
-	// a mistake, or an attacker, cannot empty a server; 0 forbids it altogether,
-	// and 20 is meant when it is left out.
+	// Images are the disk images; there are none without it.
+	Images *Images `json:"images,omitempty"`
+	// DeleteBudget is how many users and sites may be removed, and contents of
+	// images overwritten, in an hour, so that a mistake, or an attacker, cannot empty
+	// a server; 0 forbids it altogether, and 20 is meant when it is left out.
 	DeleteBudget *int `json:"delete_budget,omitempty"`
 	// Front is the user that the agent's unprivileged half runs as;
 	// upkeep-agent when left out.
@@ -76,6 +77,27 @@ func (r *Root) UnmarshalText(text []byte) error {
 type UIDs struct {
 	Min int `json:"min"`
 	Max int `json:"max"`
+}
+
+// First is the first number after the last that is not free, in the range; where
+// that is its end, the first that is free at all; 0 for none.
+func (u UIDs) First(free func(uid int) bool) int {
+	if u.Min == 0 {
+		return 0
+	}
+	last := u.Max
+	for last >= u.Min && free(last) {
+		last--
+	}
+	if last < u.Max {
+		return last + 1
+	}
+	for uid := u.Min; uid <= u.Max; uid++ {
+		if free(uid) {
+			return uid
+		}
+	}
+	return 0
 }
 
 // Zones says where include files of zones may be written and how named is asked
@@ -175,6 +197,12 @@ func ForUser(dataDir string, web bool) *Policy {
 		UIDs:  UIDs{upkeep.MinUID, upkeep.MaxUID},
 		user:  true,
 	}
+	for _, kind := range task.Kinds() {
+		if strings.HasPrefix(kind, "image.") {
+			p.Kinds = append(p.Kinds, kind)
+		}
+	}
+	p.Images = &Images{Roots: map[string]Root{"images": {Path: filepath.Join(dataDir, "images")}}, MaxSize: task.MaxImage}
 	if web {
 		p.Kinds = append(p.Kinds, upkeep.JobSiteApply, upkeep.JobSiteRemove, upkeep.JobSiteSync)
 	}
@@ -264,6 +292,9 @@ func (p Policy) Validate() []upkeep.FieldError {
 	if p.Zones != nil {
 		b.zones(p)
 	}
+	if p.Images != nil {
+		b.images(p)
+	}
 	b.needs(p)
 	return b.fields
 }
@@ -310,7 +341,7 @@ func below(path, dir string) bool { return strings.HasPrefix(path, dir+"/") }
 func (b *broken) homes(p Policy) {
 	for _, name := range slices.Sorted(maps.Keys(p.Roots)) {
 		path := p.Roots[name].Path
-		if slices.Contains(systemFolders, path) || below(path, "/etc") || below(path, "/usr") || below(path, "/boot") {
+		if systemFolder(path) {
 			b.add("roots."+name, path, "is a folder of the system, in which nobody else may be given anything")
 		}
 		for _, other := range slices.Sorted(maps.Keys(p.Roots)) {
@@ -319,6 +350,11 @@ func (b *broken) homes(p Policy) {
 			}
 		}
 	}
+}
+
+// systemFolder reports whether a folder is one of the system, and no root.
+func systemFolder(path string) bool {
+	return slices.Contains(systemFolders, path) || below(path, "/etc") || below(path, "/usr") || below(path, "/boot")
 }
 
 // systemFolders may not be roots.
@@ -411,6 +447,10 @@ func (b *broken) needs(p Policy) {
 		case upkeep.JobZonePublish:
 			if p.Zones == nil {
 				lacks = "zones"
+			}
+		default:
+			if strings.HasPrefix(kind, "image.") && p.Images == nil {
+				lacks = "images"
 			}
 		}
 		if lacks != "" {

@@ -110,53 +110,64 @@ func TestZones(t *testing.T) {
 func TestRefusedTexts(t *testing.T) {
 	web := "kinds: [site.apply]\nroots: {home: /home}\nuids: {min: 20000, max: 20100}\nweb: {server: apache, include: /etc/apache2/hosted.d, %s}\n"
 	for text, want := range map[string]string{
-		"kinds: [mkdirs]":                            "p:1:9: kinds[0]: \"mkdirs\": is not a kind",
-		"kinds: [notification]":                      "is not a kind that agents do",
-		"kinds: [server.facts, server.facts]":        "is given twice",
-		"kind: agent":                                "kind: is not a field",
-		"kinds: [mkdir]":                             "needs roots",
-		"kinds: [user.ensure]":                       "needs uids",
-		"kinds: [site.files]\nroots: {home: /home}":  "needs uids",
-		"kinds: [site.apply]":                        "needs web",
-		"kinds: [zone.publish]":                      "needs zones",
-		"shell: true":                                "is not a field",
-		"roots: {home: home}":                        "must be an absolute path",
-		"roots: {home: /home/}":                      "must be an absolute path",
-		"roots: {home: /home/../etc}":                "must be an absolute path",
-		"roots: {home: /}":                           "must be an absolute path",
-		"roots: {home: /etc}":                        "is a folder of the system",
-		"roots: {home: /etc/x}":                      "is a folder of the system",
-		"roots: {home: /tmp}":                        "is a folder of the system",
-		"roots: {home: /proc/1/root}":                "must not be below /proc",
-		"roots: {home: {}}":                          "must be an absolute path",
-		"roots: {home: {path: /home, follow: true}}": "follow: is not a field",
-		"roots: {Home: /home}":                       "must be named in lower-case",
-		"roots: {home: /home, b: /home/x}":           "must not lie in the root home",
-		"uids: {min: 0, max: 59999}":                 "must be a range within 20000 to 59999",
-		"uids: {min: 20000, max: 65534}":             "must be a range within",
-		"uids: {min: 30000, max: 20000}":             "must be a range within",
-		"delete_budget: -1":                          "must be 0 to 100000",
-		"delete_budget: many":                        "must be a whole number",
-		"front: ../root":                             "must be the name of a system user",
-		"zones: {}":                                  "is required",
-		"zones: {include_dirs: [bind]}":              "must be an absolute path",
-		"zones: {include_dirs: [/b], rndc: [rndc]}":  "as an absolute path",
-		"zones: {include_dirs: [/b], server: here}":  "zones.server",
-		"zones: {include_dirs: [/b], notify: [ns2]}": "zones.notify",
-		"a: 1\n---\nb: 2":                            "one document only",
-		"- mkdir":                                    "must be a mapping",
-		"kinds: !!binary x":                          "tags have no use",
-		"group: root":                                "must be the group",
-		"group: docker":                              "must be the group",
-		fmt.Sprintf(web, "program: apache2"):         "must be an absolute path",
-		fmt.Sprintf(web, "config: \"/a\\nb\""):       "must be an absolute path",
-		fmt.Sprintf(web, "listen: '*'"):              "an address and a port",
-		fmt.Sprintf(web, "listen: \"*:80>\""):        "an address and a port",
-		fmt.Sprintf(web, "scheme: gopher"):           "must be http or https",
-		fmt.Sprintf(web, "logs: /home/logs"):         "must not share a path with the root home",
-		fmt.Sprintf(web, "url: 'file:///etc'"):       "must be http://",
-		fmt.Sprintf(web, "php: {pools: /etc/php}"):   "web.php.sockets",
-		strings.Replace(web, "apache,", "iis,", 1):   "must be apache or nginx",
+		"kinds: [mkdirs]":                                                   "p:1:9: kinds[0]: \"mkdirs\": is not a kind",
+		"kinds: [notification]":                                             "is not a kind that agents do",
+		"kinds: [server.facts, server.facts]":                               "is given twice",
+		"kind: agent":                                                       "kind: is not a field",
+		"kinds: [mkdir]":                                                    "needs roots",
+		"kinds: [user.ensure]":                                              "needs uids",
+		"kinds: [site.files]\nroots: {home: /home}":                         "needs uids",
+		"kinds: [site.apply]":                                               "needs web",
+		"kinds: [zone.publish]":                                             "needs zones",
+		"kinds: [image.grow]":                                               "needs images",
+		"images: {}":                                                        "images.roots: is required",
+		"images: {roots: {v: /srv}}":                                        "images.max_size: ",
+		"images: {roots: {v: /srv}, max_size: big}":                         "is not a size",
+		"images: {roots: {v: srv}, max_size: 1G}":                           "must be an absolute path",
+		"images: {roots: {V: /srv}, max_size: 1G}":                          "must be named in lower-case",
+		"images: {roots: {v: /etc}, max_size: 1G}":                          "is a folder of the system",
+		"images: {roots: {v: /dev/x}, max_size: 1G}":                        "must not be below",
+		"images: {roots: {v: /s, w: /s}, max_size: 1G}":                     "must not lie in the root v",
+		"images: {roots: {v: /s, w: /s/x}, max_size: 1G}":                   "must not lie in the root v",
+		"roots: {home: /home}\nimages: {roots: {v: /home/x}, max_size: 1G}": "must not share a path with the root home",
+		"shell: true":                                                       "is not a field",
+		"roots: {home: home}":                                               "must be an absolute path",
+		"roots: {home: /home/}":                                             "must be an absolute path",
+		"roots: {home: /home/../etc}":                                       "must be an absolute path",
+		"roots: {home: /}":                                                  "must be an absolute path",
+		"roots: {home: /etc}":                                               "is a folder of the system",
+		"roots: {home: /etc/x}":                                             "is a folder of the system",
+		"roots: {home: /tmp}":                                               "is a folder of the system",
+		"roots: {home: /proc/1/root}":                                       "must not be below /proc",
+		"roots: {home: {}}":                                                 "must be an absolute path",
+		"roots: {home: {path: /home, follow: true}}":                        "follow: is not a field",
+		"roots: {Home: /home}":                                              "must be named in lower-case",
+		"roots: {home: /home, b: /home/x}":                                  "must not lie in the root home",
+		"uids: {min: 0, max: 59999}":                                        "must be a range within 20000 to 59999",
+		"uids: {min: 20000, max: 65534}":                                    "must be a range within",
+		"uids: {min: 30000, max: 20000}":                                    "must be a range within",
+		"delete_budget: -1":                                                 "must be 0 to 100000",
+		"delete_budget: many":                                               "must be a whole number",
+		"front: ../root":                                                    "must be the name of a system user",
+		"zones: {}":                                                         "is required",
+		"zones: {include_dirs: [bind]}":                                     "must be an absolute path",
+		"zones: {include_dirs: [/b], rndc: [rndc]}":                         "as an absolute path",
+		"zones: {include_dirs: [/b], server: here}":                         "zones.server",
+		"zones: {include_dirs: [/b], notify: [ns2]}":                        "zones.notify",
+		"a: 1\n---\nb: 2":                                                   "one document only",
+		"- mkdir":                                                           "must be a mapping",
+		"kinds: !!binary x":                                                 "tags have no use",
+		"group: root":                                                       "must be the group",
+		"group: docker":                                                     "must be the group",
+		fmt.Sprintf(web, "program: apache2"):                                "must be an absolute path",
+		fmt.Sprintf(web, "config: \"/a\\nb\""):                              "must be an absolute path",
+		fmt.Sprintf(web, "listen: '*'"):                                     "an address and a port",
+		fmt.Sprintf(web, "listen: \"*:80>\""):                               "an address and a port",
+		fmt.Sprintf(web, "scheme: gopher"):                                  "must be http or https",
+		fmt.Sprintf(web, "logs: /home/logs"):                                "must not share a path with the root home",
+		fmt.Sprintf(web, "url: 'file:///etc'"):                              "must be http://",
+		fmt.Sprintf(web, "php: {pools: /etc/php}"):                          "web.php.sockets",
+		strings.Replace(web, "apache,", "iis,", 1):                          "must be apache or nginx",
 	} {
 		text = strings.ReplaceAll(text, ", %s}", "}")
 		_, err := Read("p", []byte(text))
@@ -264,4 +275,26 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%q breaks rules with its defaults: %v", text, broken)
 		}
 	})
+}
+
+func TestImages(t *testing.T) {
+	p, err := Read("p", []byte("kinds: [image.grow]\nimages: {roots: {vms: /srv/images, big: {path: /big, mounts: true}}, max_size: 64G}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Images.Trust {
+		t.Error("images are trusted by default")
+	}
+	if root, err := p.Images.Root("big"); err != nil || root != (Root{"/big", true}) {
+		t.Errorf("got %+v, %v", root, err)
+	}
+	if err := p.Images.AllowsSize(64 << 30); err != nil {
+		t.Error(err)
+	}
+	var none *Images
+	for _, err := range []error{second(p.Images.Root("home")), second(p.Images.Root("")), second(none.Root("vms")), p.Images.AllowsSize(64<<30 + 1)} {
+		if !errors.Is(err, upkeep.ErrRefused) {
+			t.Errorf("got %v", err)
+		}
+	}
 }

@@ -47,8 +47,10 @@ func (w *wheel) place(m *member) {
 	// that a slot holds ticks of one revolution only.
 	level := (bits.Len64(uint64(tick^w.now)) - 1) / wheelBits
 	if level >= wheelLevels {
+		// Behind the end of a revolution of the highest level, which may be a moment
+		// away: its slots are taken round, all but the one that is now.
 		level = wheelLevels - 1
-		tick = w.now + 1<<(wheelBits*wheelLevels) - 1
+		tick = min(tick, (w.now>>(wheelBits*level)+wheelSize-1)<<(wheelBits*level))
 	}
 	slot := int(tick>>(wheelBits*level)) & (wheelSize - 1)
 	l := &w.levels[level]

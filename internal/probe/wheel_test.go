@@ -70,6 +70,29 @@ func TestWheel(t *testing.T) {
 	})
 }
 
+// TestWheelBeyondARevolution sets timers across the end of a revolution of the
+// highest level: each process comes to it, 49 days after its start.
+func TestWheelBeyondARevolution(t *testing.T) {
+	const end = time.Duration(1<<(wheelBits*wheelLevels)) * wheelTick
+	for _, wait := range []time.Duration{wheelTick, 10 * time.Millisecond, time.Second, time.Hour, 30 * 24 * time.Hour, end - time.Second, end + time.Hour} {
+		for _, before := range []time.Duration{wheelTick, 5 * time.Millisecond, time.Minute} {
+			var w wheel
+			now := end - before
+			if m := w.advance(now); m != nil {
+				t.Fatal("an empty wheel has something due")
+			}
+			m := &member{}
+			w.set(m, now+wait)
+			if got := w.advance(now + wait - 2*wheelTick); got != nil && wait > 2*wheelTick {
+				t.Errorf("set %v before the end, it came out before its %v", before, wait)
+			}
+			if got := w.advance(now + wait + 2*wheelTick); got != m {
+				t.Errorf("set %v before the end for %v later, it did not come out", before, wait)
+			}
+		}
+	}
+}
+
 // TestWheelWaits sees that the waits that next asks for are few: an idle engine
 // must not wake for each turn of a wheel.
 func TestWheelWaits(t *testing.T) {

@@ -69,7 +69,7 @@ var families = []family{
 	{"accounts", accountAttacks},
 	{"files", fileAttacks},
 	{"logs", logAttacks},
-	{"visitors", visitorAttacks},
+	{"visitors", slices.Concat(visitorAttacks, signInAttacks)},
 	{"sizes", sizeAttacks},
 	{"imports", importAttacks},
 	{"orders", orderAttacks},

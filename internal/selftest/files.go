@@ -94,14 +94,17 @@ func swapRace(ctx context.Context, w *World) error {
 	if err := w.live(ctx, generation(0)); err != nil {
 		return err
 	}
-	swapped := []string{filepath.Join(w.htdocs(evil, name), "public"), w.htdocs(evil, name)}
+	swapped := []string{w.htdocs(evil, name), filepath.Join(w.htdocs(evil, name), "public")}
+	beside := func(folder string) string {
+		return filepath.Join(w.folder(evil, name), "link-"+filepath.Base(folder))
+	}
 	var stop atomic.Bool
 	var swaps atomic.Int64
 	ended := make(chan error, len(swapped))
 	for _, folder := range swapped {
 		go func() {
 			ended <- w.tenant(func() error {
-				link := filepath.Join(w.folder(evil, name), "link-"+filepath.Base(folder))
+				link := beside(folder)
 				if err := os.Symlink(w.Outside, link); err != nil {
 					return err
 				}
@@ -109,9 +112,6 @@ func swapRace(ctx context.Context, w *World) error {
 					if unix.Renameat2(unix.AT_FDCWD, folder, unix.AT_FDCWD, link, unix.RENAME_EXCHANGE) == nil {
 						swaps.Add(1)
 					}
-				}
-				if info, err := os.Lstat(folder); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-					return unix.Renameat2(unix.AT_FDCWD, folder, unix.AT_FDCWD, link, unix.RENAME_EXCHANGE)
 				}
 				return nil
 			})
@@ -131,6 +131,14 @@ func swapRace(ctx context.Context, w *World) error {
 	}
 	stop.Store(true)
 	broken = errors.Join(broken, <-ended, <-ended)
+	for _, folder := range swapped { // the outer one first, which the other is in
+		broken = errors.Join(broken, w.tenant(func() error {
+			if info, err := os.Lstat(folder); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+				return err
+			}
+			return unix.Renameat2(unix.AT_FDCWD, folder, unix.AT_FDCWD, beside(folder), unix.RENAME_EXCHANGE)
+		}))
+	}
 	if swaps.Load() < 1000 {
 		broken = errors.Join(broken, fmt.Errorf("the race was no race: %d swaps", swaps.Load()))
 	}
@@ -140,17 +148,15 @@ func swapRace(ctx context.Context, w *World) error {
 	return w.live(ctx, generation(0)) // it still can be served
 }
 
-func notAFolder(ctx context.Context, w *World) error {
-	name := w.fresh()
-	if err := w.live(ctx, w.site(name)); err != nil {
-		return err
+// noFolders are what a tenant puts in the place of a folder, by what it is.
+func (w *World) noFolders() map[string]func(place string) error {
+	link := func(to string) func(string) error {
+		return func(place string) error { return os.Symlink(to, place) }
 	}
-	place := filepath.Join(w.htdocs(evil, name), "public")
-	loop := filepath.Join(w.htdocs(evil, name), "loop")
-	for what, plant := range map[string]func() error{
-		"a FIFO": func() error { return unix.Mkfifo(place, 0o666) },
-		"a file": func() error { return os.WriteFile(place, []byte("x"), 0o644) },
-		"a socket": func() error {
+	return map[string]func(string) error{
+		"a FIFO": func(place string) error { return unix.Mkfifo(place, 0o666) },
+		"a file": func(place string) error { return os.WriteFile(place, []byte("x"), 0o644) },
+		"a socket": func(place string) error {
 			listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: place})
 			if err != nil {
 				return err
@@ -158,14 +164,29 @@ func notAFolder(ctx context.Context, w *World) error {
 			listener.SetUnlinkOnClose(false)
 			return listener.Close()
 		},
-		"a link to root's folder":      func() error { return os.Symlink(w.Outside, place) },
-		"a link to the neighbour's":    func() error { return os.Symlink(w.htdocs(victim, victimSite), place) },
-		"a link to itself":             func() error { return os.Symlink("public", place) },
-		"a link to a folder of its":    func() error { return errors.Join(os.MkdirAll(loop, 0o755), os.Symlink("loop", place)) },
-		"a link to the root of /proc":  func() error { return os.Symlink("/proc/self/root", place) },
-		"a link to nothing, not there": func() error { return os.Symlink(w.outside("nothing"), place) },
-	} {
-		if err := w.tenant(plant); err != nil {
+		"a link to a folder of its": func(place string) error {
+			loop := filepath.Join(filepath.Dir(place), "loop")
+			return errors.Join(os.MkdirAll(loop, 0o755), os.Symlink("loop", place))
+		},
+		"a link to root's folder": link(w.Outside), "a link to the neighbour's": link(w.htdocs(victim, victimSite)), "a link to itself": link("public"),
+		"a link to the root of /proc": link("/proc/self/root"), "a link to nothing, not there": link(w.outside("nothing")),
+	}
+}
+
+func notAFolder(ctx context.Context, w *World) error {
+	plants := w.noFolders()
+	names, plain := map[string]string{}, []any{}
+	for what := range plants {
+		names[what] = w.fresh()
+		plain = append(plain, w.site(names[what]))
+	}
+	if err := w.live(ctx, plain...); err != nil {
+		return err
+	}
+	for what, plant := range plants {
+		name := names[what]
+		place := filepath.Join(w.htdocs(evil, name), "public")
+		if err := w.tenant(func() error { return plant(place) }); err != nil {
 			return fmt.Errorf("planting %s: %w", what, err)
 		}
 		began := time.Now()
@@ -187,14 +208,8 @@ func notAFolder(ctx context.Context, w *World) error {
 		if err := w.tenant(func() error { return os.Remove(place) }); err != nil {
 			return err
 		}
-		if _, err := w.Declare(ctx, w.site(name)); err != nil {
-			return err
-		}
-		if _, err := w.Site(ctx, name); err != nil {
-			return err
-		}
 	}
-	return nil
+	return w.live(ctx, plain...) // each can be served once more
 }
 
 func hardLinks(ctx context.Context, w *World) error {

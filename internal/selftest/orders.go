@@ -99,11 +99,32 @@ func (a *accomplice) do(ctx context.Context, kind, object string, generation int
 	if err != nil {
 		return link.Outcome{}, err
 	}
-	signed, err := a.Sign(job)
+	outcomes, err := a.all(ctx, job)
 	if err != nil {
 		return link.Outcome{}, err
 	}
-	return a.Send(ctx, signed)
+	return outcomes[0], nil
+}
+
+// all signs orders and has them carried out at the same time.
+func (a *accomplice) all(ctx context.Context, jobs ...link.Job) ([]link.Outcome, error) {
+	signed := make([]link.Signed, len(jobs))
+	for i, job := range jobs {
+		var err error
+		if signed[i], err = a.Sign(job); err != nil {
+			return nil, err
+		}
+	}
+	return a.Send(ctx, signed...)
+}
+
+// send sends one order as it is.
+func (a *accomplice) send(ctx context.Context, signed link.Signed) (link.Outcome, error) {
+	outcomes, err := a.Send(ctx, signed)
+	if err != nil {
+		return link.Outcome{}, err
+	}
+	return outcomes[0], nil
 }
 
 // applying is a site.apply order for a site of the tenant's.
@@ -147,7 +168,7 @@ func forgedOrders(ctx context.Context, a *accomplice) error {
 		"one without a signature":       {Body: true1.Body, Signature: make([]byte, ed25519.SignatureSize)},
 		"one signed for something else": {Body: true1.Body, Signature: ed25519.Sign(key, true1.Body)},
 	} {
-		outcome, err := a.Send(ctx, signed)
+		outcome, err := a.send(ctx, signed)
 		if err != nil {
 			return fmt.Errorf("%s order: %w", what, err)
 		}
@@ -179,7 +200,7 @@ func replayedOrders(ctx context.Context, a *accomplice) error {
 		return err
 	}
 	for range 3 {
-		outcome, err := a.Send(ctx, signed)
+		outcome, err := a.send(ctx, signed)
 		if err == nil && outcome.State != upkeep.JobDone {
 			err = fmt.Errorf("an order is %s: %s", outcome.State, outcome.Error)
 		}
@@ -190,7 +211,7 @@ func replayedOrders(ctx context.Context, a *accomplice) error {
 	if outcome, err := a.do(ctx, upkeep.JobSiteApply, "site/"+name, 3, of(3)); err != nil || outcome.State != upkeep.JobDone {
 		return fmt.Errorf("a newer order is %s: %s, %w", outcome.State, outcome.Error, err)
 	}
-	outcome, err := a.Send(ctx, signed)
+	outcome, err := a.send(ctx, signed)
 	if err == nil && outcome.State != upkeep.JobSuperseded {
 		err = fmt.Errorf("an older order is %s", outcome.State)
 	}
@@ -278,77 +299,114 @@ var smuggled = []string{
 	"../../../etc/passwd", "OUTSIDE/secret.txt", "x\x00y", "x\x1b[2J", "",
 }
 
+// trial is an order with something in it that must do no harm.
+type trial struct {
+	what, site string
+	job        link.Job
+}
+
 func ordersWithDirectives(ctx context.Context, a *accomplice) error {
 	name := a.w.fresh()
-	generation := int64(1)
-	if outcome, err := a.do(ctx, upkeep.JobSiteApply, "site/"+name, generation, a.applying(a.w.complete(name), generation)); err != nil || outcome.State != upkeep.JobDone {
+	if outcome, err := a.do(ctx, upkeep.JobSiteApply, "site/"+name, 1, a.applying(a.w.complete(name), 1)); err != nil || outcome.State != upkeep.JobDone {
 		return fmt.Errorf("what is harmless is %s: %s, %w", outcome.State, outcome.Error, err)
 	}
+	var trials []trial
 	for _, value := range smuggled {
 		value = strings.ReplaceAll(value, "OUTSIDE", a.w.Outside)
 		for number := 0; ; number++ {
+			name := a.w.fresh()
 			document := a.w.complete(name)
 			place := replace(document, number, value)
 			if place == "" {
 				break
 			}
-			generation++
-			outcome, err := a.do(ctx, upkeep.JobSiteApply, "site/"+document["name"].(string), generation, a.applying(document, generation))
+			job, err := a.order(upkeep.JobSiteApply, "site/"+document["name"].(string), 1, a.applying(document, 1))
 			if err != nil {
-				return fmt.Errorf("%s = %q: %w", place, value, err)
+				return err
 			}
-			if outcome.State == upkeep.JobDone {
-				err = a.w.harmless(ctx, name)
-			} else {
-				err = refusedBy(outcome.State, outcome.Error)
-			}
-			if err != nil {
-				return fmt.Errorf("%s = %q: %w", place, value, err)
-			}
+			trials = append(trials, trial{fmt.Sprintf("%s = %q", place, value), name, job})
+		}
+	}
+	return a.tryAll(ctx, trials)
+}
+
+// tryAll has orders carried out at the same time. Each is refused, or harmless.
+func (a *accomplice) tryAll(ctx context.Context, trials []trial) error {
+	var jobs []link.Job
+	for _, one := range trials {
+		jobs = append(jobs, one.job)
+	}
+	outcomes, err := a.all(ctx, jobs...)
+	if err != nil {
+		return err
+	}
+	for i, one := range trials {
+		if outcomes[i].State == upkeep.JobDone {
+			err = a.w.harmless(ctx, one.site)
+		} else {
+			err = refusedBy(outcomes[i].State, outcomes[i].Error)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", one.what, err)
 		}
 	}
 	return nil
 }
 
+// ordersForNames come at the same time: the agent waits some seconds for a name
+// that another site may be about to give up.
 func ordersForNames(ctx context.Context, a *accomplice) error {
-	for _, fields := range []map[string]any{
-		{"aliases": []string{victimSite}}, {"aliases": []string{"www." + victimSite}}, {"aliases": []string{victimOther}}, {"aliases": []string{"VICTIM.test"}}, {"aliases": []string{foreignSite}},
-		{"aliases": []string{"*.victim.test"}}, {"aliases": []string{"*"}},
-	} {
+	aliases := []string{victimSite, "www." + victimSite, victimOther, "VICTIM.test", foreignSite, "*.victim.test", "*"}
+	var jobs []link.Job
+	for _, alias := range aliases {
 		name := a.w.fresh()
-		outcome, err := a.do(ctx, upkeep.JobSiteApply, "site/"+name, 1, a.applying(a.w.site(name, fields), 1))
+		job, err := a.order(upkeep.JobSiteApply, "site/"+name, 1, a.applying(a.w.site(name, map[string]any{"aliases": []string{alias}}), 1))
 		if err != nil {
-			return fmt.Errorf("%v: %w", fields, err)
+			return err
 		}
+		jobs = append(jobs, job)
+	}
+	outcomes, err := a.all(ctx, jobs...)
+	if err != nil {
+		return err
+	}
+	for i, outcome := range outcomes {
 		if err := refusedBy(outcome.State, outcome.Error); err != nil {
-			return fmt.Errorf("%v: %w", fields, err)
+			return fmt.Errorf("the alias %s: %w", aliases[i], err)
 		}
 	}
 	return nil
 }
 
 func ordersThatEmpty(ctx context.Context, a *accomplice) error {
-	var names []string
+	var applies, removals []link.Job
 	for range deleteBudget + 3 {
 		name := a.w.fresh()
-		names = append(names, name)
-		outcome, err := a.do(ctx, upkeep.JobSiteApply, "site/"+name, 1, a.applying(a.w.site(name), 1))
-		if err != nil || outcome.State != upkeep.JobDone {
-			return fmt.Errorf("what is harmless is %s: %s, %w", outcome.State, outcome.Error, err)
+		apply, err1 := a.order(upkeep.JobSiteApply, "site/"+name, 1, a.applying(a.w.site(name), 1))
+		removal, err2 := a.order(upkeep.JobSiteRemove, "site/"+name, 2, map[string]any{"name": name, "account": evil, "generation": 2})
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		applies, removals = append(applies, apply), append(removals, removal)
+	}
+	outcomes, err := a.all(ctx, applies...)
+	if err != nil {
+		return err
+	}
+	for _, outcome := range outcomes {
+		if outcome.State != upkeep.JobDone {
+			return fmt.Errorf("what is harmless is %s: %s", outcome.State, outcome.Error)
 		}
 	}
+	if outcomes, err = a.all(ctx, removals...); err != nil {
+		return err
+	}
 	removed := 0
-	for _, name := range names {
-		outcome, err := a.do(ctx, upkeep.JobSiteRemove, "site/"+name, 2, map[string]any{"name": name, "account": evil, "generation": 2})
-		switch {
-		case err != nil:
-			return err
-		case outcome.State == upkeep.JobDone:
+	for _, outcome := range outcomes {
+		if outcome.State == upkeep.JobDone {
 			removed++
-		default:
-			if err := refusedBy(outcome.State, outcome.Error); err != nil {
-				return err
-			}
+		} else if err := refusedBy(outcome.State, outcome.Error); err != nil {
+			return err
 		}
 	}
 	if removed > deleteBudget {

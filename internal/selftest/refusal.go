@@ -44,15 +44,15 @@ func refused(err error) error {
 }
 
 // clear reports what a detail of a refusal lacks.
-func clear(d wire.Detail) error {
+func clear(d upkeep.FieldError) error {
 	// A text that is no document has lines in place of fields.
 	if d.Rule == "" || d.Field == "" && d.Line == 0 {
-		return fmt.Errorf("the refusal does not say which field or which rule: %q", d.String())
+		return fmt.Errorf("the refusal does not say which field or which rule: %q", d.Error())
 	}
 	// The value of a password's hash is kept back on purpose; what is empty, or not
 	// there, has none to show.
 	if d.Value == "" && !strings.Contains(d.Field, ".users") && !missing(d.Rule) && d.Line == 0 {
-		return fmt.Errorf("the refusal does not say what was given: %q", d.String())
+		return fmt.Errorf("the refusal does not say what was given: %q", d.Error())
 	}
 	return nil
 }

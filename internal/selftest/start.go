@@ -143,7 +143,7 @@ func (s *System) world(http string) {
 			s.path("agent/identity/identity.json"), s.path("policy.yaml"), "/etc/shadow",
 		},
 		Sockets: []string{filepath.Join(s.Data, "control.sock")}, Closed: []string{http, s.agents},
-		Verify: panel.verify, Stolen: s.steal,
+		Verify: panel.verify, Stolen: s.steal, Admit: panel.admit,
 	}
 }
 
@@ -204,7 +204,7 @@ func StartAlone(ctx context.Context, o Options) (_ *System, err error) {
 	local := filepath.Join(s.Data, "local")
 	s.World = World{
 		Panel: panel, Server: panel.server, Address: s.Address, Layout: webserver.PrivateLayout(local, s.Address), Outside: s.path("outside"),
-		Watched: []string{filepath.Join(local, "apache.conf")}, Closed: []string{http}, Verify: panel.verify,
+		Watched: []string{filepath.Join(local, "apache.conf")}, Closed: []string{http}, Verify: panel.verify, Admit: panel.admit,
 	}
 	return s, nil
 }

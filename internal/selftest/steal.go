@@ -2,6 +2,7 @@ package selftest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -79,21 +80,38 @@ func (t *thief) Sign(job link.Job) (link.Signed, error) {
 }
 
 // Send implements [Thief].
-func (t *thief) Send(ctx context.Context, signed link.Signed) (link.Outcome, error) {
+func (t *thief) Send(ctx context.Context, orders ...link.Signed) ([]link.Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, endless)
 	defer cancel()
-	if err := t.conn.Send(ctx, link.Message{Job: &signed}); err != nil {
-		return link.Outcome{}, err
+	outcomes, places := make([]link.Outcome, len(orders)), map[int64]int{}
+	for i, order := range orders {
+		var claimed struct{ ID int64 }
+		_ = json.Unmarshal(order.Body, &claimed) // forged ones say whose they are, too
+		places[claimed.ID] = i
 	}
-	for {
+	sent := make(chan error, 1)
+	go func() { // beside the outcomes: nobody waits for the other then
+		var err error
+		for i := 0; i < len(orders) && err == nil; i++ {
+			err = t.conn.Send(ctx, link.Message{Job: &orders[i]})
+		}
+		sent <- err
+	}()
+	for len(places) > 0 {
 		message, err := t.conn.Receive(ctx)
 		if err != nil {
-			return link.Outcome{}, fmt.Errorf("waiting for the outcome: %w", err)
+			cancel()
+			return nil, fmt.Errorf("waiting for %d outcomes: %w", len(places), errors.Join(err, <-sent))
 		}
-		if message.Outcome != nil {
-			return *message.Outcome, nil
+		if message.Outcome == nil {
+			continue
+		}
+		if i, waits := places[message.Outcome.ID]; waits {
+			outcomes[i] = *message.Outcome
+			delete(places, message.Outcome.ID)
 		}
 	}
+	return outcomes, <-sent
 }
 
 // Close implements [Thief].

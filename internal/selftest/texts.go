@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"upkeep"
 )
 
 // texts are attacks by what stands in a field. Each puts its values into every
@@ -126,53 +128,61 @@ func (w *World) complete(name string) map[string]any {
 const hash = "$2y$05$abcdefghijklmnopqrstuu4kDkMSWGTcZrvtlJ6iUcO4mXyzO2aXq"
 
 // everywhere puts values into every text of a site, and every key of its maps,
-// one at a time. OUTSIDE stands for the folder that nothing may reach.
+// one at a time. OUTSIDE stands for the folder that nothing may reach. What is
+// taken is taken by a site of its own each, so that the web server reads all of
+// them together.
 func everywhere(values ...string) func(context.Context, *World) error {
 	return func(ctx context.Context, w *World) error {
-		name := w.fresh()
-		if err := w.live(ctx, w.complete(name)); err != nil {
+		if err := w.live(ctx, w.complete(w.textSite(0))); err != nil {
 			return err
 		}
+		var taken []string // what each of the first sites was taken with
 		broken := []error{}
 		for _, value := range values {
 			value = strings.ReplaceAll(value, "OUTSIDE", w.Outside)
-			for number := 0; ; number++ {
-				document := w.complete(name)
+			for number := 0; len(broken) < maxBroken; number++ {
+				document := w.complete(w.textSite(len(taken)))
 				place := replace(document, number, value)
 				if place == "" {
 					break
 				}
-				if err := w.oneText(ctx, name, document); err != nil {
-					broken = append(broken, fmt.Errorf("%s = %q: %w", place, value, err))
-				}
-				if len(broken) >= maxBroken {
-					return errors.Join(broken...)
+				what := fmt.Sprintf("%s = %q", place, value)
+				switch _, err := w.Declare(ctx, document); {
+				case err != nil:
+					err = refused(err)
+					if err != nil {
+						broken = append(broken, fmt.Errorf("%s: %w", what, err))
+					}
+				case document["name"] != w.textSite(len(taken)):
+					broken = append(broken, fmt.Errorf("a site named %q was taken", document["name"]))
+				default:
+					taken = append(taken, what)
 				}
 			}
 		}
-		return errors.Join(broken...)
+		for i, what := range taken {
+			if err := w.oneText(ctx, w.textSite(i)); err != nil {
+				broken = append(broken, fmt.Errorf("%s: %w", what, err))
+			}
+		}
+		return errors.Join(broken[:min(len(broken), maxBroken)]...)
 	}
 }
 
-// oneText declares a site with one bad text. Where it is taken, it may do no
-// harm.
-func (w *World) oneText(ctx context.Context, name string, document map[string]any) error {
-	_, err := w.Declare(ctx, document)
-	if err != nil {
-		return refused(err)
-	}
-	served := document["name"].(string) // as it was made
-	if served != name {
-		return fmt.Errorf("a site named %q was taken", served)
-	}
-	status, err := w.Site(ctx, served)
+// textSite is the name of a site of the tenant's for texts, one after the other in
+// each attack, so that there are no more sites than one attack needs.
+func (w *World) textSite(i int) string { return fmt.Sprintf("evil-text-%d.test", i) }
+
+// oneText waits for a site with a text that was taken. It may do no harm.
+func (w *World) oneText(ctx context.Context, name string) error {
+	status, err := w.Site(ctx, name)
 	if err != nil {
 		return err
 	}
-	if status.State == "failed" {
+	if status.State == upkeep.SiteFailed {
 		return printable(status.Reason)
 	}
-	return w.harmless(ctx, served)
+	return w.harmless(ctx, name)
 }
 
 // replace puts a value in the place of the text of a number and returns the
@@ -333,21 +343,22 @@ func headers(ctx context.Context, w *World) error {
 }
 
 func errorTexts(ctx context.Context, w *World) error {
-	name := w.fresh()
+	var taken []string
 	for _, text := range []string{
 		`<p>"There" is 100% nothing &amp; \n here\</p>`, "one\ntwo\t\"three\"\\", "% { file:x } $ {x}", "|/usr/bin/id", "' or 1=1", "</VirtualHost>", "# comment \\", "\u202e\u2028 café",
 	} {
-		_, err := w.Declare(ctx, w.site(name, map[string]any{"error_pages": map[string]any{"404": text}}))
-		if err != nil {
-			if err := refused(err); err != nil {
-				return fmt.Errorf("the text %q: %w", text, err)
-			}
-			continue
+		_, err := w.Declare(ctx, w.site(w.textSite(len(taken)), map[string]any{"error_pages": map[string]any{"404": text}}))
+		if err == nil {
+			taken = append(taken, text)
+		} else if err := refused(err); err != nil {
+			return fmt.Errorf("the text %q: %w", text, err)
 		}
-		if status, err := w.Site(ctx, name); err != nil || status.State != "live" {
+	}
+	for i, text := range taken {
+		if status, err := w.Site(ctx, w.textSite(i)); err != nil || status.State != upkeep.SiteLive {
 			return fmt.Errorf("with the text %q the site is %s: %s, %w", text, status.State, status.Reason, err)
 		}
-		got, err := w.get(ctx, name, "/nothing-here")
+		got, err := w.get(ctx, w.textSite(i), "/nothing-here")
 		if err != nil {
 			return err
 		}

@@ -43,8 +43,8 @@ type Verbatim string
 // Thief is somebody who has stolen control's keys, and has control's place on the
 // network.
 type Thief interface {
-	// Send hands an order to the agent and returns its outcome.
-	Send(ctx context.Context, signed link.Signed) (link.Outcome, error)
+	// Send hands orders to the agent, all at once, and returns the outcome of each.
+	Send(ctx context.Context, orders ...link.Signed) ([]link.Outcome, error)
 	// Sign signs with what was stolen.
 	Sign(job link.Job) (link.Signed, error)
 	// Close gives control its place back.
@@ -76,7 +76,7 @@ type World struct {
 	// that no tenant may read.
 	Watched, Secrets []string
 	// Sockets are unix sockets that no tenant may connect to, Closed addresses of
-	// control that do nothing without its token.
+	// control that do nothing without its token, the one for people first.
 	Sockets []string
 	Closed  []string
 	// Users says that accounts have system users of their own.
@@ -86,6 +86,8 @@ type World struct {
 	Foreign bool
 	// Stolen steals control's keys; nil where they cannot be.
 	Stolen func(context.Context) (Thief, error)
+	// Admit makes a customer, who may sign in, and returns a token of it.
+	Admit func(ctx context.Context, name, account, password string) (token string, err error)
 	// Verify proves that the web server has what is declared and nothing else; may
 	// be nil.
 	Verify func(context.Context) error

@@ -92,6 +92,8 @@ type EventFilter struct {
 	// Object is an object such as "pool/web", and with it everything below it,
 	// such as "pool/web/192.0.2.1". Kind is one of the root package's kinds.
 	Object, Kind string
+	// Of are kinds of objects, such as "pool"; none for all.
+	Of []string
 	// Limit is at most [MaxEvents], which 0 stands for too.
 	Limit int
 	// Latest takes the newest Limit events instead of the oldest.
@@ -110,26 +112,15 @@ func (s *Store) Events(ctx context.Context, f EventFilter) ([]upkeep.Event, erro
 	}
 	var rows []eventRow
 	query := s.read.NewSelect().Model(&rows).Limit(int64(limit))
-	if f.After > 0 {
-		query.Where("id > ?", f.After)
-	}
-	if f.Before > 0 {
-		query.Where("id < ?", f.Before)
-	}
-	if !f.Since.IsZero() {
-		query.Where("at >= ?", nanos(f.Since))
-	}
-	if f.Kind != "" {
-		query.Where("kind = ?", clean(f.Kind))
-	}
-	if object := clean(f.Object); object != "" {
-		// "0" follows "/", so this is the range of all that begins with object+"/".
-		query.Where("(object = ? OR (object > ? AND object < ?))", object, object+"/", object+"0")
-	}
 	if f.Latest {
 		query.Order("id DESC")
 	} else {
-		query.Order("id ASC")
+		query.Order("id")
+	}
+	if f.Object == "" {
+		f.choose(query)
+	} else {
+		query.Where("id IN (?)", s.eventsOf(f, limit))
 	}
 	if err := query.Scan(ctx); err != nil {
 		return nil, s.explain("reading events", err)
@@ -142,6 +133,64 @@ func (s *Store) Events(ctx context.Context, f EventFilter) ([]upkeep.Event, erro
 		events[i] = row.event()
 	}
 	return events, nil
+}
+
+// choose has a query find the events that pass, whatever they are about.
+func (f EventFilter) choose(query *bun.SelectQuery) {
+	if f.After > 0 {
+		query.Where("id > ?", f.After)
+	}
+	if f.Before > 0 {
+		query.Where("id < ?", f.Before)
+	}
+	if !f.Since.IsZero() {
+		query.Where("at >= ?", nanos(f.Since))
+	}
+	if f.Kind != "" {
+		query.Where("kind = ?", clean(f.Kind))
+	}
+	if len(f.Of) > 0 {
+		query.WhereGroup(" AND ", func(any *bun.SelectQuery) *bun.SelectQuery {
+			for _, kind := range f.Of { // in the words of an index
+				any.WhereOr("(object || '' > ? AND object || '' < ?)", clean(kind)+"/", clean(kind)+"0")
+			}
+			return any
+		})
+	}
+}
+
+// eventsOf are the ids of the events of one object and of what is below it. They
+// are few among all that happened. The sums keep the databases from going through
+// all events in their order, or all of a kind or of a time, in search of them.
+func (s *Store) eventsOf(f EventFilter, limit int) *bun.SelectQuery {
+	object := clean(f.Object)
+	// "0" follows "/", so this is the range of all that begins with object+"/".
+	query := s.read.NewSelect().Model((*eventRow)(nil)).Column("id").Where("(object = ? OR (object > ? AND object < ?))", object, object+"/", object+"0").Limit(int64(limit))
+	if f.After > 0 {
+		query.Where("id + 0 > ?", f.After)
+	}
+	if f.Before > 0 {
+		query.Where("id + 0 < ?", f.Before)
+	}
+	if !f.Since.IsZero() {
+		query.Where("at + 0 >= ?", nanos(f.Since))
+	}
+	if f.Kind != "" {
+		query.Where("kind || '' = ?", clean(f.Kind))
+	}
+	if len(f.Of) > 0 && !slices.Contains(f.Of, kindOf(object)) {
+		query.Where("1 = 0")
+	}
+	if f.Latest {
+		return query.OrderExpr("id + 0 DESC")
+	}
+	return query.OrderExpr("id + 0")
+}
+
+// kindOf is the kind of an object's name, "pool" of "pool/web".
+func kindOf(object string) string {
+	kind, _, _ := strings.Cut(object, "/")
+	return kind
 }
 
 // pruneBatch is how many events one transaction of a pruning deletes: long

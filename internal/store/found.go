@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/uptrace/bun"
@@ -28,27 +29,28 @@ func (s *Store) Declared(ctx context.Context, refs []Ref) (map[Ref]Found, error)
 		if err != nil {
 			return err
 		}
-		rows = slices.DeleteFunc(rows, func(r objectRow) bool { return r.Deleted })
-		claimed, err := claimsOf(ctx, tx, rows)
-		for _, row := range rows {
-			found[row.ref()] = row.found(claimed)
+		all, err := judged(ctx, tx, slices.DeleteFunc(rows, func(r objectRow) bool { return r.Deleted }))
+		for _, one := range all {
+			found[one.Ref] = one
 		}
 		return err
 	})
 	return found, s.explain("reading declared things", err)
 }
 
-// claimsOf reads which names are registered to the sites among rows, and to whom
-// the names of these are registered.
-func claimsOf(ctx context.Context, tx bun.Tx, rows []objectRow) (map[string]string, error) {
-	claimed := map[string]string{}
+// claimsOf reads to whom the names of sites are registered.
+func claimsOf(ctx context.Context, tx bun.Tx, found []Found) (map[string]string, error) {
 	wanted := map[string]bool{}
-	for _, row := range rows {
-		if site, is := row.object().(upkeep.Site); is {
+	for _, one := range found {
+		if site, is := one.Object.(upkeep.Site); is {
 			for _, name := range site.Names() {
 				wanted[name] = true
 			}
 		}
+	}
+	claimed := make(map[string]string, len(wanted))
+	if len(wanted) > manyNames { // nearly all that there are
+		return claimed, allClaims(ctx, tx, claimed)
 	}
 	for part := range slices.Chunk(sortedKeys(wanted), chunk) {
 		var some []nameRow
@@ -62,12 +64,33 @@ func claimsOf(ctx context.Context, tx bun.Tx, rows []objectRow) (map[string]stri
 	return claimed, nil
 }
 
-func (r objectRow) found(claimed map[string]string) Found {
-	declared, err := r.declared()
-	if err == nil && hosting(r.Kind) {
-		err = r.fault(claimed)
+// manyNames is from how many on all names are read in place of those.
+const manyNames = 2000
+
+func allClaims(ctx context.Context, tx bun.Tx, claimed map[string]string) error {
+	rows, err := tx.QueryContext(ctx, "SELECT name, site FROM site_names")
+	if err != nil {
+		return err
 	}
-	return Found{r.ref(), declared, err}
+	var name, site string
+	for rows.Next() && err == nil {
+		if err = rows.Scan(&name, &site); err == nil {
+			claimed[name] = site
+		}
+	}
+	return errors.Join(err, rows.Err(), rows.Close())
+}
+
+// judged are rows that were read, with what is wrong with them.
+func judged(ctx context.Context, tx bun.Tx, rows []objectRow) ([]Found, error) {
+	found := plainly(rows)
+	claimed, err := claimsOf(ctx, tx, found)
+	for i, row := range rows {
+		if found[i].Err == nil && hosting(row.Kind) {
+			found[i].Err = found[i].fault(claimed)
+		}
+	}
+	return found, err
 }
 
 // Sites returns all sites as they are after the change, ordered by name; those
@@ -113,17 +136,25 @@ func plainly(rows []objectRow) []Found {
 }
 
 // All returns all things of a kind, ordered by name; those whose rows cannot be
-// read with their error.
+// read with their error. What they hold is not to be changed: others have it too.
 func (s *Store) All(ctx context.Context, kind string) ([]Found, error) {
 	var found []Found
 	err := s.snapshot(ctx, func(ctx context.Context, tx bun.Tx) error {
-		var rows []objectRow
-		if err := tx.NewSelect().Model(&rows).Where("kind = ?", kind).Where("NOT deleted").Order("name").Scan(ctx); err != nil {
+		sum, err := rowsSum(ctx, tx, kind)
+		if err != nil {
 			return err
 		}
-		claimed, err := claimsOf(ctx, tx, rows)
-		for _, row := range rows {
-			found = append(found, row.found(claimed))
+		var is bool
+		if found, is = s.kept.get(kind, sum); is {
+			return nil
+		}
+		var rows []objectRow
+		if err := tx.NewSelect().Model(&rows).Column("kind", "name", "generation", "document").
+			Where("kind = ?", kind).Where("NOT deleted").Order("name").Scan(ctx); err != nil {
+			return err
+		}
+		if found, err = judged(ctx, tx, rows); err == nil {
+			s.kept.put(kind, sum, found)
 		}
 		return err
 	})

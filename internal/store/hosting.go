@@ -143,7 +143,7 @@ func (p *plan) checkUnused(ctx context.Context) error {
 		reasons = append(reasons[:maxReasons], fmt.Sprintf("and %d more", more))
 	}
 	return upkeep.WithHint(fmt.Errorf("%s: %w", strings.Join(reasons, ", "), upkeep.ErrConflict),
-		"nothing was deleted; change what uses it first, or delete both in one go with -f")
+		"nothing was deleted; change what uses it first, or delete both in one go with: upkeep delete -f FILE")
 }
 
 // maxReasons is how many things that stand in the way are named.

@@ -27,6 +27,14 @@ type JobNews struct {
 	Changed []upkeep.Job // made or changed, as they are now
 	Ready   []upkeep.Job // that can be started
 	Events  []upkeep.Event
+	// Sites are those whose declared row, or what a server is known to serve of
+	// them, changed; Accounts are those that changed.
+	Sites, Accounts []string
+}
+
+// empty reports that there is nothing to tell.
+func (n JobNews) empty() bool {
+	return len(n.Changed)+len(n.Ready)+len(n.Sites)+len(n.Accounts) == 0
 }
 
 // Wake has q told of jobs from now on. It is called before the store is shared.
@@ -116,7 +124,7 @@ func (s *Store) changeJobs(ctx context.Context, doing string, f func(context.Con
 }
 
 func (s *Store) committed(news JobNews) {
-	if s.queue != nil && len(news.Changed)+len(news.Ready) > 0 {
+	if s.queue != nil && !news.empty() {
 		s.queue.Committed(news)
 	}
 }
@@ -139,6 +147,26 @@ func (s *Store) Enqueue(ctx context.Context, jobs ...NewJob) (made []upkeep.Job,
 		return err
 	})
 	return made, err
+}
+
+// AskFor is [Store.Enqueue] of a job that a person asks for, rather than one that
+// follows from what is declared.
+func (s *Store) AskFor(ctx context.Context, job NewJob) (made upkeep.Job, err error) {
+	err = s.changeJobs(ctx, "making a job", func(ctx context.Context, tx Tx) error {
+		all, err := tx.Enqueue(ctx, []NewJob{job})
+		if err != nil {
+			return err
+		}
+		made = all[0]
+		return tx.auditJob(ctx, job.Job.Who, "asked for: "+made.Kind+" about "+made.Object, nil, made)
+	})
+	return made, err
+}
+
+// auditJob writes down what somebody did to a job.
+func (t Tx) auditJob(ctx context.Context, who, what string, before any, after upkeep.Job) error {
+	after.Result = nil
+	return addAudit(ctx, t.tx, t.At, audited{who: who, object: fmt.Sprintf("job/%d", after.ID), what: what, before: before, after: after})
 }
 
 // jobKey is what identifies a job while it is pending.
@@ -294,7 +322,10 @@ const MaxJobs = 10000
 // [MaxJobs].
 type JobFilter struct {
 	Account, Server, Kind, Object string // empty for any
-	States                        []upkeep.JobState
+	// Objects are some of which a job must be about one, and Kinds some of which it must
+	// be of one; none for any.
+	Objects, Kinds []string
+	States         []upkeep.JobState
 	// Before is an id, excluded: the last one of the page before. 0 for no bound.
 	Before int64
 	// Limit is at most [MaxJobs], which 0 stands for too.
@@ -306,12 +337,39 @@ func (s *Store) Jobs(ctx context.Context, f JobFilter) ([]upkeep.Job, error) {
 	if f.Limit < 0 || f.Limit > MaxJobs {
 		return nil, fmt.Errorf("reading jobs: a limit of %d is not within 0 to %d", f.Limit, MaxJobs)
 	}
-	var rows []jobRow
-	limit := f.Limit
-	if limit == 0 {
-		limit = MaxJobs
+	if f.Limit == 0 {
+		f.Limit = MaxJobs
 	}
-	query := s.read.NewSelect().Model(&rows).ExcludeColumn("result").Order("id DESC").Limit(int64(limit))
+	if (f.Kind != "" || len(f.Kinds) > 0) && len(f.States) == 0 {
+		f.States = allStates
+	}
+	var rows []jobRow
+	query := s.read.NewSelect().Model(&rows).ExcludeColumn("result").Order("id DESC").Limit(int64(f.Limit))
+	if len(f.States) > 1 && len(f.Objects) == 0 {
+		query.Where("id IN (?)", s.jobsOfStates(f))
+	} else {
+		f.choose(query)
+	}
+	if err := query.Scan(ctx); err != nil {
+		return nil, s.explain("reading jobs", err)
+	}
+	jobs := plainJobs(rows)
+	return jobs, s.explain("reading jobs", addAfter(ctx, s.read, jobs))
+}
+
+// allStates are in the index of kinds, which is in order within a state only.
+var allStates = []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning, upkeep.JobDone, upkeep.JobFailed, upkeep.JobSuperseded, upkeep.JobCancelled}
+
+// unsettled reports whether no job is wanted that is done or was given up: an
+// index has the rest by what they are about.
+func (f JobFilter) unsettled() bool {
+	return len(f.States) > 0 && !slices.ContainsFunc(f.States, func(state upkeep.JobState) bool {
+		return state != upkeep.JobPending && state != upkeep.JobRunning && state != upkeep.JobFailed
+	})
+}
+
+// choose has a query find the jobs that pass.
+func (f JobFilter) choose(query *bun.SelectQuery) {
 	for _, one := range []struct{ column, value string }{
 		{"account", f.Account}, {"server", f.Server}, {"kind", f.Kind}, {"object", f.Object},
 	} {
@@ -319,17 +377,58 @@ func (s *Store) Jobs(ctx context.Context, f JobFilter) ([]upkeep.Job, error) {
 			query.Where("? = ?", bun.Ident(one.column), clean(one.value))
 		}
 	}
-	if len(f.States) > 0 {
+	if len(f.Objects) > 0 {
+		query.Where("object IN (?)", bun.List(f.Objects))
+	}
+	if len(f.Kinds) > 0 {
+		query.Where("kind IN (?)", bun.List(f.Kinds))
+	}
+	if f.unsettled() {
+		query.Where("state IN ('pending', 'running', 'failed')") // in the words of the index
+	}
+	if len(f.States) == 1 {
+		query.Where("state = ?", f.States[0])
+	} else if len(f.States) > 1 {
 		query.Where("state IN (?)", bun.List(f.States))
 	}
 	if f.Before > 0 {
 		query.Where("id < ?", f.Before)
 	}
-	if err := query.Scan(ctx); err != nil {
-		return nil, s.explain("reading jobs", err)
+}
+
+// jobsOfStates are the ids of the newest jobs of each of several states: each is in
+// order in an index, and all together are in order in none.
+func (s *Store) jobsOfStates(f JobFilter) *bun.SelectQuery {
+	var all *bun.SelectQuery
+	for _, state := range f.States {
+		f.States = []upkeep.JobState{state}
+		newest := s.read.NewSelect().Model((*jobRow)(nil)).Column("id").Order("id DESC").Limit(int64(f.Limit))
+		f.choose(newest)
+		one := s.read.NewSelect().TableExpr("(?) AS newest", newest).Column("id")
+		if all == nil {
+			all = one
+		} else {
+			all = all.UnionAll(one)
+		}
 	}
-	jobs := plainJobs(rows)
-	return jobs, s.explain("reading jobs", addAfter(ctx, s.read, jobs))
+	return all
+}
+
+// LastResults are the results of the last job of a kind that was done on each
+// declared server.
+func (s *Store) LastResults(ctx context.Context, kind string) (map[string]json.RawMessage, error) {
+	var rows []jobRow
+	last := s.read.NewSelect().Model((*jobRow)(nil)).ModelTableExpr("jobs AS j").ColumnExpr("j.id").Where("j.kind = ?", kind).
+		Where("j.server = o.name").Where("j.result <> ''").Where("j.state = ?", upkeep.JobDone).OrderExpr("j.id DESC").Limit(1)
+	ids := s.read.NewSelect().TableExpr("objects AS o").ColumnExpr("(?)", last).Where("o.kind = ?", upkeep.KindServer).Where("NOT o.deleted")
+	if err := s.read.NewSelect().Model(&rows).Column("server", "result").Where("id IN (?)", ids).Scan(ctx); err != nil {
+		return nil, s.explain("reading what servers told", err)
+	}
+	results := make(map[string]json.RawMessage, len(rows))
+	for _, row := range rows {
+		results[row.Server] = json.RawMessage(row.Result)
+	}
+	return results, nil
 }
 
 // addAfter fills in which jobs others wait for.

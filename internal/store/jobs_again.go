@@ -101,29 +101,41 @@ func (t Tx) pendingKeys(ctx context.Context, rows []jobRow) (map[jobKey]int64, e
 
 // RecoverJobs is called once at the start, by the only process that has jobs
 // done: those that were running when the process before it ended are pending
-// again, and every job that can be started is noted anew. An agent that had done
-// one, and could not say so, knows it by its generation. It returns how many can
-// be started.
-func (s *Store) RecoverJobs(ctx context.Context) (ready int, err error) {
+// again. An agent that had done one, and could not say so, knows it by its
+// generation. It returns how many jobs are pending; nobody is told of them, as
+// those who are there ask for theirs, see [Store.PendingJobs].
+func (s *Store) RecoverJobs(ctx context.Context) (pending int64, err error) {
 	err = s.changeJobs(ctx, "recovering jobs", func(ctx context.Context, tx Tx) error {
+		tx.queue = nil
 		if err := clearRiver(ctx, tx.tx); err != nil {
 			return err
 		}
 		for last := int64(0); ; {
 			var rows []jobRow
-			err := tx.tx.NewSelect().Model(&rows).Where("state IN (?)", bun.List(openStates)).Where("server <> ''").
-				Where("id > ?", last).Order("id").Limit(chunk).Scan(ctx)
-			if err != nil || len(rows) == 0 {
-				ready = len(tx.jobs.Ready)
+			err := tx.tx.NewSelect().Model(&rows).Where("state = ?", upkeep.JobRunning).Where("id > ?", last).Order("id").Limit(chunk).Scan(ctx)
+			if err != nil {
 				return err
+			}
+			if len(rows) == 0 {
+				break
 			}
 			last = rows[len(rows)-1].ID
 			if err := tx.requeue(ctx, rows, 0, noMost, ""); err != nil {
 				return err
 			}
 		}
+		var err error
+		pending, err = tx.tx.NewSelect().Model((*jobRow)(nil)).Where("state = ?", upkeep.JobPending).Where("server <> ''").Count(ctx)
+		return err
 	})
-	return ready, err
+	return pending, err
+}
+
+// PendingJobs are the jobs that wait for a server, in the order of their ids:
+// those that can be started and those that wait for others.
+func (s *Store) PendingJobs(ctx context.Context, server string) (pending []int64, err error) {
+	err = s.read.NewSelect().Model((*jobRow)(nil)).Column("id").Where("server = ?", server).Where("state = ?", upkeep.JobPending).Order("id").Scan(ctx, &pending)
+	return pending, s.explain("reading the jobs of "+server, err)
 }
 
 // noMost is more drops than any job has.
@@ -132,8 +144,9 @@ const noMost = 1 << 30
 // RetryJob makes a job that failed or was cancelled pending once more, and with
 // it those that only ended because it had. It returns [upkeep.ErrConflict] for a
 // job that is in another state, whose place another pending one has taken, or
-// that waits for one that has to be retried first.
-func (s *Store) RetryJob(ctx context.Context, id int64) (job upkeep.Job, err error) {
+// that waits for one that has to be retried first. An empty who is upkeep itself,
+// whose retries are not written down.
+func (s *Store) RetryJob(ctx context.Context, id int64, who string) (job upkeep.Job, err error) {
 	err = s.changeJobs(ctx, "retrying a job", func(ctx context.Context, tx Tx) error {
 		row, err := selectJob(ctx, tx.tx, id)
 		if err != nil {
@@ -155,8 +168,13 @@ func (s *Store) RetryJob(ctx context.Context, id int64) (job upkeep.Job, err err
 		if err := tx.retry(ctx, []jobRow{row}); err != nil {
 			return err
 		}
-		job, err = s.jobIn(ctx, tx.tx, id)
-		return err
+		if job, err = s.jobIn(ctx, tx.tx, id); err != nil {
+			return err
+		}
+		if who == "" {
+			return nil
+		}
+		return tx.auditJob(ctx, who, "retried", row.job(), job)
 	})
 	return job, err
 }
@@ -207,20 +225,20 @@ func (t Tx) retry(ctx context.Context, rows []jobRow) error {
 // returned as it is, and its outcome says what became of it. It returns
 // [upkeep.ErrConflict] for a job that has ended.
 func (s *Store) CancelJob(ctx context.Context, id int64, who string) (job upkeep.Job, err error) {
-	err = s.endPending(ctx, id, JobEnd{ID: id, State: upkeep.JobCancelled, Error: "cancelled by " + who}, &job)
+	err = s.endPending(ctx, id, who, JobEnd{ID: id, State: upkeep.JobCancelled, Error: "cancelled by " + who}, &job)
 	return job, err
 }
 
 // ReadJob ends a notification that was read.
-func (s *Store) ReadJob(ctx context.Context, id int64) (job upkeep.Job, err error) {
-	err = s.endPending(ctx, id, JobEnd{ID: id, State: upkeep.JobDone}, &job)
+func (s *Store) ReadJob(ctx context.Context, id int64, who string) (job upkeep.Job, err error) {
+	err = s.endPending(ctx, id, who, JobEnd{ID: id, State: upkeep.JobDone}, &job)
 	if err == nil && job.Kind != upkeep.JobNotification {
 		err = fmt.Errorf("job %d is a %s, which an agent does: %w", id, job.Kind, upkeep.ErrConflict)
 	}
 	return job, err
 }
 
-func (s *Store) endPending(ctx context.Context, id int64, end JobEnd, job *upkeep.Job) error {
+func (s *Store) endPending(ctx context.Context, id int64, who string, end JobEnd, job *upkeep.Job) error {
 	return s.changeJobs(ctx, "ending a job", func(ctx context.Context, tx Tx) error {
 		row, err := selectJob(ctx, tx.tx, id)
 		if err != nil {
@@ -234,8 +252,14 @@ func (s *Store) endPending(ctx context.Context, id int64, end JobEnd, job *upkee
 				return err
 			}
 		}
-		*job, err = s.jobIn(ctx, tx.tx, id)
-		return err
+		if *job, err = s.jobIn(ctx, tx.tx, id); err != nil {
+			return err
+		}
+		what := map[upkeep.JobState]string{upkeep.JobCancelled: "asked to be given up", upkeep.JobDone: "read"}[end.State]
+		if end.State == upkeep.JobDone && row.Kind != upkeep.JobNotification {
+			return nil // which is refused
+		}
+		return tx.auditJob(ctx, who, what, row.job(), *job)
 	})
 }
 

@@ -117,9 +117,13 @@ func (s *Store) Faults(ctx context.Context) ([]Fault, error) {
 		for _, name := range names {
 			claimed[name.Name] = name.Site
 		}
-		for _, row := range rows {
-			if err := row.fault(claimed); err != nil {
-				faults = append(faults, Fault{row.ref(), err})
+		for _, one := range plainly(rows) {
+			err := one.Err
+			if err == nil {
+				err = one.fault(claimed)
+			}
+			if err != nil {
+				faults = append(faults, Fault{one.Ref, err})
 			}
 		}
 		return nil
@@ -127,19 +131,15 @@ func (s *Store) Faults(ctx context.Context) ([]Fault, error) {
 	return faults, s.explain("looking for damaged rows", err)
 }
 
-// fault is what is wrong with a row; claimed has the site of each name.
-func (r objectRow) fault(claimed map[string]string) error {
-	one, err := r.declared()
-	if err != nil {
-		return err
-	}
-	if broken := one.Object.Validate(); len(broken) > 0 {
+// fault is what is wrong with what a row declares; claimed has the site of each name.
+func (f Found) fault(claimed map[string]string) error {
+	if broken := f.Object.Validate(); len(broken) > 0 {
 		for i := range broken {
-			broken[i].Object = r.ref().String()
+			broken[i].Object = f.Ref.String()
 		}
 		return &upkeep.InvalidError{Fields: broken}
 	}
-	site, is := one.Object.(upkeep.Site)
+	site, is := f.Object.(upkeep.Site)
 	if !is {
 		return nil
 	}
@@ -261,6 +261,8 @@ func (s *Store) Apply(ctx context.Context, who string, c Change) (Applied, error
 		if applied.Events, err = addEvents(ctx, tx, p.events); err != nil {
 			return err
 		}
+		jobs = JobNews{}
+		jobs.note(p.altered)
 		return s.follow(ctx, Tx{tx: tx, Who: who, Why: c.Why, At: p.now, jobs: &jobs, queue: s.queue}, p.altered)
 	}
 	var err error
@@ -274,6 +276,18 @@ func (s *Store) Apply(ctx context.Context, who string, c Change) (Applied, error
 	}
 	s.committed(jobs)
 	return applied, nil
+}
+
+// note takes down whose state a change may have changed.
+func (n *JobNews) note(altered []Altered) {
+	for _, a := range altered {
+		switch a.Ref.Kind {
+		case upkeep.KindSite:
+			n.Sites = append(n.Sites, a.Ref.Name)
+		case upkeep.KindAccount:
+			n.Accounts = append(n.Accounts, a.Ref.Name)
+		}
+	}
 }
 
 // validate checks what can be checked without the database.

@@ -54,11 +54,19 @@ func (s *Store) SetOverride(ctx context.Context, o upkeep.Override) (upkeep.Over
 	row := overrideRow{Pool: o.Pool, Member: o.Member, State: o.State, Who: clean(o.Who), Why: clean(o.Why), At: nanos(o.At)}
 	var events []upkeep.Event
 	err := s.change(ctx, "setting an override", func(ctx context.Context, tx bun.Tx) error {
-		_, err := tx.NewDelete().Model((*overrideRow)(nil)).Where("pool = ?", row.Pool).Where("member = ?", row.Member).Exec(ctx)
+		var before []overrideRow
+		_, err := tx.NewDelete().Model((*overrideRow)(nil)).Where("pool = ?", row.Pool).Where("member = ?", row.Member).Returning("*").Exec(ctx, &before)
 		if err != nil {
 			return err
 		}
 		if _, err := tx.NewInsert().Model(&row).Returning("id").Exec(ctx); err != nil {
+			return err
+		}
+		change := audited{who: o.Who, object: overrideObject(o.Pool, o.Member), what: "set to " + o.State, why: o.Why, after: row.override()}
+		if len(before) > 0 {
+			change.before = before[0].override()
+		}
+		if err := addAudit(ctx, tx, o.At, change); err != nil {
 			return err
 		}
 		events, err = addEvents(ctx, tx, []upkeep.Event{{
@@ -88,13 +96,18 @@ func (s *Store) ClearOverrides(ctx context.Context, who, pool, member string) (i
 		}
 		now := s.now()
 		var cleared []upkeep.Event
+		var changes []audited
 		for _, row := range rows {
+			changes = append(changes, audited{who: who, object: overrideObject(row.Pool, row.Member), what: "released from " + row.State, before: row.override()})
 			cleared = append(cleared, upkeep.Event{
 				At: now, Kind: upkeep.EventAdmin, Who: who, Object: overrideObject(row.Pool, row.Member),
 				What: "released from " + row.State,
 			})
 		}
 		if _, err := tx.NewDelete().Model(&rows).WherePK().Exec(ctx); err != nil {
+			return err
+		}
+		if err := addAudit(ctx, tx, now, changes...); err != nil {
 			return err
 		}
 		var err error

@@ -32,6 +32,7 @@ type plan struct {
 	results  []Result
 	altered  []Altered
 	events   []upkeep.Event
+	changes  []audited
 	warnings []string
 	uids     []uidRow        // that are new
 	rewrites map[Ref]bool    // see rewritten
@@ -188,6 +189,7 @@ func (p *plan) deleteOne(ref Ref) {
 func (p *plan) record(result Result, what string, was, is upkeep.Object) {
 	p.results = append(p.results, result)
 	p.altered = append(p.altered, Altered{result.Ref, was, is, result.Generation})
+	p.changes = append(p.changes, audited{p.who, result.Ref.String(), what, p.change.Why, was, is})
 	p.events = append(p.events, upkeep.Event{
 		At: p.now, Kind: upkeep.EventDeclared, Who: p.who, Object: result.Ref.String(), What: what, Why: p.change.Why,
 	})
@@ -297,6 +299,16 @@ func (p *plan) write(ctx context.Context) error {
 			Set("deleted = EXCLUDED.deleted").Exec(ctx)
 		if err != nil {
 			return fmt.Errorf("writing %s and others: %w", part[0].ref(), err)
+		}
+	}
+	if err := addAudit(ctx, p.tx, p.now, p.changes...); err != nil {
+		return err
+	}
+	for _, a := range p.altered {
+		if a.Ref.Kind == upkeep.KindAccount && a.New == nil {
+			if err := removeUsersOf(ctx, p.tx, p.now, p.who, a.Ref.Name); err != nil {
+				return err
+			}
 		}
 	}
 	return p.writeHosting(ctx)

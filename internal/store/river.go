@@ -4,10 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -24,12 +22,12 @@ import (
 // their transactions, and a way to be woken.
 type River struct {
 	driver riverdriver.Driver[*sql.Tx]
-	nudges *nudges
+	nudges nudges
 }
 
 // River prepares the database for River, bringing its tables up to date.
 func (s *Store) River(ctx context.Context, log *slog.Logger) (*River, error) {
-	r := &River{nudges: newNudges()}
+	r := &River{nudges: make(nudges, 1)}
 	switch s.dialect.(type) {
 	case sqliteDialect:
 		r.driver = riverSQLite{riversqlite.New(s.write.DB), r.nudges}
@@ -54,15 +52,19 @@ func (r *River) Client(config *river.Config) (*RiverClient, error) {
 	return river.NewClient(r.driver, config)
 }
 
-// Nudge wakes the workers of queues, after the transaction that gave them
-// something to do was committed.
-func (r *River) Nudge(queues []string) { r.nudges.add(queues) }
+// Nudge has [CallQueue] looked into, after the transaction that put something
+// there was committed.
+func (r *River) Nudge() { r.nudges.nudge() }
+
+// CallQueue is the one queue that is used of River.
+const CallQueue = "calls"
 
 // insertTopic and insertPayload are what River's producers listen to (package
 // notifier and producer.go of River v0.51).
-const insertTopic = "river_insert"
-
-func insertPayload(queue string) string { return fmt.Sprintf("{\"queue\": %q}", queue) }
+const (
+	insertTopic   = "river_insert"
+	insertPayload = `{"queue": "` + CallQueue + `"}`
+)
 
 // clearRiver forgets what River was doing and who led: its rows say nothing that
 // the jobs do not say, and are written anew from them. Left alone, River would
@@ -86,7 +88,7 @@ func clearRiver(ctx context.Context, tx bun.Tx) error {
 // waits for the next poll.
 type riverSQLite struct {
 	*riversqlite.Driver
-	nudges *nudges
+	nudges nudges
 }
 
 // GetListener returns the way in for nudges.
@@ -107,7 +109,7 @@ func (d riverSQLite) GetExecutor() riverdriver.Executor {
 
 type riverPostgres struct {
 	*riverdatabasesql.Driver
-	nudges *nudges
+	nudges nudges
 }
 
 // GetListener returns the way in for nudges.
@@ -129,7 +131,7 @@ func (d riverPostgres) GetExecutor() riverdriver.Executor {
 // executor is River's way to its tables.
 type executor struct {
 	riverdriver.Executor
-	nudges *nudges
+	nudges nudges
 }
 
 // retryFetch is how soon a queue is looked into again when that failed.
@@ -140,7 +142,7 @@ const retryFetch = time.Second
 func (e executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
 	result, err := e.Executor.JobGetAvailable(ctx, p)
 	if err != nil {
-		time.AfterFunc(retryFetch, func() { e.nudges.add([]string{p.Queue}) })
+		time.AfterFunc(retryFetch, e.nudges.nudge)
 	}
 	return result, err
 }
@@ -164,79 +166,44 @@ func (e sqliteExecutor) JobSetStateIfRunningMany(ctx context.Context, p *riverdr
 	return nil, e.Exec(ctx, "DELETE FROM river_job WHERE id IN (SELECT value FROM json_each(?)) AND state = 'running'", string(ids))
 }
 
-// nudges is a listener inside the process, which holds each queue at most once.
-type nudges struct {
-	mu     sync.Mutex
-	queues []string
-	some   chan struct{} // has an element while there are queues
-}
+// nudges is a listener inside the process, with an element while there is
+// something to look for.
+type nudges chan struct{}
 
-func newNudges() *nudges { return &nudges{some: make(chan struct{}, 1)} }
-
-func (n *nudges) add(queues []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, queue := range queues {
-		if !slices.Contains(n.queues, queue) {
-			n.queues = append(n.queues, queue)
-		}
-	}
-	n.signal()
-}
-
-func (n *nudges) signal() {
-	if len(n.queues) == 0 {
-		return
-	}
+func (n nudges) nudge() {
 	select {
-	case n.some <- struct{}{}:
+	case n <- struct{}{}:
 	default:
 	}
 }
 
-func (n *nudges) take() (string, bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.queues) == 0 {
-		return "", false
-	}
-	queue := n.queues[0]
-	n.queues = n.queues[1:]
-	n.signal()
-	return queue, true
-}
-
 // WaitForNotification waits for a nudge.
-func (n *nudges) WaitForNotification(ctx context.Context) (*riverdriver.Notification, error) {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-n.some:
-		}
-		if queue, is := n.take(); is {
-			return &riverdriver.Notification{Topic: insertTopic, Payload: insertPayload(queue)}, nil
-		}
+func (n nudges) WaitForNotification(ctx context.Context) (*riverdriver.Notification, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-n:
+		return &riverdriver.Notification{Topic: insertTopic, Payload: insertPayload}, nil
 	}
 }
 
-func (n *nudges) Close(context.Context) error { return nil }
+func (n nudges) Close(context.Context) error { return nil }
 
 // Connect has nothing to connect to, and the rest of a listener's methods nothing
 // to do.
-func (n *nudges) Connect(context.Context) error { return nil }
+func (n nudges) Connect(context.Context) error { return nil }
 
 // Listen is for topics that nobody else speaks on.
-func (n *nudges) Listen(context.Context, string) error { return nil }
+func (n nudges) Listen(context.Context, string) error { return nil }
 
 // Ping finds the listener alive.
-func (n *nudges) Ping(context.Context) error { return nil }
+func (n nudges) Ping(context.Context) error { return nil }
 
 // Schema is the default one.
-func (n *nudges) Schema() string { return "" }
+func (n nudges) Schema() string { return "" }
 
 // SetAfterConnectExec is for River's own tests.
-func (n *nudges) SetAfterConnectExec(string) {}
+func (n nudges) SetAfterConnectExec(string) {}
 
 // Unlisten is the end of Listen.
-func (n *nudges) Unlisten(context.Context, string) error { return nil }
+func (n nudges) Unlisten(context.Context, string) error { return nil }

@@ -33,10 +33,16 @@ func (r invitationRow) invitation() upkeep.Invitation {
 
 // Roster keeps the certificates of agents that are taken, and the invitations
 // that are out. It is what package link asks, and passes its suite.
-type Roster struct{ store *Store }
+type Roster struct {
+	store *Store
+	who   string // makes the changes
+}
 
 // Roster is the part of the store that says which agents may connect.
-func (s *Store) Roster() Roster { return Roster{s} }
+func (s *Store) Roster() Roster { return Roster{s, "upkeep"} }
+
+// By has changes written down as somebody's.
+func (r Roster) By(who string) Roster { return Roster{r.store, who} }
 
 // Invite lists an invitation; one of the same server that was not used goes.
 func (r Roster) Invite(ctx context.Context, invitation upkeep.Invitation) error {
@@ -45,8 +51,10 @@ func (r Roster) Invite(ctx context.Context, invitation upkeep.Invitation) error 
 			return err
 		}
 		row := invitationRow{Hash: invitation.Hash, Server: invitation.Server, Expires: nanos(invitation.Expires), Used: nanos(invitation.Used)}
-		_, err := tx.NewInsert().Model(&row).Exec(ctx)
-		return err
+		if _, err := tx.NewInsert().Model(&row).Exec(ctx); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, r.store.now(), audited{who: r.who, object: "server/" + invitation.Server, what: "a token to join was made", after: joining{invitation.Expires}})
 	})
 }
 
@@ -66,19 +74,41 @@ func (r Roster) Invitations(ctx context.Context) ([]upkeep.Invitation, error) {
 // Revoke takes all certificates and invitations of a server off the list.
 func (r Roster) Revoke(ctx context.Context, server string) error {
 	return r.store.change(ctx, "revoking the certificates of "+server, func(ctx context.Context, tx bun.Tx) error {
-		return revoke(ctx, tx, server)
+		return revoke(ctx, tx, r.store.now(), r.who, server)
 	})
 }
 
-// Revoke does what [Roster.Revoke] does, in the transaction of a change.
-func (t Tx) Revoke(ctx context.Context, server string) error { return revoke(ctx, t.tx, server) }
+// joining is what of an invitation is written down.
+type joining struct {
+	Expires time.Time `json:"expires"`
+}
 
-func revoke(ctx context.Context, tx bun.Tx, server string) error {
-	if _, err := tx.NewDelete().Model((*certificateRow)(nil)).Where("server = ?", server).Exec(ctx); err != nil {
+// Revoke does what [Roster.Revoke] does, in the transaction of a change.
+func (t Tx) Revoke(ctx context.Context, server string) error {
+	return revoke(ctx, t.tx, t.At, t.Who, server)
+}
+
+func revoke(ctx context.Context, tx bun.Tx, at time.Time, who, server string) error {
+	var gone []certificateRow
+	if _, err := tx.NewDelete().Model((*certificateRow)(nil)).Where("server = ?", server).Returning("*").Exec(ctx, &gone); err != nil {
 		return err
 	}
-	_, err := tx.NewDelete().Model((*invitationRow)(nil)).Where("server = ?", server).Exec(ctx)
-	return err
+	result, err := tx.NewDelete().Model((*invitationRow)(nil)).Where("server = ?", server).Exec(ctx)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || len(gone) == 0 && n == 0 {
+		return err // there was nothing to revoke
+	}
+	return addAudit(ctx, tx, at, audited{who: who, object: "server/" + server, what: "its certificates and tokens to join were revoked", before: certificates(gone)})
+}
+
+func certificates(rows []certificateRow) []upkeep.Certificate {
+	all := make([]upkeep.Certificate, len(rows))
+	for i, row := range rows {
+		all[i] = upkeep.Certificate{Server: row.Server, Serial: row.Serial, Issued: instant(row.Issued), Expires: instant(row.Expires)}
+	}
+	return all
 }
 
 // Invitation finds an invitation by the hash of its token, used or not.
@@ -114,7 +144,10 @@ func (r Roster) Redeem(ctx context.Context, hash string, certificate upkeep.Cert
 		if err != nil {
 			return err
 		}
-		return listCertificate(ctx, tx, certificate)
+		if err := listCertificate(ctx, tx, certificate); err != nil {
+			return err
+		}
+		return addAudit(ctx, tx, r.store.now(), audited{who: "agent of " + certificate.Server, object: "server/" + certificate.Server, what: "joined", after: certificate})
 	})
 }
 
@@ -168,9 +201,5 @@ func (r Roster) Certificates(ctx context.Context) ([]upkeep.Certificate, error) 
 	if err := r.store.read.NewSelect().Model(&rows).Order("id").Scan(ctx); err != nil {
 		return nil, r.store.explain("reading certificates", err)
 	}
-	all := make([]upkeep.Certificate, len(rows))
-	for i, row := range rows {
-		all[i] = upkeep.Certificate{Server: row.Server, Serial: row.Serial, Issued: instant(row.Issued), Expires: instant(row.Expires)}
-	}
-	return all, nil
+	return certificates(rows), nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -43,16 +45,16 @@ func (r siteStateRow) state() SiteState {
 	return SiteState{r.Server, r.Site, r.Generation, r.URL, r.DocumentRoot, r.State, r.Reason, instant(r.At)}
 }
 
-// SiteStates returns what servers serve: of one site and on one server, where
-// these are not empty.
-func (s *Store) SiteStates(ctx context.Context, server, site string) ([]SiteState, error) {
+// SiteStates returns what servers serve: of some sites, of all when none is given,
+// and on one server where that is not empty.
+func (s *Store) SiteStates(ctx context.Context, server string, sites ...string) ([]SiteState, error) {
 	var rows []siteStateRow
 	query := s.read.NewSelect().Model(&rows).Order("site", "server")
 	if server != "" {
 		query.Where("server = ?", clean(server))
 	}
-	if site != "" {
-		query.Where("site = ?", clean(site))
+	if len(sites) > 0 {
+		query.Where("site IN (?)", bun.List(sites))
 	}
 	if err := query.Scan(ctx); err != nil {
 		return nil, s.explain("reading the state of sites", err)
@@ -112,6 +114,13 @@ func (t Tx) keepSites(ctx context.Context, ends []JobEnd, ended []jobRow) error 
 			continue
 		}
 		if end.AllSites {
+			same, err := t.serves(ctx, server, end.Sites)
+			if err != nil {
+				return err
+			}
+			if same {
+				continue
+			}
 			if err := t.forgetSites(ctx, server, end.Sites); err != nil {
 				return err
 			}
@@ -128,9 +137,32 @@ func (t Tx) keepSites(ctx context.Context, ends []JobEnd, ended []jobRow) error 
 			if _, err := t.tx.NewDelete().Model(&row).WherePK().Exec(ctx); err != nil {
 				return err
 			}
+			t.jobs.Sites = append(t.jobs.Sites, row.Site)
 		}
 	}
 	return t.putSites(ctx, rows)
+}
+
+// serves reports whether a server was known to serve exactly these sites before.
+// One statement tells, where to write ten thousand rows as they are takes a second.
+func (t Tx) serves(ctx context.Context, server string, sites []SiteState) (bool, error) {
+	text, err := lines(ctx, t.tx, t.tx.NewSelect().Model((*siteStateRow)(nil)).
+		ColumnExpr("site || ' ' || generation || ' ' || state || ' ' || url || ' ' || document_root || ' ' || reason AS line").Where("server = ?", server))
+	if err != nil {
+		return false, err
+	}
+	known := make(map[string]bool, len(sites))
+	for line := range strings.SplitSeq(text, "\n") {
+		known[line] = true
+	}
+	for _, site := range sites {
+		line := site.Site + " " + strconv.FormatInt(site.Generation, 10) + " " + site.State + " " + site.URL + " " + site.DocumentRoot + " " + site.Reason
+		if !known[line] {
+			return false, nil
+		}
+		delete(known, line) // one that is told twice is not two
+	}
+	return len(known) == 0, nil
 }
 
 // putSites writes rows; the last one about a site on a server is what counts.
@@ -145,6 +177,9 @@ func (t Tx) putSites(ctx context.Context, rows []siteStateRow) error {
 	})
 	known := func(column, is string) string {
 		return fmt.Sprintf("%[1]s = CASE WHEN EXCLUDED.%[1]s <> %[2]s THEN EXCLUDED.%[1]s ELSE site_state_row.%[1]s END", column, is)
+	}
+	for _, row := range rows {
+		t.jobs.Sites = append(t.jobs.Sites, row.Site)
 	}
 	for part := range slices.Chunk(rows, chunk) {
 		_, err := t.tx.NewInsert().Model(&part).On("CONFLICT (server, site) DO UPDATE").
@@ -173,6 +208,7 @@ func (t Tx) forgetSites(ctx context.Context, server string, but []SiteState) err
 		_, found := slices.BinarySearch(keep, site)
 		return found
 	})
+	t.jobs.Sites = append(t.jobs.Sites, known...)
 	for part := range slices.Chunk(known, chunk) {
 		_, err := t.tx.NewDelete().Model((*siteStateRow)(nil)).Where("server = ?", server).Where("site IN (?)", bun.List(part)).Exec(ctx)
 		if err != nil {
@@ -188,6 +224,9 @@ type AstraySite struct {
 	// Generation is the declared one.
 	Generation int64
 	Reason     string
+	// InForce is the generation that the server answers with, 0 for none; nil where
+	// that is not known, which leaves what was known before.
+	InForce *int64
 }
 
 // AstraySites writes down that a server does not serve sites, with an event each,
@@ -213,6 +252,9 @@ func (s *Store) AstraySites(ctx context.Context, server string, sites []AstraySi
 		if err := tx.putSites(ctx, rows); err != nil {
 			return err
 		}
+		if err := tx.putInForce(ctx, server, sites); err != nil {
+			return err
+		}
 		stored, err := addEvents(ctx, tx.tx, events)
 		if err != nil {
 			return err
@@ -221,4 +263,23 @@ func (s *Store) AstraySites(ctx context.Context, server string, sites []AstraySi
 		_, err = tx.Enqueue(ctx, jobs)
 		return err
 	})
+}
+
+// putInForce writes down which generations a server answers with, where it said so.
+func (t Tx) putInForce(ctx context.Context, server string, sites []AstraySite) error {
+	names := map[int64][]string{}
+	for _, site := range sites {
+		if site.InForce != nil {
+			names[*site.InForce] = append(names[*site.InForce], clean(site.Site))
+		}
+	}
+	for generation, all := range names {
+		for part := range slices.Chunk(all, chunk) {
+			_, err := t.tx.NewUpdate().Model((*siteStateRow)(nil)).Set("generation = ?", generation).Where("server = ?", server).Where("site IN (?)", bun.List(part)).Exec(ctx)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

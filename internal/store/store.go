@@ -34,6 +34,7 @@ type Store struct {
 	followers []Follower
 	queue     Queue    // nil when nobody has jobs done
 	reserved  []string // names that no site may have
+	kept      kept
 }
 
 // dialect is what differs between the databases.
@@ -92,7 +93,10 @@ func (s *Store) change(ctx context.Context, doing string, f func(context.Context
 		if err := s.dialect.lockWriters(ctx, tx); err != nil {
 			return err
 		}
-		return f(ctx, tx)
+		if err := f(ctx, tx); err != nil {
+			return err
+		}
+		return noteRequest(ctx, tx, s.now())
 	})
 	return s.explain(doing, err)
 }

@@ -18,13 +18,23 @@ type SiteResult struct {
 
 // SyncResult is the result of site.sync.
 type SyncResult struct {
-	// Sites are all that the server serves; where only verified, as it did before.
-	Sites []SiteResult `json:"sites"`
+	// Served is how many sites of the job the server serves at the generations that
+	// the job has: all but those that Failed names and those that are Newer; where
+	// only verified, as it did before.
+	Served int `json:"served"`
+	// URL is where the server answers, and Home has the folders of accounts, from which
+	// document roots follow. There are too many sites to tell this of each.
+	URL  string `json:"url"`
+	Home string `json:"home"`
 	// Failed are the sites that it could not take on.
 	Failed []upkeep.FieldError `json:"failed,omitempty"`
+	// Newer are sites that were changed there since the job was made.
+	Newer []string `json:"newer,omitempty"`
 	// Drift says how files differ from what is declared, as unified diffs by path:
 	// what was put right, or would be.
 	Drift map[string]string `json:"drift,omitempty"`
+	// Differ is how many files that are, of which Drift may have some only.
+	Differ int `json:"differ,omitempty"`
 	// Changing are sites that were not compared, since jobs for them are under way.
 	Changing []string `json:"changing,omitempty"`
 	// Strays are files that belong to no declared site.
@@ -45,4 +55,15 @@ type ZoneNotice struct {
 	Why  string `json:"why"`
 }
 
-// The result of server.facts is an [upkeep.Facts]. Other kinds have none.
+// ImageResult is the result of work on an image.
+type ImageResult struct {
+	// Image is the file as it is then.
+	Image *upkeep.ImageFile `json:"image,omitempty"`
+	// Did is what the verb tells: how much was packed, what could not be carried.
+	Did any `json:"did,omitempty"`
+	// Notes are things to know that are no failure.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// The result of server.facts is an [upkeep.Facts], that of image.list an
+// [upkeep.ImageList]. Other kinds have none.

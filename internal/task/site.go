@@ -79,6 +79,8 @@ type SiteSync struct {
 	// Partial says that there may be more: nothing is a stray. It goes with Verify
 	// and answers what a change would write.
 	Partial bool `json:"partial,omitempty"`
+
+	texts texts // of one that [DecodeSync] has read
 }
 
 // Kind implements [Payload].

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 
 	"upkeep"
 )
@@ -45,6 +46,17 @@ var kinds = map[string]kind{
 	upkeep.JobNotification: {"", read[Notification]},
 	upkeep.JobServerFacts:  {"", read[ServerFacts]},
 	upkeep.JobServerPurge:  {upkeep.RoleWeb, read[ServerPurge]},
+
+	upkeep.JobImageList:   {upkeep.RoleImages, read[ImageList]},
+	upkeep.JobImageCreate: {upkeep.RoleImages, read[ImageCreate]},
+	upkeep.JobImageGrow:   {upkeep.RoleImages, read[ImageGrow]},
+	upkeep.JobImageShrink: {upkeep.RoleImages, read[ImageShrink]},
+	upkeep.JobImageMkFS:   {upkeep.RoleImages, read[ImageMkFS]},
+	upkeep.JobImageCheck:  {upkeep.RoleImages, read[ImageCheck]},
+	upkeep.JobImageCopy:   {upkeep.RoleImages, read[ImageCopy]},
+	upkeep.JobImageClone:  {upkeep.RoleImages, read[ImageClone]},
+	upkeep.JobImagePack:   {upkeep.RoleImages, read[ImagePack]},
+	upkeep.JobImageUnpack: {upkeep.RoleImages, read[ImageUnpack]},
 }
 
 // Kinds lists the kinds in the registry, sorted.
@@ -62,7 +74,10 @@ func Decode(name string, text []byte) (Payload, error) {
 	}
 	payload, err := k.read(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading a %s job: %w", name, err)
+		if broken := misshapen(name, reflect.TypeOf(payload), text); len(broken) > 0 {
+			return nil, &upkeep.InvalidError{Fields: broken}
+		}
+		return nil, fmt.Errorf("reading a job of the kind %s: %w", name, err)
 	}
 	if broken := payload.Validate(); len(broken) > 0 {
 		return nil, &upkeep.InvalidError{Fields: broken}
@@ -70,15 +85,16 @@ func Decode(name string, text []byte) (Payload, error) {
 	return payload, nil
 }
 
+// read returns a value of the kind's type beside an error, too.
 func read[T Payload](text []byte) (Payload, error) {
 	var value T
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&value); err != nil {
-		return nil, err
+		return value, err
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, fmt.Errorf("more than one JSON value")
+		return value, fmt.Errorf("more than one JSON value")
 	}
 	return value, nil
 }

@@ -167,6 +167,9 @@ func (t SiteSync) Validate() []upkeep.FieldError {
 			b.add(at+".site.name", site.Site.Name, "is there twice, first as sites[%d]", first)
 		}
 		names[site.Site.Name] = i
+		if t.Known(i) {
+			continue
+		}
 		for _, field := range site.Validate() {
 			field.Object = site.Object()
 			field.Field = strings.TrimSuffix(at+"."+field.Field, ".")

@@ -35,7 +35,7 @@ func fpmPool(in Input) ([]File, error) {
 	children, memory := cmp.Or(php.Children, defaultChildren), cmp.Or(php.Memory, defaultMemory)
 	switch {
 	case in.Layout.FPM == "":
-		return nil, refuse("php", "on", "cannot be had on this server: its policy names no folder for php-fpm")
+		return nil, refuse("php", "on", "cannot be had on this server: its policy names no folder for php-fpm; take php out of the site, or give the policy the lines of web.php, which an agent needs for it (upkeep up has no PHP)")
 	case children < 1 || children > maxChildren:
 		return nil, refuse("php.children", strconv.Itoa(children), fmt.Sprintf("must be 1 to %d", maxChildren))
 	case memory < 8 || memory > maxMemory:

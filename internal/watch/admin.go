@@ -58,6 +58,8 @@ func (w *Watch) Release(ctx context.Context, who, pool, member string) ([]string
 	return members, w.overridden(ctx, events)
 }
 
+const massIsReal = "mass failure declared real: pools are not frozen by it"
+
 // Unfreeze says on a person's word that the mass failure of the moment is real:
 // it freezes nothing any more, and the next one does again.
 func (w *Watch) Unfreeze(ctx context.Context, who string) error {
@@ -68,10 +70,10 @@ func (w *Watch) Unfreeze(ctx context.Context, who string) error {
 	}
 	w.mu.Unlock()
 	w.record(ctx, upkeep.Event{
-		At: w.cfg.Now(), Kind: upkeep.EventAdmin, Who: who, Object: "pool", What: "mass failure declared real: pools are not frozen by it",
+		At: w.cfg.Now(), Kind: upkeep.EventAdmin, Who: who, Object: "pool", What: massIsReal,
 	})
 	w.pending.signal()
-	return nil
+	return w.cfg.Store.AddAudit(ctx, upkeep.AuditEntry{Who: who, Object: "pool", What: massIsReal})
 }
 
 // emptiedBy names the pools for which o takes the last members out, so that

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -42,9 +43,12 @@ func (w *Watch) Apply(ctx context.Context, who string, objects []upkeep.Object, 
 // returns [upkeep.ErrChanged] otherwise: nothing that was changed since it was
 // read is overwritten.
 func (w *Watch) ApplyIf(ctx context.Context, who string, still map[store.Ref]int64, objects []upkeep.Object, dryRun bool) (Applied, error) {
+	// No lock is held while name servers are asked, and what they serve is asked
+	// before it changes.
+	doubts := zone.DoubtServers(ctx, w.news(objects))
 	applied, err := w.apply(ctx, who, still, objects, dryRun)
-	if err == nil { // and no lock is held while name servers are asked
-		applied.Warnings = append(applied.Warnings, zone.DoubtServers(ctx, applied.zones())...)
+	if err == nil {
+		applied.Warnings = append(applied.Warnings, doubts...)
 	}
 	return applied, err
 }
@@ -68,11 +72,14 @@ func (w *Watch) apply(ctx context.Context, who string, still map[store.Ref]int64
 	return outcome(objects, stored), err
 }
 
-// zones are those that an apply made or changed.
-func (a Applied) zones() []upkeep.Zone {
+// news are the zones, of those to be applied, that are not declared as they are.
+func (w *Watch) news(objects []upkeep.Object) []upkeep.Zone {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	var zones []upkeep.Zone
-	for _, change := range a.Changes {
-		if z, is := change.New.(upkeep.Zone); is && change.Action != store.Unchanged {
+	for _, object := range objects {
+		z, is := object.(upkeep.Zone)
+		if is && len(z.Validate()) == 0 && !slices.ContainsFunc(w.objects, func(d upkeep.Declared) bool { return reflect.DeepEqual(d.Object, object) }) {
 			zones = append(zones, z)
 		}
 	}
@@ -171,7 +178,7 @@ func deletable(before []upkeep.Object, refs []store.Ref) error {
 		reasons = append(reasons[:maxReasons], fmt.Sprintf("and %d more", more))
 	}
 	return upkeep.WithHint(fmt.Errorf("deleting: %s: %w", strings.Join(reasons, ", "), upkeep.ErrConflict),
-		"nothing was deleted; change what uses it first, or delete both in one go with -f")
+		"nothing was deleted; change what uses it first, or delete both in one go with: upkeep delete -f FILE")
 }
 
 // maxReasons is how many things that stand in the way are named.

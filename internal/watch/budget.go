@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"upkeep"
+	"upkeep/internal/failover"
 	"upkeep/internal/zone"
 )
 
@@ -67,15 +68,26 @@ func (w *Watch) detectPart(p *pool) upkeep.BudgetPart {
 		t := w.targets[p.keys[i]]
 		t.mu.Lock()
 		worst := t.detector.TimeToDown(w.cfg.Now()).Round(time.Millisecond)
-		rtt, loss := t.detector.Learned()
+		learned := learnedOf(t.detector)
 		t.mu.Unlock()
 		if worst := upkeep.Duration(worst); worst > part.Worst {
 			part.Worst = worst
-			part.Why = fmt.Sprintf("%s, if it fell silent now: up to one interval (%s), then confirmation; learned: round trip %s, loss %.2f %%",
-				m.Address, p.spec.Check.Interval, rtt.Round(10*time.Microsecond), 100*loss)
+			part.Why = fmt.Sprintf("%s, if it fell silent now: up to one interval (%s), then confirmation; %s", m.Address, p.spec.Check.Interval, learned)
 		}
 	}
 	return part
+}
+
+// learnedOf says what a detector learned of its path.
+func learnedOf(d *failover.Detector) string {
+	if d.LastOK().IsZero() {
+		return "nothing is learned of its path, since it has never answered"
+	}
+	rtt, loss := d.Learned()
+	if rtt == 0 { // heartbeats go one way
+		return fmt.Sprintf("learned: loss %.2f %%", 100*loss)
+	}
+	return fmt.Sprintf("learned: round trip %s, loss %.2f %%", max(rtt.Round(10*time.Microsecond), 10*time.Microsecond), 100*loss)
 }
 
 // budget is one in the making.

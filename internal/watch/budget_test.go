@@ -2,12 +2,35 @@ package watch
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"upkeep"
 	"upkeep/internal/testkit"
 )
+
+// Of a member that has never answered there is no round trip to tell.
+func TestBudgetOfAMemberThatNeverAnswered(t *testing.T) {
+	r := newRig(t)
+	r.declare(testZone(), testPool("192.0.2.1"))
+	r.published("192.0.2.1")
+	r.prober.find("192.0.2.1", 3, refused)
+	detect := func() upkeep.BudgetPart {
+		budget, err := r.Budget(t.Context(), "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return budget.Parts[0]
+	}
+	if why := detect().Why; !strings.Contains(why, "it has never answered") || strings.Contains(why, "round trip") {
+		t.Errorf("before any answer: %s", why)
+	}
+	r.prober.find("192.0.2.1", 5, good)
+	if why := detect().Why; !strings.Contains(why, "round trip 1ms") {
+		t.Errorf("after some: %s", why)
+	}
+}
 
 func TestBudgetSaysWhatWasMeasured(t *testing.T) {
 	r := newRig(t)

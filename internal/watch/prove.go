@@ -104,7 +104,8 @@ func (z *zoneRun) proveServer(ctx context.Context, i int, serial uint32, sets []
 		if ctx.Err() != nil && !status.InSync {
 			return
 		}
-		lag := z.w.cfg.Now().Sub(began)
+		// Of the question that was answered well, as in the event of the proof.
+		lag := max(0, status.AskedAt.Sub(began))
 		z.noteServer(ctx, i, status, lag)
 		if status.InSync {
 			return

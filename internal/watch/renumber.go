@@ -30,6 +30,9 @@ func (w *Watch) Renumber(ctx context.Context, who, name string) (serial uint32, 
 	if errors.Is(err, context.DeadlineExceeded) && waiting != "" {
 		return serial, false, waiting, nil
 	}
+	if err == nil {
+		err = w.cfg.Store.AddAudit(ctx, upkeep.AuditEntry{Who: who, Object: "zone/" + name, What: fmt.Sprintf("renumbered: its serial is %d", serial)})
+	}
 	return serial, err == nil, "", err
 }
 

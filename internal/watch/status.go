@@ -66,7 +66,7 @@ func (w *Watch) poolStatus(p *pool, now time.Time) upkeep.PoolStatus {
 	s := upkeep.PoolStatus{
 		Name: p.spec.Name, Generation: p.generation, Published: slices.Clone(decided.Published),
 		TTL: decided.TTL, Reason: said.Reason, Next: said.Next, Frozen: freeze.Reason,
-		ChangedAt: p.state.ChangedAt, Failover: p.state.Took, Warnings: p.spec.Warnings(),
+		ChangedAt: p.state.ChangedAt, Failover: p.state.Took, Warnings: p.spec.Warnings(), Page: p.spec.Status,
 		Members: make([]upkeep.MemberStatus, len(p.spec.Members)), Zones: []upkeep.ZoneStatus{},
 	}
 	if s.Published == nil {
@@ -104,7 +104,7 @@ func (w *Watch) memberStatus(p *pool, i int, said failover.MemberDecision, publi
 	m, v := p.spec.Members[i], w.targets[p.keys[i]].view(now)
 	admin := w.admin(p.spec.Name, m.Address)
 	s := upkeep.MemberStatus{
-		Address: m.Address, Backup: m.Backup, Verdict: v.verdict, Admin: admin.State, AdminWho: admin.Who, AdminWhy: admin.Why,
+		Address: m.Address, Label: m.Label, Backup: m.Backup, Verdict: v.verdict, Admin: admin.State, AdminWho: admin.Who, AdminWhy: admin.Why,
 		Published: published, Reason: said.Reason, Next: said.Next, ChangedAt: v.since, LastOK: v.lastOK, LastProbe: v.last.At,
 		RTT: upkeep.Duration(v.rtt), Loss: v.loss, Warning: v.last.Warning, PerfData: v.last.PerfData,
 		Target: m.Target(),

@@ -220,8 +220,14 @@ func (w *Watch) housekeep() {
 		if _, err := w.cfg.Store.PruneEvents(w.base, w.cfg.Now().Add(-w.cfg.EventAge)); err != nil && w.base.Err() == nil {
 			w.log.Error("pruning events", "err", err)
 		}
+		if _, err := w.cfg.Store.PruneAudit(w.base, w.cfg.Now().Add(-auditAge)); err != nil && w.base.Err() == nil {
+			w.log.Error("pruning the audit log", "err", err)
+		}
 	}
 }
+
+// auditAge is how long it is kept who changed what.
+const auditAge = 2 * upkeep.Year
 
 // savedAtOnce is how many targets are saved in one housekeeping: with more, each
 // one's turn comes every few minutes. What is lost with a crash is learned again.

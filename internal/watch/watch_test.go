@@ -103,12 +103,15 @@ type rig struct {
 	t         *testing.T
 	prober    *prober
 	publisher *publisher
+	real      PublisherFunc // makes publishers in place of the one above; nil for that one
 	db        string
 	stop      func()
 }
 
-func newRig(t *testing.T) *rig {
-	r := &rig{t: t, prober: &prober{}, publisher: &publisher{}, db: "sqlite:" + filepath.Join(t.TempDir(), "upkeep.db")}
+func newRig(t *testing.T) *rig { return newRigWith(t, nil) }
+
+func newRigWith(t *testing.T, publishers PublisherFunc) *rig {
+	r := &rig{real: publishers, t: t, prober: &prober{}, publisher: &publisher{}, db: "sqlite:" + filepath.Join(t.TempDir(), "upkeep.db")}
 	r.start()
 	t.Cleanup(func() { r.stop() })
 	return r
@@ -120,9 +123,12 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	publishers := r.real
+	if publishers == nil {
+		publishers = func(*Watch, upkeep.Zone, upkeep.Publisher) (zone.Publisher, error) { return r.publisher, nil }
+	}
 	r.Watch, err = New(r.t.Context(), Config{
-		Store: kept, Prober: r.prober, Log: slog.New(slog.DiscardHandler),
-		Publisher: func(*Watch, upkeep.Zone, upkeep.Publisher) (zone.Publisher, error) { return r.publisher, nil },
+		Store: kept, Prober: r.prober, Log: slog.New(slog.DiscardHandler), Publisher: publishers,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -49,17 +49,23 @@ type Applier struct {
 	// Of the loop alone.
 	manifest *manifest
 	good     *goodTexts
-	tested   fingerprint // of the server's own files, under which every file in place has passed a test
-	survived fingerprint // the same, of the test that is under way
-	included included    // the include folder as of the test, and as of what was done there since
+	tested   fingerprint      // of the server's own files, under which every file in place has passed a test
+	survived fingerprint      // the same, of the test that is under way
+	included included         // the include folder as of the test, and as of what was done there since
+	found    map[string]found // by path, what files of ours were read to hold
 	foreign  foreign
 	pace     pace
 	away     bool // the server was waited for in vain
 	phpAway  bool // php-fpm was
 
+	version version
+	// maker stands for all that files are made from beside what is wanted of a site:
+	// this program, the kind of server and where things are.
+	maker string
+
 	mu     sync.Mutex
 	stats  Stats
-	astray map[string]string // of the manifest's
+	astray map[string]Astray // of the manifest's
 }
 
 // Stats count what was done, since the start.
@@ -76,6 +82,8 @@ type Stats struct {
 // Request asks for one site.
 type Request struct {
 	Input vhost.Input
+	// Key stands for the input, see [Wanted]; "" for none.
+	Key string
 	// Batch and BatchSize tell which requests were made by one change: they are
 	// waited for, so that one reload serves them all.
 	Batch     int64
@@ -123,7 +131,8 @@ func Open(ctx context.Context, o Options) (*Applier, error) {
 	}
 	o.PipeAbove = cmp.Or(o.PipeAbove, 2000)
 	o.Patience = cmp.Or(o.Patience, 20*time.Second)
-	a := &Applier{o: o, queue: make(chan *request, 64), stopped: make(chan struct{}), client: newAsker(o.Address)}
+	a := &Applier{o: o, queue: make(chan *request, 64), stopped: make(chan struct{}), client: newAsker(o.Address), found: map[string]found{}}
+	a.maker = makerOf(o)
 	for _, dir := range a.folders() {
 		if err := ownFolder(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("opening the web server's folders: %w", err)
@@ -242,25 +251,35 @@ func (a *Applier) loop(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			for _, r := range waiting {
-				r.result <- failed(errClosed)
-			}
-			return
+			return // which tells those who wait
 		case r := <-a.queue:
 			waiting = append(waiting, r)
 			a.pace.arrived(time.Now(), r)
 		case <-due:
-			for _, together := range rounds(waiting) {
-				if together[0].purge {
-					together[0].result <- Result{Err: a.purge(ctx)}
-					continue
-				}
-				a.round(ctx, together)
+			began := time.Now()
+			if waiting = a.due(ctx, waiting); len(waiting) > 0 {
+				a.pace.sifted(time.Now(), time.Since(began))
+			} else {
+				a.pace.emptied()
 			}
-			waiting = nil
-			a.pace.emptied()
 		}
 	}
+}
+
+// due works off what waits, and returns what has to wait for the budget of
+// reloads.
+func (a *Applier) due(ctx context.Context, waiting []*request) (rest []*request) {
+	if a.pace.allowed(time.Now()) > 0 {
+		waiting, rest = a.sift(ctx, waiting)
+	}
+	for _, together := range rounds(waiting) {
+		if together[0].purge {
+			together[0].result <- Result{Err: a.purge(ctx)}
+			continue
+		}
+		a.round(ctx, together)
+	}
+	return rest
 }
 
 // rounds parts what waits: all that changes sites goes together, and each

@@ -15,12 +15,20 @@ const (
 	waits    = "the web server did not run when it was applied"
 )
 
+// Astray is a site that is not served as it was applied last.
+type Astray struct {
+	Why string
+	// InForce is the generation that it answers with when the server has read its
+	// files; 0 for none.
+	InForce int64
+}
+
 // noteAstray makes what is known of sites that went astray known to others.
 func (a *Applier) noteAstray() {
-	astray := map[string]string{}
+	astray := map[string]Astray{}
 	for site, e := range a.manifest.Sites {
 		if e.Astray != "" {
-			astray[site] = e.Astray
+			astray[site] = Astray{e.Astray, e.InForce}
 		}
 	}
 	a.mu.Lock()
@@ -28,10 +36,10 @@ func (a *Applier) noteAstray() {
 	a.astray = astray
 }
 
-// Astray are the sites that are not served as they were applied last, with the
-// reason, and that are worth another try: a file of theirs was set aside since, or
+// Astray are the sites that are not served as they were applied last, and that are
+// worth another try: a file of theirs was set aside since, or
 // the web server did not run then and does now.
-func (a *Applier) Astray() map[string]string {
+func (a *Applier) Astray() map[string]Astray {
 	a.mu.Lock()
 	astray := maps.Clone(a.astray)
 	a.mu.Unlock()
@@ -39,7 +47,7 @@ func (a *Applier) Astray() map[string]string {
 		return nil
 	}
 	if _, err := a.o.Server.Process(); err != nil {
-		maps.DeleteFunc(astray, func(_, why string) bool { return why == waits })
+		maps.DeleteFunc(astray, func(_ string, one Astray) bool { return one.Why == waits })
 	}
 	return astray
 }
@@ -50,7 +58,7 @@ func (c *change) told() bool {
 	if c.input == nil || c.before == nil || c.before.Astray == "" || errors.Is(c.err, errNotRunning) {
 		return false
 	}
-	c.before.Astray = ""
+	c.before.Astray, c.before.InForce = "", 0
 	return true
 }
 

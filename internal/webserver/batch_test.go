@@ -140,22 +140,65 @@ func TestPace(t *testing.T) {
 				p.reload(now, time.Second)
 			}
 			p.arrived(now, single)
+			p.sifted(now, 0)
 			return p
 		}, 10 * time.Second},
+		{"after a handful of long stalls", func() *pace {
+			p := &pace{}
+			for range handful {
+				p.reload(now, 4*time.Second)
+			}
+			p.arrived(now, single)
+			p.sifted(now, 0)
+			return p
+		}, quiet},
+		{"after one more of them", func() *pace {
+			p := &pace{}
+			for range handful + 1 {
+				p.reload(now, 4*time.Second)
+			}
+			p.arrived(now, single)
+			p.sifted(now, 0)
+			return p
+		}, 40 * time.Second},
+		{"after many stalls, to see whether it needs a reload", func() *pace {
+			p := &pace{}
+			p.reload(now, time.Hour)
+			p.arrived(now, single)
+			return p
+		}, quiet},
 		{"some time after many stalls", func() *pace {
 			p := &pace{}
 			for range 11 {
 				p.reload(now.Add(-7*time.Second), time.Second)
 			}
 			p.arrived(now, single)
+			p.sifted(now, 0)
 			return p
 		}, 3 * time.Second},
 		{"never longer than two minutes", func() *pace {
 			p := &pace{}
 			p.reload(now, time.Hour)
 			p.arrived(now, single)
+			p.sifted(now, 0)
 			return p
 		}, maxGap},
+		{"something new beside what waits for the budget", func() *pace {
+			p := &pace{}
+			p.reload(now, time.Hour)
+			p.arrived(now, single)
+			p.sifted(now, 0)
+			p.arrived(now, single)
+			return p
+		}, quiet},
+		{"something new beside so much that to look at it took a second", func() *pace {
+			p := &pace{}
+			p.reload(now, time.Hour)
+			p.arrived(now, single)
+			p.sifted(now, time.Second)
+			p.arrived(now, single)
+			return p
+		}, share * time.Second},
 		{"while a batch is not complete", func() *pace {
 			p := &pace{}
 			p.arrived(now, &request{Request: Request{Batch: 1, BatchSize: 2}})

@@ -107,6 +107,7 @@ func (r *round) move() error {
 			}
 			w.temp = ""
 			r.placed(w.place)
+			r.found[w.place] = found{r.stamp(w.place), c.sumOf(w.file.Path)}
 			dirs[filepath.Dir(w.place)] = true
 		}
 		r.count(func(s *Stats) { s.Writes += len(c.writes) + len(c.removes) })
@@ -117,6 +118,7 @@ func (r *round) move() error {
 				return err
 			}
 			r.placed(place)
+			delete(r.found, place)
 			dirs[r.leave(filepath.Dir(place))] = true
 		}
 	}
@@ -179,8 +181,11 @@ func (r *Applier) restore(f vhost.File, text []byte) error {
 // taken its configuration anew.
 func (r *round) settles() (probe vhost.Probe, want bool) {
 	for _, c := range r.live() {
-		if c.input != nil && c.unproven && len(c.probes) > 0 {
-			return c.probes[0], true
+		if c.input == nil || !c.unproven {
+			continue
+		}
+		if probes := r.probesOf(c); len(probes) > 0 {
+			return probes[0], true
 		}
 	}
 	for _, c := range r.live() {
@@ -238,7 +243,7 @@ func (r *round) proveAll(ctx context.Context) {
 			c.field = "php"
 			return
 		}
-		for _, p := range c.probes {
+		for _, p := range r.probesOf(c) {
 			if r.client.answers(ctx, p, false) == nil {
 				continue
 			}

@@ -30,10 +30,14 @@ type entry struct {
 	Files map[string]string `json:"files"`
 	// Proven is true when the site has answered with exactly these files.
 	Proven bool `json:"proven"`
+	// Key is what the files were made from: of the site, and of all else.
+	Key string `json:"key,omitempty"`
 	// Astray is why the site is not served as it was applied last, where that
 	// happened after its job was done, or can be mended by nothing but time: whoever
 	// declared it has to be told.
 	Astray string `json:"astray,omitempty"`
+	// InForce is the generation that an astray site answers with; 0 for none.
+	InForce int64 `json:"in_force,omitempty"`
 }
 
 func sumOf(text []byte) string {

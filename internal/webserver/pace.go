@@ -11,6 +11,10 @@ type pace struct {
 	waiting     int
 	missing     map[int64]int  // requests of each batch still to come
 	batches     map[int64]bool // of which something waits
+	// unsifted is true while something waits of which it is not known that it needs a
+	// reload. Beyond the budget that is found out at nextSift.
+	unsifted bool
+	nextSift time.Time
 
 	reloaded time.Time     // end of the last reload
 	stall    time.Duration // that it took
@@ -23,11 +27,15 @@ const (
 	quiet       = 4 * time.Millisecond
 	streamQuiet = 50 * time.Millisecond
 	stream      = 3
-	// credit is how much of stalls may come one after the other; beyond it, share
-	// times as long as each lies between them.
-	credit = 10 * time.Second
-	share  = 10
-	maxGap = 2 * time.Minute
+	// credit is how much of stalls may come one after the other, and handful as how
+	// many reloads it is at least: somebody who adds a few sites by hand does not
+	// wait on a server that is slow to reload. Beyond it, share times as long as each
+	// lies between them.
+	credit     = 10 * time.Second
+	handful    = 8
+	mostCredit = time.Minute
+	share      = 10
+	maxGap     = 2 * time.Minute
 	// patience is how long a request waits for others that keep arriving.
 	patience = 5 * time.Second
 	// batchPatience is the longest gap within a batch, and wholePatience how long its
@@ -41,7 +49,7 @@ func (p *pace) arrived(now time.Time, r *request) {
 	if p.first.IsZero() {
 		p.first = now
 	}
-	p.last = now
+	p.last, p.unsifted = now, true
 	p.waiting++
 	if r.BatchSize < 2 {
 		return
@@ -64,6 +72,7 @@ func (p *pace) arrived(now time.Time, r *request) {
 // of it that comes late is not waited for as if all were.
 func (p *pace) emptied() {
 	p.first, p.last, p.waiting = time.Time{}, time.Time{}, 0
+	p.unsifted = false
 	clear(p.batches)
 	for batch, left := range p.missing {
 		if left <= 0 {
@@ -73,6 +82,12 @@ func (p *pace) emptied() {
 	if len(p.missing) > 1000 {
 		clear(p.missing)
 	}
+}
+
+// sifted notes that all that waits needs a reload. To find that out about many
+// requests takes time, so that they have a budget too.
+func (p *pace) sifted(end time.Time, took time.Duration) {
+	p.unsifted, p.nextSift = false, end.Add(share*took)
 }
 
 func (p *pace) reload(end time.Time, stall time.Duration) {
@@ -85,9 +100,14 @@ func (p *pace) owed(now time.Time) time.Duration {
 	return max(0, p.debt-now.Sub(p.reloaded)/share)
 }
 
-// wait is how long from now the round begins, if nothing else arrives.
+// allowed is how long from now the budget has no reload.
+func (p *pace) allowed(now time.Time) time.Duration {
+	return max(0, min(share*(p.owed(now)-min(max(credit, handful*p.stall), mostCredit)), maxGap))
+}
+
+// wait is how long from now something is to be done about what waits, if nothing
+// else arrives.
 func (p *pace) wait(now time.Time) time.Duration {
-	allowed := min(share*(p.owed(now)-credit), maxGap)
 	soon, most := quiet, patience
 	if p.waiting >= stream {
 		soon = streamQuiet
@@ -99,6 +119,10 @@ func (p *pace) wait(now time.Time) time.Duration {
 			soon, most = batchPatience, wholePatience
 		}
 	}
-	settled := min(soon-now.Sub(p.last), most-now.Sub(p.first))
-	return max(0, settled, allowed)
+	settled := max(0, min(soon-now.Sub(p.last), most-now.Sub(p.first)))
+	allowed := p.allowed(now)
+	if p.unsifted {
+		allowed = min(allowed, p.nextSift.Sub(now))
+	}
+	return max(settled, allowed)
 }

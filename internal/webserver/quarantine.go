@@ -94,7 +94,7 @@ func (a *Applier) takeAside(ctx context.Context, name string) error {
 	}
 	for site, e := range a.manifest.Sites {
 		if sum, has := e.Files[path]; has && sum != sumOf(text) {
-			e.Proven, e.Generation, e.Astray = false, 0, setAside
+			e.strayed(site, path, text)
 			a.o.Logger.Warn("a site is not served as it is declared until it is applied again", "site", site, "aside", aside)
 		}
 	}
@@ -102,6 +102,20 @@ func (a *Applier) takeAside(ctx context.Context, name string) error {
 		return removeAll(place)
 	}
 	return a.restore(vhost.File{Path: path, Mode: 0o600}, text)
+}
+
+// strayed notes that a file of a site is not any more what the site was applied
+// with; text is what is there, nil for nothing. A wildcard name has a file of its
+// own: the others go on being answered without it.
+func (e *entry) strayed(site, path string, text []byte) {
+	if e.Astray == "" {
+		e.InForce = e.Generation
+	}
+	if path == vhost.Files(site)[0] {
+		seal, _ := vhost.Unseal(text) // one that cannot be read has no generation
+		e.InForce = seal.Generation
+	}
+	e.Proven, e.Generation, e.Astray = false, 0, setAside
 }
 
 // passing is the last good version of a file, if that passes the server's test

@@ -1,7 +1,6 @@
 package webserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,10 +26,13 @@ type round struct {
 	// common are the files that all sites share.
 	common *change
 	whole  *whole
-	layout vhost.Layout
+	// unchanged are sites that are wanted as they are served: they are not among the
+	// changes.
+	unchanged []*Wanted
+	layout    vhost.Layout
 	// took is how long each step took, for the log.
-	took []any
-	last time.Time
+	took        []any
+	began, last time.Time
 }
 
 // step notes the end of a step.
@@ -46,9 +48,11 @@ type change struct {
 	site       string
 	requests   []*request
 	input      *vhost.Input // nil to remove the site
+	key        string       // see [entry]
 	account    string       // that is said to own a site that is to be removed
 	generation int64
 	files      []vhost.File
+	sums       []string // of the files' texts
 	names      []string
 	before     *entry
 
@@ -72,6 +76,11 @@ type write struct {
 	before []byte // what was there; nil when nothing was
 }
 
+// sumOf is the sum of one of its files.
+func (c *change) sumOf(path string) string {
+	return c.sums[slices.IndexFunc(c.files, func(f vhost.File) bool { return f.Path == path })]
+}
+
 func (c *change) fail(err error) {
 	if c.err != nil {
 		return
@@ -89,7 +98,8 @@ func (r *round) live() []*change {
 }
 
 func (a *Applier) round(ctx context.Context, requests []*request) {
-	r := &round{Applier: a, layout: a.o.Layout, last: time.Now()}
+	r := &round{Applier: a, layout: a.o.Layout, began: time.Now()}
+	r.last = r.began
 	r.collect(requests)
 	err := r.work(ctx)
 	if err != nil {
@@ -102,24 +112,31 @@ func (a *Applier) round(ctx context.Context, requests []*request) {
 	a.o.Logger.Debug("sites were applied", append([]any{"changes", len(r.changes)}, r.took...)...)
 }
 
-// work takes the steps of a round. An error is about the server as a whole.
-func (r *round) work(ctx context.Context) error {
+// weigh finds out what there is to do, and changes nothing. An error is about the
+// server as a whole.
+func (r *round) weigh(ctx context.Context) error {
 	process, err := r.o.Server.Process()
 	r.process, r.running = process, err == nil
 	if err := r.survey(ctx); err != nil {
 		return err
 	}
 	r.step("survey")
+	r.collectWhole()
 	r.settleLogs()
 	if err := r.render(); err != nil {
 		return err
 	}
 	r.step("render")
 	r.claimNames()
-	verify := r.whole != nil && r.whole.verify
-	if err := r.compare(); err != nil {
+	return r.compare()
+}
+
+// work takes the steps of a round. An error is about the server as a whole.
+func (r *round) work(ctx context.Context) error {
+	if err := r.weigh(ctx); err != nil {
 		return err
 	}
+	verify := r.verifies()
 	if !verify && r.reloads() { // which is when a bad target would hurt
 		r.checkTargets()
 	}
@@ -153,7 +170,8 @@ func (r *round) work(ctx context.Context) error {
 		}
 		r.step("test")
 	}
-	if err = r.commit(ctx); err != nil {
+	err := r.commit(ctx)
+	if err != nil {
 		for _, c := range r.live() { // before anything is remembered as proven
 			c.fail(err)
 		}
@@ -178,26 +196,34 @@ func (r *round) collect(requests []*request) {
 			r.changes = append(r.changes, c)
 		}
 		if len(c.requests) == 0 || req.generation >= c.generation {
-			c.generation, c.input, c.account = req.generation, nil, req.account
+			c.generation, c.input, c.account, c.key = req.generation, nil, req.account, r.key(req.Key)
 			if req.remove == "" {
 				c.input = &req.Input
 			}
 		}
 		c.requests = append(c.requests, req)
 	}
+	for _, c := range r.changes {
+		c.compareRecord()
+	}
 	for _, req := range requests {
-		if req.whole != nil {
-			r.collectWhole(req, bySite)
+		if req.whole != nil && r.whole != nil {
+			r.whole.report <- Report{Err: errors.New("another synchronisation was asked for in the same moment")}
+		}
+		if req.whole != nil { // of several the last counts
+			r.whole = req.whole
 		}
 	}
-	for _, c := range r.changes {
-		switch {
-		case c.before == nil:
-		case c.before.Generation > c.generation:
-			c.result = upkeep.JobSuperseded
-		case c.input == nil && c.account != "" && c.before.Account != "" && c.account != c.before.Account:
-			c.fail(fmt.Errorf("site %s is another account's than %s on this server: %w", c.site, c.account, upkeep.ErrRefused))
-		}
+}
+
+// compareRecord compares a change with what is known to be there.
+func (c *change) compareRecord() {
+	switch {
+	case c.before == nil:
+	case c.before.Generation > c.generation:
+		c.result = upkeep.JobSuperseded
+	case c.input == nil && c.account != "" && c.before.Account != "" && c.account != c.before.Account:
+		c.fail(fmt.Errorf("site %s is another account's than %s on this server: %w", c.site, c.account, upkeep.ErrRefused))
 	}
 }
 
@@ -242,9 +268,16 @@ func (r *round) render() error {
 			continue
 		}
 		c.names = c.input.Site.Names()
-		c.probes = renderer.Probes(c.files)
 	}
 	return nil
+}
+
+// probesOf are what proves that the server answers with the files of a change.
+func (r *round) probesOf(c *change) []vhost.Probe {
+	if c.probes == nil {
+		c.probes = r.o.Server.Renderer().Probes(c.files)
+	}
+	return c.probes
 }
 
 // NameTakenError refuses a name that another site of upkeep's has on this server. It
@@ -303,20 +336,20 @@ func (r *round) compare() error {
 func (r *round) compareOne(c *change) error {
 	wanted := make(map[string]bool, len(c.files))
 	same := c.before != nil && c.before.Proven && len(c.before.Files) == len(c.files)
-	for _, f := range c.files {
+	c.sums = make([]string, len(c.files))
+	for i, f := range c.files {
 		wanted[f.Path] = true
+		c.sums[i] = sumOf(f.Text)
 		w := write{file: f, place: r.layout.Place(f.Path)}
-		onDisk, err := os.ReadFile(w.place)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		holds, onDisk, err := r.holds(w.place, f.Text, c.sums[i])
+		if err != nil {
 			return fmt.Errorf("reading what is there: %w", err)
 		}
-		if err != nil || !bytes.Equal(onDisk, f.Text) {
-			if err == nil {
-				w.before = onDisk
-			}
+		if !holds {
+			w.before = onDisk
 			c.writes = append(c.writes, w)
 		}
-		same = same && c.before.Files[f.Path] == sumOf(f.Text)
+		same = same && c.before.Files[f.Path] == c.sums[i]
 	}
 	c.unproven = c.input != nil && !same || c.input == nil && c.before != nil
 	for _, path := range c.before.paths() {
@@ -371,12 +404,14 @@ func isSite(path string) bool { return strings.HasPrefix(path, vhost.FolderSites
 
 // rewrites reports whether files change that the server reads at a reload.
 func (r *round) rewrites() bool {
-	for _, c := range append(r.live(), r.common) {
-		if slices.ContainsFunc(c.writes, func(w write) bool { return isSite(w.file.Path) }) || slices.ContainsFunc(c.removes, isSite) {
-			return true
-		}
+	if slices.ContainsFunc(append(r.live(), r.common), r.rewritesOne) {
+		return true
 	}
 	return r.whole != nil && slices.ContainsFunc(r.whole.strays, isSite)
+}
+
+func (r *round) rewritesOne(c *change) bool {
+	return slices.ContainsFunc(c.writes, func(w write) bool { return isSite(w.file.Path) }) || slices.ContainsFunc(c.removes, isSite)
 }
 
 // reloads reports whether the server has to read its configuration anew.
@@ -415,7 +450,7 @@ func (r *round) prove(ctx context.Context, c *change) error {
 			return err
 		}
 	}
-	for _, p := range c.probes {
+	for _, p := range r.probesOf(c) {
 		if err := r.client.answers(ctx, p, false); err != nil {
 			return err
 		}
@@ -513,12 +548,12 @@ func (c *change) entry() *entry {
 	case c.input == nil: // the server may still answer for it
 		return &entry{Generation: c.before.Generation, Account: c.before.Account, Names: c.before.Names, Files: c.before.Files}
 	}
-	e := &entry{Generation: c.generation, Account: c.input.Site.Account, Names: c.names, Files: make(map[string]string, len(c.files)), Proven: c.err == nil}
+	e := &entry{Generation: c.generation, Account: c.input.Site.Account, Names: c.names, Files: make(map[string]string, len(c.files)), Proven: c.err == nil, Key: c.key}
 	if errors.Is(c.err, errNotRunning) {
 		e.Astray = waits
 	}
-	for _, f := range c.files {
-		e.Files[f.Path] = sumOf(f.Text)
+	for i, f := range c.files {
+		e.Files[f.Path] = c.sums[i]
 	}
 	return e
 }
@@ -534,7 +569,7 @@ func (c *change) appendGood(to []byte) []byte {
 }
 
 func (e *entry) equal(o *entry) bool {
-	return o != nil && e.Generation == o.Generation && e.Account == o.Account && e.Proven == o.Proven && e.Astray == o.Astray && slices.Equal(e.Names, o.Names) && maps.Equal(e.Files, o.Files)
+	return o != nil && e.Generation == o.Generation && e.Account == o.Account && e.Proven == o.Proven && e.Astray == o.Astray && e.InForce == o.InForce && e.Key == o.Key && slices.Equal(e.Names, o.Names) && maps.Equal(e.Files, o.Files)
 }
 
 // answer tells those who asked.

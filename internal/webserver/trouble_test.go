@@ -173,7 +173,7 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("what has no good version answers %d", status)
 	}
 	w.reopen()
-	if astray := w.Astray(); len(astray) != 1 || astray["new.test"] != setAside {
+	if astray := w.Astray(); len(astray) != 1 || astray["new.test"] != (Astray{Why: setAside}) {
 		t.Errorf("astray are %v", astray)
 	}
 	w.mustApply(w.input("new.test", 1))
@@ -182,6 +182,22 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("after it was applied again, astray are %v", astray)
 	}
 	w.mustApply(in)
+	// What is put back to an earlier generation is said to be at that.
+	newer := w.input("new.test", 2)
+	newer.Site.Aliases = []string{"also-new.test"}
+	w.mustApply(newer)
+	w.breakFile("new.test")
+	if err := os.Truncate(filepath.Join(w.options.State, "good"), w.good.size-1); err != nil {
+		t.Fatal(err)
+	}
+	w.reopen()
+	if astray := w.Astray(); len(astray) != 1 || astray["new.test"] != (Astray{setAside, 1}) {
+		t.Errorf("astray are %v", astray)
+	}
+	w.mustApply(newer)
+	if astray := w.Astray(); len(astray) > 0 {
+		t.Errorf("after it was applied again, astray are %v", astray)
+	}
 }
 
 // What Apache's own test does not see, and what then ends or hangs it at a
@@ -458,7 +474,7 @@ func TestServerDown(t *testing.T) {
 	if err := w.apache.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if astray := w.Astray(); len(astray) != 1 || astray["b.test"] != waits {
+	if astray := w.Astray(); len(astray) != 1 || astray["b.test"] != (Astray{Why: waits}) {
 		t.Errorf("to be tried again when the server is back: %v", astray)
 	}
 	before := w.Stats().Reloads

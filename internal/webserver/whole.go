@@ -3,7 +3,6 @@ package webserver
 import (
 	"bytes"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +14,7 @@ import (
 
 // whole is a request about all sites of the server.
 type whole struct {
-	inputs []vhost.Input
+	wanted []Wanted
 	// keep are names of sites that are left as they are.
 	keep   []string
 	verify bool
@@ -24,6 +23,26 @@ type whole struct {
 	// strays are files that belong to no site and were made by upkeep.
 	strays []string
 	report chan Report
+}
+
+// Wanted is a site as a server is to serve it.
+type Wanted struct {
+	Name       string
+	Generation int64
+	// Key stands for the input: two inputs with the same one are the same. It is ""
+	// where nobody can tell.
+	Key string
+	// Input is asked for where the site is not served so already.
+	Input func() (vhost.Input, error)
+}
+
+// wantedOf are inputs as what is wanted.
+func wantedOf(inputs []vhost.Input) []Wanted {
+	wanted := make([]Wanted, len(inputs))
+	for i, in := range inputs {
+		wanted[i] = Wanted{Name: in.Site.Name, Generation: in.Generation, Input: func() (vhost.Input, error) { return in, nil }}
+	}
+	return wanted
 }
 
 // Report is what became of all sites.
@@ -51,12 +70,17 @@ type Drift struct {
 // what is the same is left alone, strays are removed. The sites whose names are in
 // keep are left as they are. With verify it compares and changes nothing.
 func (a *Applier) Sync(ctx context.Context, inputs []vhost.Input, verify bool, keep ...string) Report {
-	return a.askWhole(ctx, &whole{inputs: inputs, keep: keep, verify: verify})
+	return a.askWhole(ctx, &whole{wanted: wantedOf(inputs), keep: keep, verify: verify})
+}
+
+// Bring is [Applier.Sync] of what is wanted, without verify.
+func (a *Applier) Bring(ctx context.Context, wanted []Wanted, keep ...string) Report {
+	return a.askWhole(ctx, &whole{wanted: wanted, keep: keep})
 }
 
 // Preview compares what is there of some sites with how they would be.
 func (a *Applier) Preview(ctx context.Context, inputs []vhost.Input) Report {
-	return a.askWhole(ctx, &whole{inputs: inputs, verify: true, partial: true})
+	return a.askWhole(ctx, &whole{wanted: wantedOf(inputs), verify: true, partial: true})
 }
 
 func (a *Applier) askWhole(ctx context.Context, w *whole) Report {
@@ -78,32 +102,72 @@ func (a *Applier) askWhole(ctx context.Context, w *whole) Report {
 	}
 }
 
-// collectWhole adds a change for each site that is declared, and for each that is
-// there and is not. Of several such requests in one round the last counts.
-func (r *round) collectWhole(req *request, bySite map[string]*change) {
-	if r.whole != nil {
-		r.whole.report <- Report{Err: errors.New("another synchronisation was asked for in the same moment")}
+// collectWhole adds a change for each site that is wanted, unless it is served so
+// already, and for each that is there and is not.
+func (r *round) collectWhole() {
+	if r.whole == nil {
+		return
 	}
-	r.whole = req.whole
-	declared := make(map[string]bool, len(req.whole.inputs))
-	for i := range req.whole.inputs {
-		in := &req.whole.inputs[i]
-		declared[in.Site.Name] = true
-		c := bySite[in.Site.Name]
-		if c == nil {
-			c = &change{site: in.Site.Name, before: r.manifest.Sites[in.Site.Name]}
+	bySite := make(map[string]*change, len(r.changes))
+	for _, c := range r.changes {
+		bySite[c.site] = c
+	}
+	wanted := make(map[string]bool, len(r.whole.wanted))
+	for i := range r.whole.wanted {
+		w := &r.whole.wanted[i]
+		wanted[w.Name] = true
+		before, c := r.manifest.Sites[w.Name], bySite[w.Name]
+		switch {
+		case c == nil && r.serves(w, before):
+			r.unchanged = append(r.unchanged, w)
+		case c == nil:
+			c = &change{site: w.Name, before: before}
 			bySite[c.site] = c
 			r.changes = append(r.changes, c)
-		}
-		if in.Generation >= c.generation {
-			c.generation, c.input = in.Generation, in
+			fallthrough
+		case w.Generation >= c.generation:
+			r.want(c, w)
 		}
 	}
 	for site, before := range r.manifest.Sites {
-		if !req.whole.partial && !declared[site] && !slices.Contains(req.whole.keep, site) && bySite[site] == nil {
+		if !r.whole.partial && !wanted[site] && !slices.Contains(r.whole.keep, site) && bySite[site] == nil {
 			r.changes = append(r.changes, &change{site: site, before: before, generation: before.Generation})
 		}
 	}
+}
+
+// want makes a change one to what is wanted, whatever it was before.
+func (r *round) want(c *change, w *Wanted) {
+	c.generation, c.key, c.account, c.result, c.err = w.Generation, r.key(w.Key), "", "", nil
+	if c.compareRecord(); c.result != "" {
+		return
+	}
+	in, err := w.Input()
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.input = &in
+}
+
+// serves reports whether a site is served as it is wanted already: it has answered
+// with files that were made from the same, and nobody has touched these or taken one
+// of its names since.
+func (r *round) serves(w *Wanted, before *entry) bool {
+	if r.verifies() || w.Key == "" || before == nil || !before.Proven || before.Generation != w.Generation || before.Key != r.key(w.Key) || len(before.Files) == 0 {
+		return false
+	}
+	for _, name := range before.Names {
+		if r.foreign.has(name) != "" {
+			return false
+		}
+	}
+	for path, sum := range before.Files {
+		if !r.holdsSum(r.layout.Place(path), sum) {
+			return false
+		}
+	}
+	return true
 }
 
 // findStrays looks for files of upkeep's that no site has.
@@ -118,6 +182,11 @@ func (w *whole) findStrays(r *round) error {
 		}
 		for _, path := range c.before.paths() {
 			known[path] = true // of no use any more, and removed as such
+		}
+	}
+	for _, site := range r.unchanged {
+		for path := range r.manifest.Sites[site.Name].Files {
+			known[path] = true
 		}
 	}
 	for _, site := range w.keep {
@@ -188,7 +257,10 @@ func (w *whole) sweepStrays(r *round) error {
 
 // done reports on all changes.
 func (w *whole) done(r *round, cause error) {
-	report := Report{Sites: make(map[string]Result, len(r.changes)), Err: cause}
+	report := Report{Sites: make(map[string]Result, len(r.changes)+len(r.unchanged)), Err: cause}
+	for _, site := range r.unchanged {
+		report.Sites[site.Name] = Result{State: upkeep.JobDone, Generation: site.Generation, URL: r.o.URL}
+	}
 	if w.verify && !w.partial && !r.running {
 		_, report.Down = r.o.Server.Process()
 	}

@@ -201,14 +201,43 @@ func (a *adoption) meaning(ctx context.Context) error {
 		return err
 	}
 	if len(assembled.seen) > 0 {
-		return upkeep.WithHint(fmt.Errorf("%w: it includes %s already", upkeep.ErrConflict, strings.Join(slices.Sorted(maps.Keys(assembled.seen)), " and ")),
-			"declare the zone and the pool, and upkeep takes the include files over")
+		return a.adopted(ctx, slices.Sorted(maps.Keys(assembled.seen)))
 	}
 	a.before, err = assembled.records(ctx, a.o.Publisher.Checkzone, a.zone)
 	if err != nil {
 		return upkeep.WithHint(err, "mend the zone file first: it is not valid as it is")
 	}
 	return a.refuseRecords()
+}
+
+// adopted refuses a file that is in the include form already. What the zone's
+// document has to say so that the zone goes on as it is, is said once more.
+func (a *adoption) adopted(ctx context.Context, includes []string) error {
+	hint := "declare the zone and the pool, and upkeep takes the include files over"
+	if soa, err := a.present(ctx); err == nil {
+		if differ, lines := defaultsDiffer(a.o.Zone, fromSOA(a.o.Zone, soa)); len(differ) > 0 {
+			hint += "; so that the SOA record stays as it is, write " + strings.Join(lines, " and ") + " into the zone's document"
+		}
+	}
+	return upkeep.WithHint(fmt.Errorf("%w: it includes %s already", upkeep.ErrConflict, strings.Join(includes, " and ")), hint)
+}
+
+// present is the SOA record of the zone with the include files as they are.
+func (a *adoption) present(ctx context.Context) (*dns.SOA, error) {
+	disk, err := readPair(a.place.includeDir)
+	if err != nil {
+		return nil, err
+	}
+	assembled, err := assembleText(a.place, a.file.text, disk.ips.text, disk.soa.text)
+	defer assembled.remove()
+	if err != nil {
+		return nil, err
+	}
+	records, err := assembled.records(ctx, a.o.Publisher.Checkzone, a.zone)
+	if err != nil {
+		return nil, err
+	}
+	return records.start(a.zone)
 }
 
 // refuseRecords refuses zones whose records cannot be exchanged by a text edit.
@@ -313,33 +342,9 @@ func (a *adoption) declare(soa *dns.SOA) (upkeep.Zone, error) {
 // refuseDefaults refuses a zone that is served already under a declaration whose
 // defaults are not what the zone file says: they would be in force at once.
 func (a *adoption) refuseDefaults(filled upkeep.Zone) error {
-	served, kept := a.o.Zone.WithDefaults(), filled.WithDefaults()
-	var differ, soa []string
-	compare := func(field string, served, kept any) {
-		if served == kept {
-			return
-		}
-		differ = append(differ, fmt.Sprintf("%s would become %v instead of %v", field, served, kept))
-		if name, of := strings.CutPrefix(field, "soa."); of {
-			soa = append(soa, fmt.Sprintf("%s: %v", name, kept))
-		}
-	}
-	compare("soa.mname", served.SOA.MName, kept.SOA.MName)
-	compare("soa.rname", served.SOA.RName, kept.SOA.RName)
-	compare("soa.refresh", served.SOA.Refresh, kept.SOA.Refresh)
-	compare("soa.retry", served.SOA.Retry, kept.SOA.Retry)
-	compare("soa.expire", served.SOA.Expire, kept.SOA.Expire)
-	compare("soa.minimum", served.SOA.Minimum, kept.SOA.Minimum)
-	compare("ttl", served.TTL, kept.TTL)
+	differ, lines := defaultsDiffer(a.o.Zone, filled)
 	if len(differ) == 0 {
 		return nil
-	}
-	var lines []string
-	if len(soa) > 0 {
-		lines = append(lines, "soa: {"+strings.Join(soa, ", ")+"}")
-	}
-	if served.TTL != kept.TTL {
-		lines = append(lines, "ttl: "+kept.TTL.String())
 	}
 	return upkeep.WithHint(fmt.Errorf("%w: the zone is declared already, without what its file says: %s", upkeep.ErrConflict, strings.Join(differ, ", ")),
 		"apply its document with "+strings.Join(lines, " and ")+" first, or with other values if they are to change")

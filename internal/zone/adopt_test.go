@@ -442,3 +442,23 @@ func endsOldLine(line, text []byte) bool {
 	}
 	return false
 }
+
+// Who has lost what the first adoption printed is told it by the second.
+func TestAdoptTwice(t *testing.T) {
+	o := adoptOptions(t, articleZone, adoptPool("@", "*"))
+	plan, err := Adopt(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := plan.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Adopt(t.Context(), o)
+	demandError(t, err, "it includes ips.include and soa.include already", "soa: {refresh: 8h, retry: 2h, expire: 168h, minimum: 10m} and ttl: 1h46m40s into the zone's document")
+	o.Zone = plan.Declared
+	_, err = Adopt(t.Context(), o)
+	demandError(t, err, "it includes ips.include and soa.include already", "takes the include files over")
+	if strings.Contains(fmt.Sprint(err), "soa: {") {
+		t.Errorf("it is told what is declared already: %v", err)
+	}
+}

@@ -94,6 +94,7 @@ type BindPublisher struct {
 	status atomic.Pointer[zoneStatus]
 
 	// Guarded by publishing.
+	errand  *errand // the latest, nil for none
 	refused *refusal
 	known   *known
 	doubt   doubt
@@ -149,6 +150,10 @@ func (b *Bind) Publisher(z upkeep.Zone, p upkeep.Publisher) (*BindPublisher, err
 // Close forgets the zone. Its files and what named serves stay as they are.
 func (p *BindPublisher) Close() error {
 	p.nudger.close()
+	if release, err := take(context.Background(), p.publishing); err == nil {
+		p.recall()
+		release()
+	}
 	p.bind.mu.Lock()
 	defer p.bind.mu.Unlock()
 	if p.dir.zones[p.name] != p {
@@ -209,6 +214,7 @@ func (p *BindPublisher) Publish(ctx context.Context, c Content) (uint32, error) 
 		return 0, err
 	}
 	defer release()
+	p.recall()
 	w := write{p: p, content: c, sets: sets, ips: renderIPs(c)}
 	if err := p.stillRefused(w); err != nil {
 		return 0, err

@@ -109,7 +109,17 @@ func (e *loadError) Error() string { return e.why }
 func (w *write) reload(ctx context.Context, serial uint32) (uint32, error) {
 	p := w.p
 	for attempt := 0; ; attempt++ {
-		out, err := p.rndc.run(ctx, slices.Concat([]string{"reload", p.name}, p.view)...)
+		// With inline-signing only rndc tells what is loaded, and of a zone that is
+		// not served rndc tells why.
+		hastened := attempt == 0 && w.before.known && !w.before.inline && p.hasten(ctx)
+		rndc := p.send(ctx)
+		if hastened {
+			if answered, came := w.early(rndc, serial); came {
+				return answered, nil
+			}
+		}
+		<-rndc.over.Done()
+		out, err := rndc.out, rndc.err
 		if errors.Is(err, errNamedDown) || ctx.Err() != nil {
 			return 0, err
 		}

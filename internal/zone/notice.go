@@ -8,7 +8,6 @@ import (
 // notices tells an operator each thing once, however often it is found.
 type notices struct {
 	zone string
-	log  *slog.Logger
 	tell func(zone, what, why string)
 
 	mu   sync.Mutex
@@ -23,10 +22,10 @@ func newNotices(zone string, log *slog.Logger, tell func(zone, what, why string)
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	if tell == nil {
-		tell = func(string, string, string) {}
+	if tell == nil { // whoever is told logs it as well
+		tell = func(zone, what, why string) { log.Warn(what, "zone", zone, "why", why) }
 	}
-	return &notices{zone: zone, log: log, tell: tell, told: map[string]bool{}}
+	return &notices{zone: zone, tell: tell, told: map[string]bool{}}
 }
 
 func (n *notices) add(what, why string) {
@@ -39,7 +38,6 @@ func (n *notices) add(what, why string) {
 		clear(n.told)
 	}
 	n.told[what+why] = true
-	n.log.Warn(what, "zone", n.zone, "why", why)
 	n.tell(n.zone, what, why)
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -139,8 +140,13 @@ func transferred(t *testing.T, s *Server, m *dns.Msg, key Key) ([]dns.RR, error)
 func axfr() *dns.Msg { return new(dns.Msg).SetAxfr("example.test.") }
 
 func TestTransfersAreRefusedByDefault(t *testing.T) {
+	var mu sync.Mutex
 	var told []string
-	s := startServer(t, ServerOptions{Notice: func(zone, what, why string) { told = append(told, zone+" "+what+": "+why) }})
+	s := startServer(t, ServerOptions{Notice: func(zone, what, why string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, zone+" "+what+": "+why)
+	}})
 	key, err := ParseKey([]byte(goodKey))
 	if err != nil {
 		t.Fatal(err)
@@ -184,6 +190,8 @@ func TestTransfersAreRefusedByDefault(t *testing.T) {
 			}
 		})
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	for _, why := range []string{"neither among the publisher's secondaries", "not signed with the publisher's key", "the signature of the request is not good"} {
 		text := "example.test refused a zone transfer to 127.0.0.1: "
 		if n := len(slices.DeleteFunc(slices.Clone(told), func(s string) bool { return !strings.HasPrefix(s, text) || !strings.Contains(s, why) })); n != 1 {

@@ -96,28 +96,34 @@ type request struct {
 }
 
 func (c *Client) do(ctx context.Context, r request, answer any) error {
+	_, err := c.exchange(ctx, r, answer)
+	return err
+}
+
+// exchange does what do does, and returns the header of the answer.
+func (c *Client) exchange(ctx context.Context, r request, answer any) (http.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	response, err := c.send(ctx, r, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", c.where, err)
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
 	}
 	switch answer := answer.(type) {
 	case nil:
-		return nil
+		return response.Header, nil
 	case *[]byte:
 		*answer = text
-		return nil
+		return response.Header, nil
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", c.where, err)
+		return nil, fmt.Errorf("reading the answer of %s: %w", c.where, err)
 	}
-	return nil
+	return response.Header, nil
 }
 
 // send returns an answer of success; its body is the caller's to close.
@@ -251,9 +257,7 @@ func (c *Client) Delete(ctx context.Context, objects ...wire.Ref) error {
 
 // Pools returns what every pool is doing.
 func (c *Client) Pools(ctx context.Context) ([]upkeep.PoolStatus, error) {
-	var answer struct{ Pools []upkeep.PoolStatus }
-	err := c.do(ctx, request{method: "GET", path: []string{"pools"}}, &answer)
-	return answer.Pools, err
+	return pages(ctx, c, request{method: "GET", path: []string{"pools"}}, 0, func(answer struct{ Pools []upkeep.PoolStatus }) []upkeep.PoolStatus { return answer.Pools })
 }
 
 // Pool returns what one pool is doing.
@@ -307,9 +311,7 @@ func (c *Client) Renumber(ctx context.Context, zone string) (r wire.Renumbered, 
 
 // Zones returns what the name servers of every zone answer.
 func (c *Client) Zones(ctx context.Context) ([]upkeep.ZoneStatus, error) {
-	var answer struct{ Zones []upkeep.ZoneStatus }
-	err := c.do(ctx, request{method: "GET", path: []string{"zones"}}, &answer)
-	return answer.Zones, err
+	return pages(ctx, c, request{method: "GET", path: []string{"zones"}}, 0, func(answer struct{ Zones []upkeep.ZoneStatus }) []upkeep.ZoneStatus { return answer.Zones })
 }
 
 // Events returns stored events, oldest first.

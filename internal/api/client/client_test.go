@@ -118,11 +118,11 @@ func TestProblemsKeepTheirKind(t *testing.T) {
 		c := over(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/problem+json")
 			w.WriteHeader(status)
-			fmt.Fprintf(w, `{"title":"x","status":%d,"detail":"a sentence","hint":"do this","errors":[{"message":"m","location":"query.limit","value":7}]}`, status)
+			fmt.Fprintf(w, `{"title":"x","status":%d,"detail":"a sentence","hint":"do this","errors":[{"field":"query.limit","value":"7","rule":"m"}]}`, status)
 		})
 		_, err := c.Pools(t.Context())
 		var problem *wire.Problem
-		if !errors.Is(err, kind) || !errors.As(err, &problem) || problem.Hint != "do this" || err.Error() != "query.limit: 7: m" {
+		if !errors.Is(err, kind) || !errors.As(err, &problem) || problem.Hint != "do this" || err.Error() != `query.limit: "7": m` {
 			t.Errorf("status %d comes as %v", status, err)
 		}
 	}

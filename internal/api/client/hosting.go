@@ -12,17 +12,22 @@ import (
 	"upkeep/internal/api/wire"
 )
 
-// Jobs returns jobs, the newest first.
+// Jobs returns as many jobs as the filter's limit says, the newest first; without a
+// limit those of one page.
 func (c *Client) Jobs(ctx context.Context, f wire.JobFilter) ([]upkeep.Job, error) {
 	query := chosenJobs(f)
-	for name, n := range map[string]int64{"before": f.Before, "limit": int64(f.Limit)} {
-		if n != 0 {
-			query.Set(name, strconv.FormatInt(n, 10))
-		}
+	if f.Before != 0 {
+		query.Set("before", strconv.FormatInt(f.Before, 10))
 	}
-	var answer struct{ Jobs []upkeep.Job }
-	err := c.do(ctx, request{method: "GET", path: []string{"jobs"}, query: query}, &answer)
-	return answer.Jobs, err
+	r := request{method: "GET", path: []string{"jobs"}, query: query}
+	type page struct{ Jobs []upkeep.Job }
+	if f.Limit == 0 {
+		var answer page
+		err := c.do(ctx, r, &answer)
+		return answer.Jobs, err
+	}
+	query.Set("limit", strconv.Itoa(min(f.Limit, mostOnPage)))
+	return pages(ctx, c, r, f.Limit, func(answer page) []upkeep.Job { return answer.Jobs })
 }
 
 func chosenJobs(f wire.JobFilter) url.Values {
@@ -104,9 +109,8 @@ func (c *Client) Sites(ctx context.Context, account string) ([]upkeep.SiteStatus
 	if account != "" {
 		query.Set("account", account)
 	}
-	var answer struct{ Sites []upkeep.SiteStatus }
-	err := c.do(ctx, request{method: "GET", path: []string{"sites"}, query: query}, &answer)
-	return answer.Sites, err
+	query.Set("limit", "10000") // each page is made of all
+	return pages(ctx, c, request{method: "GET", path: []string{"sites"}, query: query}, 0, func(answer struct{ Sites []upkeep.SiteStatus }) []upkeep.SiteStatus { return answer.Sites })
 }
 
 // Site returns what servers serve of one site.
@@ -122,10 +126,11 @@ func (c *Client) SiteHistory(ctx context.Context, name string) ([]wire.Generatio
 	return answer.Generations, err
 }
 
-// UndoSite declares a site as it was at a generation, 0 for the one before.
-func (c *Client) UndoSite(ctx context.Context, name string, generation int64) (site upkeep.SiteStatus, err error) {
+// UndoSite declares a site as it was at a generation, 0 for the one before, if it
+// still has the generation that it was read with, 0 for any.
+func (c *Client) UndoSite(ctx context.Context, name string, generation, still int64) (site upkeep.SiteStatus, err error) {
 	body := map[string]int64{"generation": generation}
-	err = c.do(ctx, request{method: "POST", path: []string{"sites", name, "undo"}, body: body}, &site)
+	err = c.do(ctx, request{method: "POST", path: []string{"sites", name, "undo"}, body: body, match: still}, &site)
 	return site, err
 }
 
@@ -139,8 +144,18 @@ func (c *Client) PreviewSites(ctx context.Context, sources []wire.Source) ([]upk
 
 // Servers returns the servers and their agents.
 func (c *Client) Servers(ctx context.Context) ([]upkeep.AgentStatus, error) {
-	var answer struct{ Servers []upkeep.AgentStatus }
-	err := c.do(ctx, request{method: "GET", path: []string{"servers"}}, &answer)
+	return pages(ctx, c, request{method: "GET", path: []string{"servers"}}, 0, func(answer struct{ Servers []upkeep.AgentStatus }) []upkeep.AgentStatus { return answer.Servers })
+}
+
+// Images returns what servers last told of their images: of one, or of all with an
+// empty name.
+func (c *Client) Images(ctx context.Context, server string) ([]upkeep.ImageList, error) {
+	query := url.Values{}
+	if server != "" {
+		query.Set("server", server)
+	}
+	var answer struct{ Servers []upkeep.ImageList }
+	err := c.do(ctx, request{method: "GET", path: []string{"images"}, query: query}, &answer)
 	return answer.Servers, err
 }
 

@@ -9,9 +9,10 @@ import (
 
 // NewJob asks for one job of a kind, with the payload of that kind.
 type NewJob struct {
-	Kind string `json:"kind" minLength:"2" maxLength:"40"`
+	Kind string `json:"kind" minLength:"2" maxLength:"40" example:"server.facts"`
 	// Server does it; empty for a notification.
-	Server  string          `json:"server,omitempty" maxLength:"63"`
+	Server string `json:"server,omitempty" maxLength:"63" example:"web1"`
+	// Payload is that of the kind.
 	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
@@ -35,9 +36,10 @@ type Invitation struct {
 
 // Generation is one that a site once had.
 type Generation struct {
-	Generation int64           `json:"generation"`
-	At         time.Time       `json:"at"`
-	Who        string          `json:"who"`
-	Deleted    bool            `json:"deleted,omitempty"`
-	Object     json.RawMessage `json:"object,omitempty"`
+	Generation int64     `json:"generation"`
+	At         time.Time `json:"at"`
+	Who        string    `json:"who"`
+	Deleted    bool      `json:"deleted,omitempty"`
+	// Object is the site as it was then.
+	Object json.RawMessage `json:"object,omitempty"`
 }

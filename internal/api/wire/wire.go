@@ -27,6 +27,16 @@ type Source struct {
 // Sources is the JSON body of an apply; all of its documents are applied, or none.
 type Sources struct {
 	Sources []Source `json:"sources"`
+	// Still are generations that things in the documents must have for anything to be
+	// changed: what was read before is still what it was.
+	Still []Still `json:"still,omitempty"`
+}
+
+// Still is a generation that a thing must have, 0 for one that must not be there.
+type Still struct {
+	Kind       string `json:"kind" enum:"zone,pool,receiver,server,account,delegation,site"`
+	Name       string `json:"name" minLength:"1" maxLength:"253" example:"web"`
+	Generation int64  `json:"generation" minimum:"0"`
 }
 
 // Actions of a [Change].
@@ -70,12 +80,14 @@ func (r ApplyResult) Changed() bool {
 // Ref names a declared object.
 type Ref struct {
 	Kind string `json:"kind" enum:"zone,pool,receiver,server,account,delegation,site"`
-	Name string `json:"name" minLength:"1" maxLength:"253"`
+	Name string `json:"name" minLength:"1" maxLength:"253" example:"web"`
 }
 
 // Refs is the body of a deletion; all of its objects are deleted, or none.
 type Refs struct {
 	Objects []Ref `json:"objects" nullable:"false" minItems:"1"`
+	// Still are generations that the objects must have for anything to be deleted.
+	Still []Still `json:"still,omitempty"`
 }
 
 // Declared is an object as it is stored.
@@ -86,6 +98,11 @@ type Declared struct {
 	// Object is the whole document, kind and name first, as a JSON object. It
 	// can be applied again as it is, JSON being YAML.
 	Object json.RawMessage `json:"object"`
+}
+
+// Objects are declared objects.
+type Objects struct {
+	Objects []Declared `json:"objects" nullable:"false"`
 }
 
 // NewDeclared makes the document of a stored object.
@@ -106,9 +123,9 @@ func NewDeclared(d upkeep.Declared) (Declared, error) {
 
 // Force is the body of a request that forces members into an admin state.
 type Force struct {
-	State string `json:"state" enum:"up,down,drain"`
+	State string `json:"state" enum:"up,down,drain" example:"drain"`
 	// Why is shown wherever the member's reason is.
-	Why string `json:"why,omitempty" maxLength:"500"`
+	Why string `json:"why,omitempty" maxLength:"500" example:"a new kernel"`
 	// All says that the last members of a pool may be taken out.
 	All bool `json:"all,omitempty"`
 }
@@ -129,53 +146,19 @@ type Drained struct {
 
 // Problem is every error that the API answers with (RFC 9457).
 type Problem struct {
-	Type   string `json:"type,omitempty"`
+	// Type is left out, which stands for "about:blank": the status says the kind.
+	Type string `json:"type,omitempty"`
+	// Title is the status in words.
 	Title  string `json:"title"`
 	Status int    `json:"status"`
+	// Detail says in a sentence what is wrong this time.
 	Detail string `json:"detail,omitempty"`
 	// Hint says what a person can do next.
-	Hint   string   `json:"hint,omitempty"`
-	Errors []Detail `json:"errors,omitempty"`
-}
-
-// Detail is one broken rule of a request: a field of a document, or a parameter.
-type Detail struct {
-	upkeep.FieldError
-	// Message and Location are set where the request itself was at fault rather
-	// than a document in it: location is "query.limit" and the like.
-	Message  string `json:"message,omitempty"`
-	Location string `json:"location,omitempty"`
-}
-
-// UnmarshalJSON accepts any type of value for Value: the validation of
-// parameters echoes what it was given.
-func (d *Detail) UnmarshalJSON(text []byte) error {
-	type plain Detail
-	var any struct {
-		*plain
-		Value json.RawMessage `json:"value"`
-	}
-	any.plain = (*plain)(d)
-	if err := json.Unmarshal(text, &any); err != nil {
-		return err
-	}
-	if err := json.Unmarshal(any.Value, &d.Value); err != nil {
-		d.Value = string(any.Value)
-	}
-	return nil
-}
-
-func (d Detail) String() string {
-	if d.Message == "" {
-		return d.FieldError.Error()
-	}
-	var b strings.Builder
-	for _, part := range []string{d.Location, d.Value} {
-		if part != "" {
-			b.WriteString(part + ": ")
-		}
-	}
-	return b.String() + d.Message
+	Hint string `json:"hint,omitempty"`
+	// Errors are the rules that were broken, all of them at once: by fields of
+	// documents, and by the request itself, whose fields are "body.state",
+	// "query.limit", "path.name" and the like.
+	Errors []upkeep.FieldError `json:"errors,omitempty"`
 }
 
 // NewProblem makes a problem of a status and a sentence.
@@ -193,7 +176,7 @@ func (p *Problem) Error() string {
 	}
 	lines := make([]string, len(p.Errors))
 	for i, d := range p.Errors {
-		lines[i] = d.String()
+		lines[i] = d.Error()
 	}
 	return strings.Join(lines, "\n")
 }

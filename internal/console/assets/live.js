@@ -1,10 +1,11 @@
-// Fetches the page again when something happened and swaps the parts that
-// differ. Without it the page reloads itself every half minute.
+// Takes the parts of the page that have changed from a stream and puts them in
+// place. Without the stream it fetches the page again every now and then; without
+// scripts the page reloads itself every half minute.
 "use strict";
 
 const state = document.getElementById("state");
 const slow = 15000; // round trips and times of asking move without any event
-let busy = false, again = false, failed = false;
+let busy = false, again = false, failed = false, following = false;
 
 function say(text) {
   if (state.textContent !== text) state.textContent = text;
@@ -38,29 +39,36 @@ function differs(a, b) {
   return plain(a) !== plain(b);
 }
 
-function swap(next) {
-  const now = new Map(), seen = new Set();
+// Puts parts in place of those that differ; ids are those of all parts that the page
+// has now, parts maps some of them to their elements.
+function swap(ids, parts, title) {
+  const now = new Map();
   for (const e of document.querySelectorAll("[data-live]")) now.set(e.id, e);
-  let before = null;
-  for (const part of next.querySelectorAll("[data-live]")) {
-    seen.add(part.id);
-    const old = now.get(part.id);
-    const focus = document.activeElement;
-    if (old === undefined) {
-      location.reload(); // a part appeared: the page has another shape now
-      return;
+  for (const id of ids) if (!now.has(id)) { location.reload(); return; } // the page has another shape now
+  for (const [id, part] of parts) {
+    const old = now.get(id), focus = document.activeElement;
+    if (!old || !differs(old, part)) continue;
+    const href = old.contains(focus) ? focus.getAttribute("href") : null;
+    old.replaceWith(part);
+    if (href !== null) {
+      for (const a of part.querySelectorAll("a")) if (a.getAttribute("href") === href) { a.focus({ preventScroll: true }); break; }
     }
-    if (differs(old, part)) {
-      const href = old.contains(focus) ? focus.getAttribute("href") : null;
-      old.replaceWith(part);
-      if (href !== null) {
-        for (const a of part.querySelectorAll("a")) if (a.getAttribute("href") === href) { a.focus({ preventScroll: true }); break; }
-      }
-    }
-    before = part;
   }
-  for (const [id, e] of now) if (!seen.has(id)) e.remove();
-  document.title = next.title;
+  if (ids.length === 0) { location.reload(); return; } // it is gone
+  for (const [id, e] of now) if (!ids.includes(id)) e.remove();
+  if (title) document.title = title;
+  tick();
+}
+
+// Takes what the stream tells of this page.
+function hear(event) {
+  const told = JSON.parse(event.data), parts = new Map();
+  offset = Date.parse(told.at) - Date.now();
+  for (const [id, text] of Object.entries(told.parts)) {
+    const part = new DOMParser().parseFromString(text, "text/html").body.firstElementChild;
+    if (part) parts.set(id, document.adoptNode(part));
+  }
+  swap(told.ids, parts, told.title);
 }
 
 async function refresh() {
@@ -68,12 +76,14 @@ async function refresh() {
   busy = true;
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (answer.redirected) { location.reload(); return; } // as to the sign-in, once that has ended
     if (!answer.ok && answer.status !== 404) throw new Error(answer.status);
     const next = new DOMParser().parseFromString(await answer.text(), "text/html");
     const at = next.querySelector("time[data-fixed]");
     if (at) offset = Date.parse(at.dateTime) - Date.now();
-    swap(next);
-    tick();
+    const parts = new Map();
+    for (const part of next.querySelectorAll("[data-live]")) parts.set(part.id, part);
+    swap([...parts.keys()], parts, next.title);
     failed = false;
   } catch {
     failed = true;
@@ -84,12 +94,15 @@ async function refresh() {
 }
 
 function listen() {
-  const source = new EventSource("/live");
-  source.addEventListener("hello", () => { say(state.dataset.liveOn); document.documentElement.dataset.following = "yes"; refresh(); });
-  source.addEventListener("news", refresh);
+  const source = new EventSource("/live?at=" + encodeURIComponent(location.pathname + location.search));
+  source.addEventListener("hello", () => { following = true; say(state.dataset.liveOn); document.documentElement.dataset.following = "yes"; });
+  source.addEventListener("page", hear);
   source.onerror = () => {
+    following = false;
     say(state.dataset.lost);
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, slow); // refused, as when too many pages are open
+    if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself
+    refresh(); // leads to the sign-in where that has ended
+    setTimeout(listen, slow); // refused, as when too many pages are open
   };
 }
 
@@ -98,6 +111,13 @@ if (first) offset = Date.parse(first.dateTime) - Date.now();
 say(state.dataset.wait);
 tick();
 setInterval(tick, 1000);
-setInterval(() => { if (!document.hidden) refresh(); }, slow);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
-listen();
+// A page in which somebody writes has no parts to swap, and is left alone. Others are
+// told what changed; without the stream they ask.
+if (document.querySelector("[data-live]")) {
+  const ask = () => { if (!document.hidden && !following) refresh(); };
+  setInterval(ask, slow);
+  document.addEventListener("visibilitychange", ask);
+  listen();
+} else {
+  say("");
+}

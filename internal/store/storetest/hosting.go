@@ -24,6 +24,7 @@ var hostingTests = []test{
 	{"a name has one site", nameHasOneSite},
 	{"names move within one change", namesMove},
 	{"the domain of an account is its own", domainsAreOwn},
+	{"ends of delegations are told once", endsTold},
 	{"reserved names stay free", reservedNames},
 	{"names that look like others are warned of", lookalikesWarned},
 	{"accounts get numbers that nobody had", accountNumbers},
@@ -33,6 +34,7 @@ var hostingTests = []test{
 	{"a dry run changes nothing", dryRun},
 	{"many sites in one change", manySites},
 	{"one thing is found", oneObject},
+	{"all of a kind are as they are now", allOfAKind},
 }
 
 func acme() upkeep.Account { return upkeep.Account{Name: "acme"} }
@@ -251,6 +253,54 @@ func domainsAreOwn(t *testing.T, open func() *store.Store) {
 		t.Errorf("one above the other in one change: %v", err)
 	}
 	put(t, s, site("acme", "other.test"), upkeep.Delegation{Name: "deep.other.test", Account: "bob"})
+}
+
+// endsTold tells of each delegation that ended, with what becomes of the sites that
+// are there by it, once, also to the process after.
+func endsTold(t *testing.T, open func() *store.Store) {
+	s := open()
+	ground(t, s)
+	at := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(time.RFC3339) }
+	given := upkeep.Delegation{Name: "blog.example.test", Account: "bob", Until: at(time.Hour)}
+	later := upkeep.Delegation{Name: "later.test", Account: "bob", Until: at(2 * time.Hour)}
+	put(t, s, site("acme", "example.test"), given, later, upkeep.Delegation{Name: "ever.test", Account: "bob"})
+	put(t, s, site("bob", "blog.example.test", "a.blog.example.test"), site("bob", "bobs.test"))
+	expect := func(want string, until string) {
+		t.Helper()
+		for i, s := range []*store.Store{s, open()} {
+			told, next, err := s.EndedDelegations(ctx)
+			must(t, err)
+			var got []string
+			for _, e := range told {
+				got = append(got, e.Object+" "+e.What+": "+e.Why)
+				if e.ID == 0 || e.Kind != upkeep.EventWarning {
+					t.Errorf("event %+v", e)
+				}
+			}
+			if i == 1 {
+				want = "" // by the one before
+			}
+			if text := strings.Join(got, "\n"); text != want {
+				t.Errorf("told %q, want %q", text, want)
+			}
+			if got := next.UTC().Format(time.RFC3339); got != until {
+				t.Errorf("the next look is at %s, want %s", got, until)
+			}
+		}
+	}
+	expect("", given.Until)
+	given.Until = at(-time.Hour)
+	put(t, s, given)
+	expect("delegation/blog.example.test the delegation has ended: on "+given.Until+"; account bob can take no names there any more; "+
+		"its site blog.example.test stays as it is, and can be suspended or removed, and not be changed otherwise", later.Until)
+	later.Until = at(-time.Minute)
+	put(t, s, later)
+	_, err := s.Apply(ctx, "tester", store.Change{Delete: []store.Ref{store.RefOf(given)}})
+	must(t, err)
+	expect("delegation/later.test the delegation has ended: on "+later.Until+"; account bob can take no names there any more, and has none", "0001-01-01T00:00:00Z")
+	if all := events(t, s, store.EventFilter{Object: "delegation", Kind: upkeep.EventWarning}); len(all) != 2 {
+		t.Errorf("stored are %+v", all)
+	}
 }
 
 func reservedNames(t *testing.T, open func() *store.Store) {
@@ -475,4 +525,38 @@ func oneObject(t *testing.T, open func() *store.Store) {
 	if some, err := s.Objects(ctx, upkeep.PoolKinds...); err != nil || len(some) != 1 {
 		t.Errorf("%v, %v", some, err)
 	}
+}
+
+// allOfAKind reads all things of a kind again and again, by two processes, between
+// changes of either: nobody is told of what was before.
+func allOfAKind(t *testing.T, open func() *store.Store) {
+	s, other := open(), open()
+	ground(t, s)
+	expect := func(want string) {
+		t.Helper()
+		for _, s := range []*store.Store{s, other, s} {
+			found, err := s.All(ctx, upkeep.KindSite)
+			must(t, err)
+			got := ""
+			for _, one := range found {
+				got += fmt.Sprintf("%s:%d:%t ", one.Ref.Name, one.Generation, one.Object.(upkeep.Site).CGI)
+				if one.Err != nil {
+					t.Error(one.Err)
+				}
+			}
+			if got != want {
+				t.Errorf("found %q, want %q", got, want)
+			}
+		}
+	}
+	expect("")
+	put(t, s, site("acme", "a.test"), site("bob", "b.test"))
+	expect("a.test:1:false b.test:1:false ")
+	changed := site("acme", "a.test")
+	changed.CGI = true
+	put(t, other, changed)
+	expect("a.test:2:true b.test:1:false ")
+	_, err := other.Apply(ctx, "tester", store.Change{Delete: []store.Ref{{Kind: "site", Name: "b.test"}}})
+	must(t, err)
+	expect("a.test:2:true ")
 }

@@ -27,8 +27,10 @@ var jobTests = []test{
 	{"retry and cancel know when they are pointless", jobsRetryCancel},
 	{"old jobs are forgotten, failed ones later", jobsPruned},
 	{"what servers serve is kept beside the end", jobsSites},
+	{"what servers serve is not written again as it is", jobsSitesAgain},
 	{"a job goes with the change that it follows from", jobsWithChange},
 	{"a removed server has no jobs", jobsOfRemovedServer},
+	{"what each server told last is found", jobsTold},
 	{"thousands at once", jobsMany},
 }
 
@@ -213,10 +215,16 @@ func jobsListed(t *testing.T, open func() *store.Store) {
 		{store.JobFilter{Account: "other"}, "17 13 9 5 1"},
 		{store.JobFilter{Server: "web1", Limit: 2}, "20 18"},
 		{store.JobFilter{Kind: upkeep.JobSiteRemove, Limit: 2}, "19 17"},
+		{store.JobFilter{Kinds: []string{upkeep.JobSiteRemove, "image.list"}, Limit: 2}, "19 17"},
+		{store.JobFilter{Kinds: []string{"image.list"}}, ""},
 		{store.JobFilter{Object: "site/1.test0"}, "7 2"},
 		{store.JobFilter{States: []upkeep.JobState{upkeep.JobFailed, upkeep.JobRunning}}, "3 1"},
 		{store.JobFilter{Account: "other", States: []upkeep.JobState{upkeep.JobFailed}}, "1"},
 		{store.JobFilter{Account: "acme' OR 1=1 --"}, ""},
+		{store.JobFilter{Objects: []string{"site/1.test0", "site/2.test1", "site/none.test"}}, "18 13 7 2"},
+		{store.JobFilter{Objects: []string{"site/0.test0", "site/2.test1"}, States: []upkeep.JobState{upkeep.JobFailed, upkeep.JobPending}}, "18 13 6 1"},
+		{store.JobFilter{Account: "other", States: []upkeep.JobState{upkeep.JobFailed, upkeep.JobDone}}, "1"},
+		{store.JobFilter{States: []upkeep.JobState{upkeep.JobFailed, upkeep.JobRunning, upkeep.JobPending, upkeep.JobDone}, Limit: 3, Before: 5}, "4 3 2"},
 	} {
 		jobs, err := s.Jobs(ctx, one.filter)
 		must(t, err)
@@ -233,6 +241,29 @@ func jobsListed(t *testing.T, open func() *store.Store) {
 	}
 	if _, err := s.Job(ctx, 99); !errors.Is(err, upkeep.ErrNotFound) {
 		t.Errorf("a job that is not there: %v", err)
+	}
+}
+
+func jobsTold(t *testing.T, open func() *store.Store) {
+	s := open()
+	withQueue(s)
+	put(t, s, upkeep.Server{Name: "web1", Roles: []string{upkeep.RoleWeb}}, upkeep.Server{Name: "web2", Roles: []string{upkeep.RoleWeb}})
+	tell := func(server, kind string, state upkeep.JobState, result string) {
+		t.Helper()
+		ids := enqueue(t, s, newJob(server, kind, "server/"+server, 0))
+		claim(t, s, server, ids...)
+		must(t, s.FinishJobs(ctx, []store.JobEnd{{ID: ids[0], State: state, Result: []byte(result)}}))
+	}
+	tell("web1", upkeep.JobServerFacts, upkeep.JobDone, `{"a":1}`)
+	tell("web1", upkeep.JobServerFacts, upkeep.JobDone, `{"a":2}`)
+	tell("web1", upkeep.JobServerFacts, upkeep.JobFailed, `{"a":3}`)
+	tell("web1", upkeep.JobServerFacts, upkeep.JobDone, ``)
+	tell("web1", upkeep.JobImageList, upkeep.JobDone, `{"a":4}`)
+	tell("gone", upkeep.JobServerFacts, upkeep.JobDone, `{"a":5}`)
+	told, err := open().LastResults(ctx, upkeep.JobServerFacts)
+	must(t, err)
+	if len(told) != 1 || string(told["web1"]) != `{"a":2}` {
+		t.Errorf("told is %s", told)
 	}
 }
 
@@ -362,11 +393,11 @@ func jobsAfterFailure(t *testing.T, open func() *store.Store) {
 	if !strings.Contains(job.Error, "job 1") || !strings.Contains(job.Error, "disk full") || !strings.Contains(job.Error, "files1") {
 		t.Errorf("error %q", job.Error)
 	}
-	if _, err := s.RetryJob(ctx, 2); !errors.Is(err, upkeep.ErrConflict) {
+	if _, err := s.RetryJob(ctx, 2, "uid 7"); !errors.Is(err, upkeep.ErrConflict) {
 		t.Errorf("retrying what waits for a failure: %v", err)
 	}
 	c.take(t)
-	_, err = s.RetryJob(ctx, 1)
+	_, err = s.RetryJob(ctx, 1, "uid 7")
 	must(t, err)
 	wantStates(t, s, "1:pending 2:pending 3:pending 4:pending")
 	wantReady(t, c, 1)
@@ -421,7 +452,7 @@ func jobsPoison(t *testing.T, open func() *store.Store) {
 	if job.State != upkeep.JobFailed || job.Error != "it broke each link" {
 		t.Errorf("poison: %+v", job)
 	}
-	_, err = s.RetryJob(ctx, 1)
+	_, err = s.RetryJob(ctx, 1, "uid 7")
 	must(t, err)
 	claimed, err := s.ClaimJobs(ctx, "web1", []int64{1})
 	if err != nil || len(claimed) != 1 || claimed[0].Drops != 0 {
@@ -441,7 +472,7 @@ func jobsRetryCancel(t *testing.T, open func() *store.Store) {
 	if _, err := s.CancelJob(ctx, 1, "uid 7"); !errors.Is(err, upkeep.ErrConflict) {
 		t.Errorf("cancelled twice: %v", err)
 	}
-	if _, err := s.RetryJob(ctx, 2); !errors.Is(err, upkeep.ErrConflict) {
+	if _, err := s.RetryJob(ctx, 2, "uid 7"); !errors.Is(err, upkeep.ErrConflict) {
 		t.Errorf("a pending one was retried: %v", err)
 	}
 	claim(t, s, "web1", 2)
@@ -449,21 +480,21 @@ func jobsRetryCancel(t *testing.T, open func() *store.Store) {
 		t.Errorf("a running one: %+v, %v", job, err)
 	}
 	enqueue(t, s, newJob("web1", upkeep.JobSiteApply, "site/a.test", 2)) // 4
-	if _, err := s.RetryJob(ctx, 1); !errors.Is(err, upkeep.ErrConflict) {
+	if _, err := s.RetryJob(ctx, 1, "uid 7"); !errors.Is(err, upkeep.ErrConflict) {
 		t.Errorf("retried beside a pending one: %v", err)
 	}
 	c.take(t)
-	if job, err := s.ReadJob(ctx, 3); err != nil || job.State != upkeep.JobDone {
+	if job, err := s.ReadJob(ctx, 3, "uid 7"); err != nil || job.State != upkeep.JobDone {
 		t.Errorf("read: %+v, %v", job, err)
 	}
-	if _, err := s.ReadJob(ctx, 4); !errors.Is(err, upkeep.ErrConflict) {
+	if _, err := s.ReadJob(ctx, 4, "uid 7"); !errors.Is(err, upkeep.ErrConflict) {
 		t.Errorf("read what is no message: %v", err)
 	}
 	wantStates(t, s, "1:cancelled 2:running 3:done 4:pending")
 	for _, call := range []func() error{
-		func() error { _, err := s.RetryJob(ctx, 99); return err },
+		func() error { _, err := s.RetryJob(ctx, 99, "uid 7"); return err },
 		func() error { _, err := s.CancelJob(ctx, 99, ""); return err },
-		func() error { _, err := s.ReadJob(ctx, 99); return err },
+		func() error { _, err := s.ReadJob(ctx, 99, "uid 7"); return err },
 	} {
 		if err := call(); !errors.Is(err, upkeep.ErrNotFound) {
 			t.Errorf("a job that is not there: %v", err)
@@ -533,7 +564,7 @@ func jobsOfRemovedServer(t *testing.T, open func() *store.Store) {
 	s.Follow(follower(func(ctx context.Context, tx store.Tx, _ []store.Altered) error { return tx.CancelServer(ctx, "web2") }))
 	put(t, s, zone("a.test"))
 	wantStates(t, s, "1:pending 2:cancelled 3:done")
-	if states, err := s.SiteStates(ctx, "", ""); err != nil || len(states) != 0 {
+	if states, err := s.SiteStates(ctx, ""); err != nil || len(states) != 0 {
 		t.Errorf("it is said to serve %v, %v", states, err)
 	}
 }

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"log/slog"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,7 +12,6 @@ import (
 	"upkeep/internal/store"
 )
 
-// jobsRecovered is told of jobs by a queue, and has the tables of River.
 func jobsRecovered(t *testing.T, open func() *store.Store) {
 	s := open()
 	_, err := s.River(ctx, slog.New(slog.DiscardHandler))
@@ -26,18 +26,18 @@ func jobsRecovered(t *testing.T, open func() *store.Store) {
 	for range 2 {
 		s = open()
 		c := withQueue(s)
-		ready, err := s.RecoverJobs(ctx)
+		pending, err := s.RecoverJobs(ctx)
 		must(t, err)
 		wantStates(t, s, "1:pending 2:superseded 3:pending 4:pending 5:done 6:pending")
-		if ready != len(c.ready) {
-			t.Errorf("%d are ready, %d were told", ready, len(c.ready))
+		if pending != 3 || len(c.ready) != 0 { // the notification is nobody's work
+			t.Errorf("%d are pending, %v were told", pending, c.ready)
 		}
-		seen := map[int64]bool{}
-		for _, id := range c.ready {
-			seen[id] = true
-		}
-		if diff := cmp.Diff(map[int64]bool{1: true, 6: true}, seen); diff != "" {
-			t.Error(diff)
+		for server, want := range map[string][]int64{"web1": {1, 6}, "web2": {3}, "web3": nil} {
+			ids, err := s.PendingJobs(ctx, server)
+			must(t, err)
+			if !slices.Equal(ids, want) {
+				t.Errorf("%v wait for %s, want %v", ids, server, want)
+			}
 		}
 		if job, err := s.Job(ctx, 1); err != nil || job.Attempts != 0 {
 			t.Errorf("recovered: %+v, %v", job, err)
@@ -57,7 +57,11 @@ func jobsSites(t *testing.T, open func() *store.Store) {
 	}
 	expect := func(server, site string, want ...store.SiteState) {
 		t.Helper()
-		got, err := open().SiteStates(ctx, server, site)
+		var sites []string
+		if site != "" {
+			sites = []string{site, "none.test"}
+		}
+		got, err := open().SiteStates(ctx, server, sites...)
 		must(t, err)
 		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(store.SiteState{}, "At"), cmpopts.EquateEmpty()); diff != "" {
 			t.Error(diff)
@@ -85,4 +89,49 @@ func jobsSites(t *testing.T, open func() *store.Store) {
 	expect("", "", a2, b1)
 	end("web1", upkeep.JobDone, true)
 	expect("", "", a2)
+}
+
+// jobsSitesAgain holds that what a server tells of all its sites is written where it
+// is not what was known, whatever differs, and not where it is the same.
+func jobsSitesAgain(t *testing.T, open func() *store.Store) {
+	s := open()
+	withQueue(s)
+	tell := func(sites ...store.SiteState) []store.SiteState {
+		t.Helper()
+		ids := enqueue(t, s, newJob("web1", upkeep.JobSiteSync, "sites", 0))
+		claim(t, s, "web1", ids...)
+		must(t, s.FinishJobs(ctx, []store.JobEnd{{ID: ids[0], State: upkeep.JobDone, Sites: sites, AllSites: true}}))
+		known, err := s.SiteStates(ctx, "web1")
+		must(t, err)
+		return known
+	}
+	site := func(name string) store.SiteState {
+		return store.SiteState{Server: "web1", Site: name, Generation: 3, URL: "http://web1", DocumentRoot: "/home/acme/" + name, State: upkeep.SiteFailed, Reason: "because of \"this\""}
+	}
+	a, b, c := site("a.test"), site("b.test"), site("c.test")
+	known := tell(a, b)
+	for name, again := range map[string][]store.SiteState{"the same": {a, b}, "in another order": {b, a}} {
+		if diff := cmp.Diff(known, tell(again...)); diff != "" {
+			t.Errorf("%s: it was written: %s", name, diff)
+		}
+	}
+	change := func(f func(*store.SiteState)) []store.SiteState {
+		changed := b
+		f(&changed)
+		return []store.SiteState{a, changed}
+	}
+	for name, sites := range map[string][]store.SiteState{
+		"generation": change(func(s *store.SiteState) { s.Generation = 4 }), "state": change(func(s *store.SiteState) { s.State = upkeep.SiteLive }),
+		"reason": change(func(s *store.SiteState) { s.Reason = "" }), "url": change(func(s *store.SiteState) { s.URL = "https://web1" }),
+		"document root": change(func(s *store.SiteState) { s.DocumentRoot += "/public" }), "one more": {a, b, c}, "one less": {a}, "another one": {a, c},
+	} {
+		tell(a, b)
+		if diff := cmp.Diff(sites, tell(sites...), cmpopts.IgnoreFields(store.SiteState{}, "At")); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	tell(a, b)
+	if diff := cmp.Diff([]store.SiteState{a}, tell(a, a), cmpopts.IgnoreFields(store.SiteState{}, "At")); diff != "" {
+		t.Errorf("one twice: %s", diff)
+	}
 }

@@ -28,6 +28,9 @@ func Run(t *testing.T, open func(t *testing.T) func() *store.Store) {
 		{"States", stateTests},
 		{"Zones", zoneTests},
 		{"Jobs", jobTests},
+		{"Users", userTests},
+		{"Audit", auditTests},
+		{"Once", onceTests},
 		{"Open", openTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"upkeep"
+	"upkeep/internal/image"
+)
+
+func newImageGrow(a *app) *cobra.Command {
+	v := imageVerb{app: a}
+	var growth image.Growth
+	c := &cobra.Command{
+		Use:   "grow FILE [--to SIZE | --by SIZE]",
+		Short: "Make an image larger, and its file system with it",
+		Long: `Make an image larger and have its file system fill it: ext2, ext3, ext4, xfs,
+reiserfs, btrfs. A full image stays full. Without --to and --by the file system is
+grown to fill the file as it is. What holds no file system grows with --file-only, and
+what is packed does not.
+
+--partition N grows one partition of an image. The last one is made to reach to the
+new end, the copy of a GPT is moved there, and its file system fills it. One that has
+another behind it grows within the image: --to is how large it is to be, and without
+--to and --by it reaches to the next.
+
+Where files can share blocks (xfs, btrfs), and for types that no kernel need know,
+a second file is grown that takes the image's place when a check finds it in order.
+Elsewhere root has the kernel grow ext3, ext4, xfs and btrfs in place, mounted where
+nobody else can see it: that is quick, and the kernel keeps a journal of it. A
+person who does not trust the image says --untrusted: it is not mounted then.`,
+		Example: "  upkeep image grow web1.img --to 16G\n  upkeep image grow web1.img --by 2G --plan\n  upkeep image grow disk.img --partition 2 --by 2G",
+		Args:    exactly("FILE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			for _, name := range []string{"to", "by"} {
+				if c.Flags().Changed(name) && map[string]upkeep.Size{"to": growth.To, "by": growth.By}[name] == 0 {
+					return &usageError{err: fmt.Errorf("--%s must be more than 0", name)}
+				}
+			}
+			if growth.FileOnly && growth.Partition != 0 {
+				return &usageError{err: fmt.Errorf("--file-only and --partition exclude each other")}
+			}
+			work, err := image.Grow(args[0], growth)
+			if err != nil {
+				return err
+			}
+			return v.run(c.Context(), work, func() string { return sizeText("grew", args[0], growth.Partition) })
+		},
+	}
+	f := c.Flags()
+	f.Var(sizeFlag{&growth.To}, "to", "the `size` that it is to have")
+	f.Var(sizeFlag{&growth.By}, "by", "how `much` larger it is to be")
+	f.BoolVar(&growth.FileOnly, "file-only", false, "leave what is in the file as it is")
+	f.BoolVar(&growth.Untrusted, "untrusted", false, "do not let the kernel mount it")
+	partitionFlag(c, &growth.Partition, "grow the partition with this `number`")
+	v.flags(c)
+	return c
+}
+
+func newImageShrink(a *app) *cobra.Command {
+	v := imageVerb{app: a}
+	var shrinking image.Shrinking
+	c := &cobra.Command{
+		Use:   "shrink FILE (--to SIZE | --min)",
+		Short: "Make an image smaller, after its file system",
+		Long: `Make the file system of an image smaller, and then the image: ext2, ext3, ext4,
+btrfs (as root), reiserfs. It is done to a second file that takes the image's place
+when a check finds it in order: where files can share blocks that needs next to no
+room, elsewhere as much as the image takes now.
+
+--partition N shrinks one partition of an image. Behind the last one the image ends
+then, and --to is the size of the image; of one that has another behind it, --to is how
+large it is to be, and the image keeps its size.
+
+xfs cannot be made smaller: copy its files into a smaller image.`,
+		Example: "  upkeep image shrink web1.img --min\n  upkeep image shrink web1.img --to 4G --plan",
+		Args:    exactly("FILE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if shrinking.Min == c.Flags().Changed("to") {
+				return &usageError{err: fmt.Errorf("want --to SIZE or --min, and not both")}
+			}
+			work, err := image.Shrink(args[0], shrinking)
+			if err != nil {
+				return err
+			}
+			return v.run(c.Context(), work, func() string { return sizeText("shrank", args[0], shrinking.Partition) })
+		},
+	}
+	f := c.Flags()
+	f.Var(sizeFlag{&shrinking.To}, "to", "the `size` that it is to have")
+	f.BoolVar(&shrinking.Min, "min", false, "as small as its file system can be")
+	f.BoolVar(&shrinking.Untrusted, "untrusted", false, "do not let the kernel mount it")
+	partitionFlag(c, &shrinking.Partition, "shrink the partition with this `number`")
+	v.flags(c)
+	return c
+}
+
+// sizeText says how large an image is after it was changed.
+func sizeText(did, file string, partition int) string {
+	d, err := image.InfoOf(file, partition)
+	if err != nil {
+		return fmt.Sprintf("%s %s", did, file)
+	}
+	text := fmt.Sprintf("%s %s to %s (%d bytes), %s", did, file, d.Size.About(), int64(d.Size), d.Kind)
+	if d.Table != nil {
+		for _, p := range d.Table.Partitions {
+			if p.Number == partition {
+				text = fmt.Sprintf("%s partition %d of %s to %s (%d bytes); the image has %s (%d bytes), %s",
+					did, partition, file, upkeep.Size(p.Length).About(), p.Length, d.Size.About(), int64(d.Size), d.Kind)
+			}
+		}
+	}
+	if d.FS != nil {
+		text += fmt.Sprintf("; its %s has %s free", d.FS.Type, upkeep.Size(d.FS.Free).About())
+	}
+	return text
+}

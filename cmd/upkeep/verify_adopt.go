@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/api/client"
+	"upkeep/internal/api/wire"
+	"upkeep/internal/vhost"
+)
+
+// adoption takes what was edited in files of sites into what is declared.
+type adoption struct {
+	*app
+	up       *client.Client
+	patience time.Duration
+	apache   map[string]bool // servers that have it
+	sites    map[string]string
+}
+
+// edited is the file of a site that differs from what is declared.
+type edited struct{ server, site, path, diff string }
+
+// adopt declares what verifications have found edited, site by site. What stands for
+// no field is refused, and stays as it is on the server.
+func (a *app) adopt(ctx context.Context, names []string, patience time.Duration) error {
+	up, err := a.client()
+	if err != nil {
+		return err
+	}
+	if names, err = a.webServers(ctx, up, names); err != nil || len(names) == 0 {
+		return err
+	}
+	jobs, err := a.syncAll(ctx, up, "verify", names, patience)
+	if err != nil {
+		return err
+	}
+	if err := a.synced(ctx, up, "verify", jobs); err != statusError(exitFailed) {
+		return err // all is as declared
+	}
+	d := adoption{app: a, up: up, patience: patience, apache: map[string]bool{}, sites: map[string]string{}}
+	if err := d.look(ctx); err != nil {
+		return err
+	}
+	found, others, err := d.found(ctx, jobs)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		if err := d.one(ctx, name, found[name]); err != nil {
+			others = append(others, fmt.Errorf("site/%s is not adopted: %w", name, err))
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return upkeep.WithHint(errors.Join(others...), "declare what was meant, with upkeep get site NAME -o yaml and upkeep apply -f -, or put it back with upkeep verify --overwrite")
+}
+
+// look learns which servers have Apache, and which files are whose.
+func (d *adoption) look(ctx context.Context) error {
+	servers, err := d.up.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range servers {
+		d.apache[s.Name] = s.Facts != nil && strings.HasPrefix(s.Facts.WebServer, "Apache")
+	}
+	declared, err := d.up.Objects(ctx, upkeep.KindSite, "")
+	if err != nil {
+		return err
+	}
+	for _, one := range declared {
+		for _, file := range vhost.Files(one.Name) {
+			if strings.HasPrefix(file, vhost.FolderSites+"/") {
+				d.sites[path.Base(file)] = one.Name
+			}
+		}
+	}
+	return nil
+}
+
+// found are the files that differ, by site, and why others are not looked at.
+func (d *adoption) found(ctx context.Context, jobs []upkeep.Job) (map[string][]edited, []error, error) {
+	bySite, others := map[string][]edited{}, []error(nil)
+	for _, job := range jobs {
+		full, err := d.up.Job(ctx, job.ID) // the stream leaves results out
+		if err != nil {
+			return nil, nil, err
+		}
+		result, err := syncResult(full)
+		if err != nil {
+			return nil, nil, err
+		}
+		for file, diff := range result.Drift {
+			site := d.sites[path.Base(file)]
+			if site == "" || !d.apache[job.Server] {
+				others = append(others, fmt.Errorf("%s on %s is not the Apache file of a site: %w", upkeep.Printable(file), job.Server, upkeep.ErrRefused))
+				continue
+			}
+			bySite[site] = append(bySite[site], edited{job.Server, site, file, diff})
+		}
+		if left := len(result.Strays) + len(result.Failed); left > 0 {
+			others = append(others, fmt.Errorf("%s has %s that no site has, or that failed: %w", job.Server, count(left, "thing"), upkeep.ErrRefused))
+		}
+	}
+	return bySite, others, nil
+}
+
+// one declares what was edited in the files of a site, if these are what upkeep makes
+// of that.
+func (d *adoption) one(ctx context.Context, name string, files []edited) error {
+	server := files[0].server
+	if slices.ContainsFunc(files, func(f edited) bool { return f.server != server }) {
+		return fmt.Errorf("it was edited on several servers: %w", upkeep.ErrConflict)
+	}
+	site, generation, err := declaredSite(ctx, d.up, name)
+	if err != nil {
+		return err
+	}
+	// An edit in one of two files that say the same is found out below.
+	gone, came, err := editedLines(files[0].diff)
+	if err != nil {
+		return err
+	}
+	next, err := vhost.Adopt(site, gone, came)
+	if err != nil {
+		return err
+	}
+	if err := d.prove(ctx, server, next); err != nil {
+		return err
+	}
+	result, err := d.declareIf(ctx, d.up, generation, next)
+	if err != nil {
+		return err
+	}
+	d.changes(result)
+	return d.awaitSite(ctx, d.up, name, d.patience)
+}
+
+// prove holds that the files that a server has of a site are what is made of it as it
+// would be, but for the lines that say which version of them it is.
+func (d *adoption) prove(ctx context.Context, server string, site upkeep.Site) error {
+	text, err := documents(site)
+	if err != nil {
+		return err
+	}
+	looks, err := d.preview(ctx, d.up, []wire.Source{{File: "what was edited", Text: text}}, d.patience)
+	if err != nil {
+		return withoutPlaces(err)
+	}
+	for _, l := range looks {
+		if l.Server != server {
+			continue
+		}
+		if len(l.Failed) > 0 {
+			return l.Failed[0]
+		}
+		for _, diff := range l.Drift {
+			if line := differing(diff); line != "" {
+				return fmt.Errorf("%q would not be written so: %w", line, upkeep.ErrRefused)
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("%s does not answer for it any more: %w", server, upkeep.ErrConflict)
+}
+
+// editedLines are the lines that a diff has of what is declared and not on disk, and
+// of what is on disk instead.
+func editedLines(diff string) (gone, came []string, err error) {
+	inside := false // a line of the file may look like one of those at the top of a diff
+	for line := range strings.Lines(diff) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "@@"):
+			inside = true
+		case !inside:
+		case strings.HasPrefix(line, "+"):
+			gone = append(gone, line[1:])
+		case strings.HasPrefix(line, "-"):
+			came = append(came, line[1:])
+		}
+	}
+	if len(came) == 0 && slices.ContainsFunc(gone, func(line string) bool { return strings.Contains(line, "<VirtualHost") }) {
+		return nil, nil, upkeep.WithHint(fmt.Errorf("its file is not there: %w", upkeep.ErrRefused), "to have it answered no more: upkeep site suspend or remove")
+	}
+	return gone, came, nil
+}
+
+// ofVersion are the lines that each version of a file has its own of.
+var ofVersion = regexp.MustCompile(`^(# made by upkeep, .*|\s*Redirect 204 /\.well-known/upkeep/[0-9a-f]{32})$`)
+
+// differing is the first line by which the two sides of a diff differ, "" where it is
+// only in what says their version.
+func differing(diff string) string {
+	gone, came, err := editedLines(diff)
+	if err != nil {
+		return err.Error()
+	}
+	for _, line := range append(came, gone...) {
+		if !ofVersion.MatchString(line) {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/diff"
+)
+
+// Every line by which two files differ is seen, whatever it looks like; only what says
+// which version a file is may differ.
+func TestEditedLines(t *testing.T) {
+	const seal, token = "# made by upkeep, and made again with each change; generation ", "\tRedirect 204 /.well-known/upkeep/"
+	const one, two = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
+	want := seal + "7 sha256 00\n<VirtualHost *:80>\n" + token + one + "\n</VirtualHost>\n"
+	for disk, differs := range map[string]string{
+		seal + "8 sha256 11\n<VirtualHost *:80>\n" + token + two + "\n</VirtualHost>\n":             "",
+		seal + "8 sha256 11\n-- by hand\n<VirtualHost *:80>\n" + token + two + "\n</VirtualHost>\n": "-- by hand",
+		seal + "8 sha256 11\n++ by hand\n<VirtualHost *:80>\n" + token + two + "\n</VirtualHost>\n": "++ by hand",
+		seal + "8 sha256 11\n@@ by hand\n<VirtualHost *:80>\n" + token + two + "\n</VirtualHost>\n": "@@ by hand",
+		seal + "7 sha256 00\n<VirtualHost *:80>\n" + token + one + "x\n</VirtualHost>\n":            "Redirect 204 /.well-known/upkeep/" + one + "x",
+		"": "its file is not there: refused",
+	} {
+		text := string(diff.Diff("file (on disk)", []byte(disk), "file (declared)", []byte(want)))
+		if got := differing(text); got != differs {
+			t.Errorf("of %q it says %q, want %q", text, got, differs)
+		}
+	}
+	gone, came, err := editedLines(string(diff.Diff("a", []byte("one\n--- two\n"), "b", []byte("one\n+++ three\n"))))
+	if err != nil || !slices.Equal(gone, []string{"+++ three"}) || !slices.Equal(came, []string{"--- two"}) {
+		t.Errorf("%q are gone and %q came, %v", gone, came, err)
+	}
+}

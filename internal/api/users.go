@@ -1,0 +1,140 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"upkeep"
+	"upkeep/internal/api/wire"
+)
+
+// Users are who may sign in, and the tokens of their programs.
+type Users interface {
+	List(ctx context.Context) ([]upkeep.User, error)
+	Add(ctx context.Context, who string, user upkeep.User, password string) error
+	Remove(ctx context.Context, who, name string) error
+	// SetPassword ends the sign-ins of the user, too.
+	SetPassword(ctx context.Context, who, name, password string) error
+	// RemoveFactor is for who has lost the second factor.
+	RemoveFactor(ctx context.Context, who, name string) error
+	// SignOut ends one sign-in, or all with id 0.
+	SignOut(ctx context.Context, who, name string, id int64) error
+	Tokens
+}
+
+// Tokens let programs do what their users may.
+type Tokens interface {
+	Tokens(ctx context.Context, name string) ([]upkeep.AccessToken, error)
+	// AddToken returns the secret, which is not kept.
+	AddToken(ctx context.Context, who, name string, token upkeep.AccessToken) (made upkeep.AccessToken, secret string, err error)
+	RemoveToken(ctx context.Context, who, name string, id int64) error
+}
+
+// UserInput names a user.
+type UserInput struct {
+	Name string `path:"name" maxLength:"63" example:"ada" doc:"The name that the user signs in by."`
+}
+
+// TokenInput names a token of a user.
+type TokenInput struct {
+	UserInput
+	ID int64 `path:"id" minimum:"1" example:"2" doc:"The number of the token."`
+}
+
+type newUserInput struct{ Body wire.NewUser }
+
+type passwordInput struct {
+	UserInput
+	Body wire.Password
+}
+
+type newTokenInput struct {
+	UserInput
+	Body wire.NewToken
+}
+
+type usersOutput struct {
+	Next string `header:"Link" doc:"The next page, if there is one, with rel=next."`
+	Body struct {
+		Users []upkeep.User `json:"users" nullable:"false"`
+	}
+}
+
+type tokensOutput struct {
+	Body struct {
+		Tokens []upkeep.AccessToken `json:"tokens" nullable:"false"`
+	}
+}
+
+type newTokenOutput struct{ Body wire.MadeToken }
+
+func (a *API) userRoutes(h huma.API) {
+	huma.Register(h, secured(huma.Operation{OperationID: "list-users", Method: http.MethodGet, Path: "/api/v1/users",
+		Summary: "Who may sign in"}), func(ctx context.Context, in *NamesInput) (*usersOutput, error) {
+		users, err := a.o.Users.List(ctx)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		out := &usersOutput{}
+		out.Body.Users, out.Next = part(in, users, func(u upkeep.User) string { return u.Name })
+		return out, nil
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "add-user", Method: http.MethodPost, Path: "/api/v1/users",
+		Summary: "Let somebody sign in", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *newUserInput) (*struct{}, error) {
+		user := upkeep.User{Name: in.Body.Name, Role: in.Body.Role, Account: in.Body.Account}
+		return nil, a.done(ctx, a.o.Users.Add(ctx, callerOf(ctx).Who, user, in.Body.Password))
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "remove-user", Method: http.MethodDelete, Path: "/api/v1/users/{name}",
+		Summary: "Remove a user, its sign-ins and its tokens", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *UserInput) (*struct{}, error) {
+		return nil, a.done(ctx, a.o.Users.Remove(ctx, callerOf(ctx).Who, in.Name))
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "set-password", Method: http.MethodPut, Path: "/api/v1/users/{name}/password",
+		Summary: "Give a user a new password, and sign it out everywhere", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *passwordInput) (*struct{}, error) {
+		return nil, a.done(ctx, a.o.Users.SetPassword(ctx, callerOf(ctx).Who, in.Name, in.Body.Password))
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "remove-factor", Method: http.MethodDelete, Path: "/api/v1/users/{name}/factor",
+		Summary: "Take a second factor that was lost away", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *UserInput) (*struct{}, error) {
+		return nil, a.done(ctx, a.o.Users.RemoveFactor(ctx, callerOf(ctx).Who, in.Name))
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "sign-user-out", Method: http.MethodPost, Path: "/api/v1/users/{name}/signout",
+		Summary: "Sign a user out everywhere", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *UserInput) (*struct{}, error) {
+		return nil, a.done(ctx, a.o.Users.SignOut(ctx, callerOf(ctx).Who, in.Name, 0))
+	})
+	a.tokenRoutes(h)
+}
+
+func (a *API) tokenRoutes(h huma.API) {
+	const at = "/api/v1/users/{name}/tokens"
+	huma.Register(h, secured(huma.Operation{OperationID: "list-tokens", Method: http.MethodGet, Path: at,
+		Summary: "Tokens of a user that are good"}), func(ctx context.Context, in *UserInput) (*tokensOutput, error) {
+		tokens, err := a.o.Users.Tokens(ctx, in.Name)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		out := &tokensOutput{}
+		out.Body.Tokens = append([]upkeep.AccessToken{}, tokens...)
+		return out, nil
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "add-token", Method: http.MethodPost, Path: at,
+		Summary: "Make a token with which a program does what the user may; it is shown this once", DefaultStatus: http.StatusCreated}), func(ctx context.Context, in *newTokenInput) (*newTokenOutput, error) {
+		made, secret, err := a.o.Users.AddToken(ctx, callerOf(ctx).Who, in.Name, upkeep.AccessToken{Name: in.Body.Name, Scope: in.Body.Scope, Expires: in.Body.Expires})
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &newTokenOutput{wire.MadeToken{AccessToken: made, Token: secret}}, nil
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "remove-token", Method: http.MethodDelete, Path: at + "/{id}",
+		Summary: "Take a token back", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *TokenInput) (*struct{}, error) {
+		return nil, a.done(ctx, a.o.Users.RemoveToken(ctx, callerOf(ctx).Who, in.Name, in.ID))
+	})
+}
+
+// done is the answer where there is nothing to tell but that it was done.
+func (a *API) done(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	return a.problem(ctx, err)
+}

@@ -1,0 +1,54 @@
+package console
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"upkeep"
+	"upkeep/internal/api"
+	"upkeep/internal/store"
+)
+
+// eventsPage is the log, or what was chosen of it.
+type eventsPage struct {
+	Events       []eventView
+	First, Older string // paths of the first page, and of the next
+	Newest       bool
+	Object, Kind string
+	Kinds        []option
+}
+
+func eventFilter(r *http.Request) (store.EventFilter, url.Values) {
+	q, keep := r.URL.Query(), url.Values{}
+	f := store.EventFilter{Object: strings.Trim(strings.TrimSpace(q.Get("object")), "/"), Kind: q.Get("kind")}
+	if !slices.Contains(upkeep.EventKinds, f.Kind) {
+		f.Kind = ""
+	}
+	for name, value := range map[string]string{"object": f.Object, "kind": f.Kind} {
+		if value != "" {
+			keep.Set(name, value)
+		}
+	}
+	return f, keep
+}
+
+func (c *Console) events(w http.ResponseWriter, r *http.Request) {
+	f, keep := eventFilter(r)
+	f.Of, f.Before, f.Limit, f.Latest = api.Shown(r.Context()), number(r, "before", 0), pageEvents, true
+	events, err := c.o.Recorder.Events(r.Context(), f)
+	if err != nil {
+		c.o.Log.Error("reading events for a page", "err", err)
+		c.fault(w, r, http.StatusServiceUnavailable, "History cannot be read: the database does not answer. What is published now is on the first page.")
+		return
+	}
+	v := eventsPage{Events: viewEvents(events, c.o.Now()), Newest: f.Before == 0, Object: f.Object, Kind: f.Kind, Kinds: options(upkeep.EventKinds, f.Kind)}
+	v.First = "/events?" + keep.Encode()
+	if len(events) == pageEvents {
+		keep.Set("before", strconv.FormatInt(events[0].ID, 10))
+		v.Older = "/events?" + keep.Encode()
+	}
+	c.render(w, r, http.StatusOK, "events.html", "Events", v)
+}

@@ -1,0 +1,93 @@
+package console
+
+import (
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// field is one field of a form, as its template draws it.
+type field struct {
+	Name, Label, Hint string
+	Kind              string // text, number, area, tick, choose, many
+	Value             string
+	On                bool // of a tick
+	Options           []option
+	Fault             string
+}
+
+type option struct {
+	Value, Label string
+	On           bool
+}
+
+// group is some fields under a heading. A closed one is shown when somebody asks for
+// it, or when something in it is wrong.
+type group struct {
+	Title  string
+	Fields []field
+	Open   bool
+}
+
+// indices are those in paths of fields, such as "aliases[1]".
+var indices = regexp.MustCompile(`\[\d+\]`)
+
+// besideFields puts faults beside the fields that they are about, and the rest, with the
+// names of their fields, under "".
+func besideFields(groups []group, f faults) (rest []string) {
+	at := map[string]*field{}
+	for i := range groups {
+		for j := range groups[i].Fields {
+			at[groups[i].Fields[j].Name] = &groups[i].Fields[j]
+		}
+	}
+	for _, path := range sortedFaults(f) {
+		text := f[path]
+		name := indices.ReplaceAllString(path, "")
+		whole := name
+		for at[name] == nil && strings.Contains(name, ".") {
+			name = name[:strings.LastIndexByte(name, '.')]
+		}
+		to := at[name]
+		if to == nil {
+			if path != "" {
+				text = path + ": " + text
+			}
+			rest = append(rest, text)
+			continue
+		}
+		if whole != name {
+			text = strings.TrimPrefix(whole, name+".") + ": " + text
+		}
+		if to.Fault != "" {
+			text = to.Fault + " " + text
+		}
+		to.Fault = text
+	}
+	for i := range groups {
+		for _, one := range groups[i].Fields {
+			groups[i].Open = groups[i].Open || one.Fault != ""
+		}
+	}
+	return rest
+}
+
+// lines are those of a text area that are not empty.
+func lines(form url.Values, name string) []string {
+	var all []string
+	for line := range strings.Lines(form.Get(name)) {
+		if line = strings.TrimRight(line, "\r\n"); line != "" {
+			all = append(all, line)
+		}
+	}
+	return all
+}
+
+// words are those of a text, however they are set apart.
+func words(form url.Values, name string) []string {
+	return strings.FieldsFunc(form.Get(name), func(r rune) bool { return r == ' ' || r == ',' || r == '\n' || r == '\r' || r == '\t' })
+}
+
+func sortedFaults(f faults) []string { return slices.Sorted(maps.Keys(f)) }

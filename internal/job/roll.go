@@ -1,0 +1,237 @@
+package job
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"upkeep"
+	"upkeep/internal/store"
+)
+
+// roll is every site with its state, in memory, so that lists are not made by
+// looking at ten thousand sites. What may have changed is told by the store after
+// each of its transactions, and looked at again when somebody asks.
+type roll struct {
+	reading sync.Mutex // one reader at a time brings it up to date
+	entries map[string]rollEntry
+	order   []string  // names of entries as lists show them
+	asked   time.Time // when somebody last did
+	// touched are the sites that were looked at while all are; nil when they are not.
+	touched map[string]bool
+
+	mu       sync.Mutex
+	sites    map[string]bool // to be looked at again
+	accounts map[string]bool // whose sites are
+}
+
+type rollEntry struct {
+	account, state string
+	text           string // what can be searched for
+}
+
+// rereading is how often all sites are looked at though nothing was told of them:
+// somebody may have written past the store.
+const rereading = time.Minute
+
+// many is how many sites are looked at one by one; of more, all are.
+const many = 2000
+
+// tell notes what a transaction may have changed.
+func (r *roll) tell(news store.JobNews) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sites == nil {
+		r.sites, r.accounts = map[string]bool{}, map[string]bool{}
+	}
+	for _, site := range news.Sites {
+		r.sites[site] = true
+	}
+	for _, job := range news.Changed {
+		if about := object(job); about.Kind == upkeep.KindSite {
+			r.sites[about.Name] = true
+		}
+	}
+	for _, account := range news.Accounts {
+		r.accounts[account] = true
+	}
+}
+
+// take returns what is to be looked at again, and notes that it is.
+func (r *roll) take() (sites, accounts map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sites, accounts = r.sites, r.accounts
+	r.sites, r.accounts = map[string]bool{}, map[string]bool{}
+	return sites, accounts
+}
+
+// giveBack is for what could not be looked at.
+func (r *roll) giveBack(sites, accounts map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for site := range sites {
+		r.sites[site] = true
+	}
+	for account := range accounts {
+		r.accounts[account] = true
+	}
+}
+
+// refresh brings the roll up to date; r.reading is held.
+func (d *Dispatcher) refresh(ctx context.Context, r *roll) error {
+	sites, accounts := r.take()
+	var names []string
+	for name := range sites {
+		names = append(names, name)
+	}
+	for name, entry := range r.entries {
+		if accounts[entry.account] && !sites[name] {
+			names = append(names, name)
+		}
+	}
+	whole := r.entries == nil || len(names) > many
+	if !whole && len(names) == 0 {
+		return nil
+	}
+	if whole {
+		names = nil
+	}
+	slices.Sort(names)
+	found, err := d.sites(ctx, names)
+	if err != nil {
+		r.giveBack(sites, accounts)
+		return err
+	}
+	if whole {
+		r.entries, r.touched = make(map[string]rollEntry, len(found)), nil
+	}
+	for _, name := range names { // those that are not found are declared no more
+		delete(r.entries, name)
+		if r.touched != nil {
+			r.touched[name] = true
+		}
+	}
+	for _, site := range found {
+		r.entries[site.Name] = entryOf(site)
+	}
+	r.sort()
+	return nil
+}
+
+// reread looks at all sites again, if lists of them are asked for. Nobody who asks
+// meanwhile waits for it.
+func (d *Dispatcher) reread(ctx context.Context) {
+	r := &d.roll
+	r.reading.Lock()
+	idle := r.entries == nil || d.now().Sub(r.asked) > rereading
+	if !idle {
+		r.touched = map[string]bool{}
+	}
+	r.reading.Unlock()
+	if idle {
+		return
+	}
+	found, err := d.sites(ctx, nil)
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	touched := r.touched
+	r.touched = nil
+	if touched == nil { // all were looked at in between
+		return
+	}
+	if err != nil {
+		d.log.Error("looking at all sites", "err", err)
+		return
+	}
+	entries := make(map[string]rollEntry, len(found))
+	for _, site := range found {
+		if !touched[site.Name] {
+			entries[site.Name] = entryOf(site)
+		}
+	}
+	for name := range touched {
+		if entry, still := r.entries[name]; still {
+			entries[name] = entry
+		}
+	}
+	r.entries = entries
+	r.sort()
+}
+
+func entryOf(site upkeep.SiteStatus) rollEntry {
+	text := append([]string{site.Account}, site.Names...)
+	for _, served := range site.Servers {
+		text = append(text, served.Server)
+	}
+	return rollEntry{account: site.Account, state: site.State, text: strings.Join(text, "\n")}
+}
+
+// sort puts what needs a look first.
+func (r *roll) sort() {
+	r.order = r.order[:0]
+	for name := range r.entries {
+		r.order = append(r.order, name)
+	}
+	slices.SortFunc(r.order, func(a, b string) int {
+		return cmp.Or(slices.Index(listed, r.entries[a].state)-slices.Index(listed, r.entries[b].state), strings.Compare(a, b))
+	})
+}
+
+// listed are the states of sites in the order of lists.
+var listed = []string{upkeep.SiteFailed, upkeep.SitePending, upkeep.SiteSuspended, upkeep.SiteLive}
+
+// SitePage returns a part of the list of sites.
+func (d *Dispatcher) SitePage(ctx context.Context, f upkeep.SiteFilter) (upkeep.SitePage, error) {
+	page, names, err := d.pageOf(ctx, f)
+	if err != nil || len(names) == 0 {
+		return page, err
+	}
+	// As they are now: what one waits for depends on more than the store tells.
+	found, err := d.sites(ctx, slices.Sorted(slices.Values(names)))
+	by := make(map[string]upkeep.SiteStatus, len(found))
+	for _, site := range found {
+		by[site.Name] = site
+	}
+	for _, name := range names {
+		if site, still := by[name]; still {
+			page.Sites = append(page.Sites, site)
+		}
+	}
+	return page, err
+}
+
+// pageOf counts sites, and names those on a page.
+func (d *Dispatcher) pageOf(ctx context.Context, f upkeep.SiteFilter) (upkeep.SitePage, []string, error) {
+	r := &d.roll
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	page := upkeep.SitePage{Counts: map[string]int{}, None: true}
+	if err := d.refresh(ctx, r); err != nil {
+		return page, nil, err
+	}
+	r.asked = d.now()
+	holds := strings.ToLower(strings.TrimSpace(f.Holds))
+	var names []string
+	for _, name := range r.order {
+		entry := r.entries[name]
+		if f.Account != "" && entry.account != f.Account {
+			continue
+		}
+		page.None = false
+		if !strings.Contains(entry.text, holds) {
+			continue
+		}
+		page.Counts[entry.state]++
+		if f.State != "" && entry.state != f.State {
+			continue
+		}
+		if page.Of++; page.Of > f.Skip && len(names) < f.Limit {
+			names = append(names, name)
+		}
+	}
+	return page, names, nil
+}

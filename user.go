@@ -1,0 +1,103 @@
+package upkeep
+
+import (
+	"regexp"
+	"strings"
+	"time"
+)
+
+// What users are to upkeep.
+const (
+	UserStaff    = "staff"    // sees and does everything
+	UserCustomer = "customer" // sees and changes what belongs to its account
+)
+
+// UserRoles lists what users can be.
+var UserRoles = []string{UserStaff, UserCustomer}
+
+// User is a person who signs in, or a program that shows a token of one. Users
+// are kept apart from what is declared: documents hold no passwords.
+type User struct {
+	Name string `json:"name"`
+	Role string `json:"role"`
+	// Account is whose things a customer sees; several users may have one.
+	Account string    `json:"account,omitempty"`
+	Created time.Time `json:"created"`
+	// Locked is until when signing in is refused, after too many wrong passwords.
+	Locked time.Time `json:"locked,omitzero"`
+	// SignIns are how many browsers the user is signed in with.
+	SignIns int `json:"sign_ins"`
+	// Factor says that a code of an app is asked for beside the password.
+	Factor bool `json:"second_factor"`
+}
+
+// SignIn is one browser that a user is signed in with.
+type SignIn struct {
+	ID      int64     `json:"id"`
+	Created time.Time `json:"created"`
+	Seen    time.Time `json:"seen"` // within a minute or so
+	Expires time.Time `json:"expires"`
+	// Address is where it was signed in from, Agent what the browser calls itself.
+	Address string `json:"address"`
+	Agent   string `json:"agent"`
+}
+
+// What a token may be used for.
+const (
+	ScopeRead  = "read"
+	ScopeWrite = "write" // and to read
+)
+
+// Scopes lists what tokens may be used for.
+var Scopes = []string{ScopeRead, ScopeWrite}
+
+// AccessToken lets a program do what its user may.
+type AccessToken struct {
+	ID      int64     `json:"id"`
+	Name    string    `json:"name"` // what it is for
+	Scope   string    `json:"scope"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	Seen    time.Time `json:"seen,omitzero"` // when it was last shown, within a minute or so
+}
+
+// signInName is what people sign in with: a name or a mail address, in lower case so
+// that no two are told apart by capitals alone.
+var signInName = regexp.MustCompile(`^[a-z0-9][a-z0-9._@+-]{0,61}[a-z0-9]$`)
+
+// Validate checks what can be checked without the database.
+func (u User) Validate() []FieldError {
+	var r rules
+	if !signInName.MatchString(u.Name) {
+		r.add("name", u.Name, "must be 2 to 63 lower-case letters, digits and any of . _ @ + - in between, such as a mail address")
+	}
+	switch {
+	case u.Role != UserStaff && u.Role != UserCustomer:
+		r.add("role", u.Role, "must be one of %s", strings.Join(UserRoles, ", "))
+	case u.Role == UserStaff && u.Account != "":
+		r.add("account", u.Account, "is for customers; staff sees every account")
+	case u.Role == UserCustomer && u.Account == "":
+		r.add("account", nil, "is required of a customer: whose sites it sees")
+	case u.Role == UserCustomer:
+		r.account("account", u.Account)
+	}
+	return r.fields
+}
+
+// LongestToken is how long a token may be good for.
+const LongestToken = 400 * 24 * time.Hour
+
+// Validate checks a token that is to be made at a time.
+func (t AccessToken) Validate(now time.Time) []FieldError {
+	var r rules
+	if t.Name == "" || len(t.Name) > 100 || hasControl(t.Name) {
+		r.add("name", t.Name, "must say what the token is for, in at most 100 bytes of one line")
+	}
+	if t.Scope != ScopeRead && t.Scope != ScopeWrite {
+		r.add("scope", t.Scope, "must be one of %s", strings.Join(Scopes, ", "))
+	}
+	if !t.Expires.After(now) || t.Expires.After(now.Add(LongestToken)) {
+		r.add("expires", t.Expires.Format(time.RFC3339), "must be a time to come, at most %d days away", int(LongestToken.Hours()/24))
+	}
+	return r.fields
+}
