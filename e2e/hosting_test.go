@@ -199,16 +199,24 @@ func (h *hosting) says(verb ...string) string {
 }
 
 // join declares a machine and has it join.
-func (h *hosting) join(m *machine) { h.invite(m, "add", "--role", "web,files") }
+func (h *hosting) join(m *machine) {
+	h.t.Helper()
+	if output := h.invite(m, []string{"--include"}, "add", "--role", "web,files"); !strings.Contains(output, "apache2.conf includes /etc/apache2/hosted.d now\n") {
+		h.t.Errorf("the join says\n%s", output)
+	}
+}
 
-// invite has a machine join with the token that a verb of server prints.
-func (h *hosting) invite(m *machine, verb string, flags ...string) {
+// invite has a machine join, with more flags, by the token that a verb of server
+// prints.
+func (h *hosting) invite(m *machine, how []string, verb string, flags ...string) (output string) {
 	h.t.Helper()
 	var invitation wire.Invitation
 	h.must(json.Unmarshal([]byte(h.says(append([]string{"server", verb, m.Name, "-o", "json"}, flags...)...)), &invitation))
-	if _, err := m.run(upkeepProgram(h.t), "join", "https://"+invitation.Listen, invitation.Token); err != nil {
+	output, err := m.run(append([]string{upkeepProgram(h.t), "join", "https://" + invitation.Listen, invitation.Token}, how...)...)
+	if err != nil {
 		h.t.Fatal(err)
 	}
+	return output
 }
 
 // apply declares objects through the API.

@@ -134,7 +134,8 @@ func (m *machine) run(argv ...string) (string, error) {
 	return string(output), joined(err, output)
 }
 
-// apacheConf is the main configuration of an Apache as Debian has it, in short.
+// apacheConf is the main configuration of an Apache as Debian has it, in short. The
+// join adds the line that includes upkeep's folder.
 func apacheConf() string {
 	text := &strings.Builder{}
 	for _, name := range []string{
@@ -165,7 +166,6 @@ MaxRequestWorkers 128
 	AllowOverride None
 	Require all denied
 </Directory>
-IncludeOptional "/etc/apache2/hosted.d/*.conf"
 `)
 	return text.String()
 }

@@ -138,11 +138,15 @@ func (h *hosting) writePages(s upkeep.Site, account string) error {
 		}
 		for name, text := range files {
 			// No folder is made here: that they are there is upkeep's to see to.
+			// It comes into its place whole: visitors ask for it meanwhile.
 			file := filepath.Join(home, name)
-			err := os.WriteFile(file, []byte(text), 0o755)
+			err := os.WriteFile(file+".new", []byte(text), 0o755)
 			if err == nil {
 				owner := ownerOf(filepath.Dir(file))
-				err = os.Chown(file, owner, owner)
+				err = os.Chown(file+".new", owner, owner)
+			}
+			if err == nil {
+				err = os.Rename(file+".new", file)
 			}
 			if err != nil {
 				return fmt.Errorf("%s: the folders of %s: %w", server, s.Name, err)

@@ -84,7 +84,7 @@ func TestStolenIdentity(t *testing.T) {
 
 	// The true web1 joins again and takes up what waited.
 	h.must(os.Remove(web1.path(identityFile)))
-	h.invite(web1, "token")
+	h.invite(web1, nil, "token")
 	h.must(web1.startAgent(t))
 	h.settled(time.Minute)
 	if !web1.has("six.test") || thief.has("six.test") {

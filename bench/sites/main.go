@@ -28,6 +28,7 @@ import (
 // options is what the flags say.
 type options struct {
 	quick  bool
+	sites  int // to be made anew
 	only   *regexp.Regexp
 	parts  map[string]bool
 	upkeep string // program to measure
@@ -44,7 +45,10 @@ func main() {
 func run() error {
 	o := options{parts: map[string]bool{}}
 	flag.BoolVar(&o.quick, "quick", false, "small numbers: to see that it runs")
+	flag.IntVar(&o.sites, "sites", 10_000, "how many sites are made anew in the part regenerate")
 	flag.StringVar(&o.upkeep, "upkeep", "", "upkeep program to measure; built from this module when left out")
+	// The agent trusts no folder that others may write.
+	work := flag.String("work", "/var/lib", "folder in which everything is made; it and those above it must be root's")
 	only := flag.String("only", ".", "contenders whose name matches")
 	parts := flag.String("parts", "one,many,regenerate,jobs", "what to measure")
 	flag.Parse()
@@ -58,7 +62,7 @@ func run() error {
 	for part := range strings.SplitSeq(*parts, ",") {
 		o.parts[part] = true
 	}
-	if o.work, err = os.MkdirTemp("/var/lib", "upkeep-sites-"); err != nil { // the agent trusts no folder that others may write
+	if o.work, err = os.MkdirTemp(*work, "upkeep-sites-"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(o.work)
@@ -121,8 +125,9 @@ type regenerator interface {
 
 // jobber is a stage that can make folders.
 type jobber interface {
-	// mkdirs has n folders made, and returns when the last is there.
-	mkdirs(n int) (time.Duration, error)
+	// mkdirs has n folders made, and returns how long it took until the first and
+	// until the last was there.
+	mkdirs(n int) (first, last time.Duration, err error)
 }
 
 func contenders() []contender {

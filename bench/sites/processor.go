@@ -10,14 +10,19 @@ import (
 
 // processorTime is what a process and its children that have ended have used so
 // far, by the kernel's account in /proc/PID/stat, at its resolution of 10 ms.
-func processorTime(pid int) time.Duration {
+func processorTime(pid int) time.Duration { return times(pid, 0) }
+
+// endedTime is the part of that which is of children that have ended.
+func endedTime(pid int) time.Duration { return times(pid, 2) }
+
+func times(pid, from int) time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 	ticks := 0
-	for _, field := range fields[11:15] { // utime, stime, cutime, cstime
+	for _, field := range fields[11+from : 15] { // utime, stime, cutime, cstime
 		n, _ := strconv.Atoi(field)
 		ticks += n
 	}

@@ -22,17 +22,17 @@ func report(w io.Writer, results []*result) {
 			fmt.Fprintf(w, "| %s | %d | %s | %d | %d | %d | %s |\n", r.name, m.sites, show(m.took), m.reloads, m.dead, m.failed, show(m.worst))
 		}
 	}
-	fmt.Fprintln(w, "\n| all files anew | sites | processor time | took | reloads | nothing changed: processor time | took | reloads |\n|---|---|---|---|---|---|---|---|")
+	fmt.Fprintln(w, "\n| all files anew | sites | processor time | of it the web server's test | took | reloads | nothing changed: processor time | took | reloads |\n|---|---|---|---|---|---|---|---|---|")
 	for _, r := range results {
 		if r.regenerated != nil && r.settled != nil {
-			fmt.Fprintf(w, "| %s | %d | %s | %s | %d | %s | %s | %d |\n", r.name, r.sites, show(r.regenerated.cpu), show(r.regenerated.took), r.regenerated.reloads,
+			fmt.Fprintf(w, "| %s | %d | %s | %s | %s | %d | %s | %s | %d |\n", r.name, r.sites, show(r.regenerated.cpu), show(r.regenerated.tests), show(r.regenerated.took), r.regenerated.reloads,
 				show(r.settled.cpu), show(r.settled.took), r.settled.reloads)
 		}
 	}
-	fmt.Fprintln(w, "\n| folders made | how many | all there after |\n|---|---|---|")
+	fmt.Fprintln(w, "\n| folders made | how many | the first after | all after |\n|---|---|---|---|")
 	for _, r := range results {
 		if r.mkdirCount > 0 {
-			fmt.Fprintf(w, "| %s | %d | %s |\n", r.name, r.mkdirCount, show(r.mkdirs))
+			fmt.Fprintf(w, "| %s | %d | %s | %s |\n", r.name, r.mkdirCount, show(r.firstMkdir), show(r.mkdirs))
 		}
 	}
 }

@@ -117,7 +117,11 @@ func (s *ours) startAgent() (err error) {
 }
 
 func retry(patience time.Duration, f func() error) error {
-	for end := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
+	return retryEach(20*time.Millisecond, patience, f)
+}
+
+func retryEach(pause, patience time.Duration, f func() error) error {
+	for end := time.Now().Add(patience); ; <-time.After(pause) {
 		err := f()
 		if err == nil || time.Now().After(end) {
 			return err
@@ -136,6 +140,21 @@ func (s *ours) add(names []string) error {
 		fmt.Fprintf(&b, "---\nkind: site\nname: %s\naccount: %s\nservers: [%s]\n", name, s.account, server)
 	}
 	return s.apply(b.String())
+}
+
+// fill has sites, and returns when nothing is being done about them any more:
+// before the first of them the server answers to every name.
+func (s *ours) fill(names []string) error {
+	if err := s.add(names); err != nil {
+		return err
+	}
+	return retry(20*time.Minute, func() error {
+		servers, err := s.client.Servers(context.Background())
+		if err == nil && (servers[0].Pending > 0 || servers[0].Sites < len(names)) {
+			err = fmt.Errorf("%d jobs wait, and %d sites are served", servers[0].Pending, servers[0].Sites)
+		}
+		return err
+	})
 }
 
 func (s *ours) regenerate(names []string) error {
@@ -174,7 +193,7 @@ func (s *ours) settle([]string) error {
 	if err != nil {
 		return err
 	}
-	return retry(5*time.Minute, func() error {
+	return retryEach(250*time.Millisecond, 5*time.Minute, func() error { // to ask costs control something
 		now, err := s.client.Job(context.Background(), job.ID)
 		if err != nil {
 			return err
@@ -187,30 +206,33 @@ func (s *ours) settle([]string) error {
 }
 
 // mkdirs makes the jobs while the agent is away, and takes the time from its start
-// until the last folder is there.
-func (s *ours) mkdirs(n int) (time.Duration, error) {
+// until the first and the last folder is there.
+func (s *ours) mkdirs(n int) (first, last time.Duration, err error) {
 	s.agent.Kill()
 	for i := range n {
 		payload, err := json.Marshal(map[string]string{"root": "data", "path": fmt.Sprintf("dir%d", i), "owner": "root", "group": "root", "mode": "0755"})
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if _, err := s.client.RunJob(context.Background(), wire.NewJob{Kind: "mkdir", Server: server, Payload: payload}); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 	begin := time.Now()
 	if err := s.startAgent(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	err := retry(time.Minute, func() error {
+	err = retryEach(5*time.Millisecond, time.Minute, func() error {
 		entries, err := os.ReadDir(filepath.Join(s.dir, "data"))
+		if len(entries) > 0 && first == 0 {
+			first = time.Since(begin)
+		}
 		if err == nil && len(entries) < n {
 			err = fmt.Errorf("%d of %d folders are there", len(entries), n)
 		}
 		return err
 	})
-	return time.Since(begin), err
+	return first, time.Since(begin), err
 }
 
 // spent is what control and both halves of the agent have used.
@@ -221,6 +243,10 @@ func (s *ours) spent() time.Duration {
 	}
 	return sum
 }
+
+// tested is the part of that which is of the web server's own program: it is all
+// that the agent has started and that has ended, but for what makes users.
+func (s *ours) tested() time.Duration { return endedTime(s.agent.PID()) }
 
 func (s *ours) stop() {
 	for _, p := range []*testkit.Process{s.agent, s.control} {
