@@ -192,8 +192,12 @@ func (a *app) siteDetails(site upkeep.SiteStatus) error {
 	if a.output != "table" {
 		return a.show(site)
 	}
-	fmt.Fprintf(a.out, "%s is %s: %s\n", upkeep.Printable(site.Name), site.State, upkeep.Printable(site.Reason))
-	fmt.Fprintf(a.out, "  account     %s\n  names       %s\n  generation  %d\n", site.Account, upkeep.Printable(strings.Join(site.Names, ", ")), site.Generation)
+	shown := make([]string, len(site.Names))
+	for i, name := range site.Names {
+		shown[i] = names.Shown(name)
+	}
+	fmt.Fprintf(a.out, "%s is %s: %s\n", names.Shown(site.Name), site.State, upkeep.Printable(site.Reason))
+	fmt.Fprintf(a.out, "  account     %s\n  names       %s\n  generation  %d\n", site.Account, strings.Join(shown, ", "), site.Generation)
 	if site.DocumentRoot != "" {
 		fmt.Fprintf(a.out, "  pages in    %s\n", upkeep.Printable(site.DocumentRoot))
 	}

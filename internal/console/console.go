@@ -29,6 +29,7 @@ import (
 	"upkeep/internal/access"
 	"upkeep/internal/api"
 	"upkeep/internal/api/wire"
+	"upkeep/internal/names"
 )
 
 //go:embed assets pages
@@ -90,6 +91,7 @@ func New(o Options) (*Console, error) {
 	c.pages, err = template.New("").Funcs(template.FuncMap{
 		"asset": func(name string) string { return assets[name] },
 		"safe":  upkeep.Printable,
+		"host":  names.Shown,
 	}).ParseFS(files, "pages/*.html")
 	if err != nil {
 		return nil, err

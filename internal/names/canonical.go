@@ -56,6 +56,20 @@ func Unicode(name string) string {
 	return text
 }
 
+// Shown is a name for people: as it is kept, with the form that they read in
+// brackets where it has another. That form alone could be taken for another name.
+func Shown(name string) string {
+	host, wild := strings.CutPrefix(name, "*.")
+	text := Unicode(host)
+	if text == host {
+		return upkeep.Printable(name)
+	}
+	if wild {
+		text = "*." + text
+	}
+	return fmt.Sprintf("%s (%s)", upkeep.Printable(name), upkeep.Printable(text))
+}
+
 func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(c rune) bool { return c >= utf8.RuneSelf })
 }

@@ -148,9 +148,5 @@ func (r Rules) below(account, name string) string {
 // Lookalike is the warning about a name that can be taken for one of another
 // account.
 func Lookalike(site upkeep.Site, name string, other Claim) string {
-	shown := name
-	if text := Unicode(name); text != name {
-		shown = fmt.Sprintf("%s (%s)", name, upkeep.Printable(text))
-	}
-	return fmt.Sprintf("site %s: %s looks like %s, a name of %s", site.Name, shown, other.Name, whose(other))
+	return fmt.Sprintf("site %s: %s looks like %s, a name of %s", site.Name, Shown(name), other.Name, whose(other))
 }

@@ -36,6 +36,17 @@ func TestASCII(t *testing.T) {
 	}
 }
 
+func TestShown(t *testing.T) {
+	for name, want := range map[string]string{
+		"example.test": "example.test", "xn--gre-6ka8i.test": "xn--gre-6ka8i.test (größe.test)", "*.xn--gre-6ka8i.test": "*.xn--gre-6ka8i.test (*.größe.test)",
+		"*.test": "*.test", "xn--a.test": "xn--a.test", "": "", "a\x1b[2J.test": upkeep.Printable("a\x1b[2J.test"),
+	} {
+		if got := Shown(name); got != want {
+			t.Errorf("%q is shown as %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestCanonical(t *testing.T) {
 	site := upkeep.Site{Name: "Größe.Test.", Aliases: []string{"SHOP.test", "日本.test"}, SubOf: "Test.",
 		Redirects: []upkeep.Redirect{{From: "/Ä", To: "https://größe.test:81/ä"}, {From: "/b", To: "/ö"}, {From: "/c", To: "https://A.test/B"}}}

@@ -182,7 +182,8 @@ func (w *Watch) overridden(ctx context.Context, events []upkeep.Event) error {
 
 // Drained reports whether no name server answers any member that matches any
 // more and the TTL that they were last answered with has run out since. Waiting
-// says what is still missing.
+// says what is still missing, and after a semicolon what changes while it is: the time
+// left.
 func (w *Watch) Drained(ctx context.Context, poolName, memberGlob string) (done bool, waiting string, err error) {
 	_, members, err := w.matching(poolName, memberGlob)
 	if err != nil {
@@ -215,7 +216,7 @@ func (w *Watch) stillAnswered(p *pool, addr netip.Addr, now time.Time) string {
 			return fmt.Sprintf("waiting for proof that the earlier TTL of %s is answered nowhere", upkeep.Duration(l.TTL))
 		}
 		if left := l.Proven.Add(l.TTL).Sub(now); left > 0 {
-			return fmt.Sprintf("caches may hold %s for another %s, by the earlier TTL of %s", addr, left.Round(time.Second), upkeep.Duration(l.TTL))
+			return fmt.Sprintf("caches may hold %s by the earlier TTL of %s; %s left", addr, upkeep.Duration(l.TTL), left.Round(time.Second))
 		}
 	}
 	gone, known := p.state.Gone[addr]
@@ -223,7 +224,7 @@ func (w *Watch) stillAnswered(p *pool, addr netip.Addr, now time.Time) string {
 		return "" // was not published within memory
 	}
 	if left := gone.Proven.Add(gone.TTL).Sub(now); !gone.Proven.IsZero() && left > 0 {
-		return fmt.Sprintf("caches may hold %s for another %s", addr, left.Round(time.Second))
+		return fmt.Sprintf("caches may hold %s; %s left", addr, left.Round(time.Second))
 	}
 	if gone.Proven.IsZero() {
 		return fmt.Sprintf("waiting for proof that %s is answered nowhere", addr)
