@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -196,6 +197,7 @@ func TestImagesRefused(t *testing.T) {
 	l.must(os.WriteFile(l.path("images/big.img"), []byte("x"), 0o600))
 	l.must(os.Truncate(l.path("images/big.img"), 2<<30))
 	l.must(os.WriteFile(l.path("images/x.gz"), []byte("\x1f\x8b\x08 packed by others"), 0o600))
+	l.must(os.WriteFile(l.path("images/x.qcow2"), []byte("QFI\xfb\x00\x00\x00\x03"), 0o600))
 	l.must(os.Symlink(l.path("outside/x.img"), l.path("images/link.img")))
 	l.must(os.Symlink(l.path("outside"), l.path("images/dir")))
 	l.must(os.Symlink("a.img", l.path("images/within.img")))
@@ -252,8 +254,10 @@ func TestImagesRefused(t *testing.T) {
 		{task.ImagePack{ImageFrom: from("new.zst", "link.img")}, "is a symbolic link"},
 		{task.ImagePack{ImageFrom: from("new.zst", "x.gz")}, "jobs pack raw images only"},
 		{task.ImagePack{ImageFrom: from("dangling.img", "a.img")}, "is a symbolic link"},
-		{task.ImageUnpack{ImageFrom: from("new.img", "x.gz")}, "jobs unpack only what upkeep packed"},
-		{task.ImageUnpack{ImageFrom: from("new.img", "a.img")}, "jobs unpack only what upkeep packed"},
+		{task.ImageUnpack{ImageFrom: from("new.img", "x.gz")}, "unpacking"}, // it is none, but for its start
+		{task.ImageUnpack{ImageFrom: task.ImageFrom{ImageAt: vms("new.img"), Source: vms("x.gz"), Partition: 1}}, "a partition can only be taken out of what upkeep packed"},
+		{task.ImageUnpack{ImageFrom: from("new.img", "x.qcow2")}, "it is a qcow2 file, which jobs do not unpack"},
+		{task.ImageUnpack{ImageFrom: from("new.img", "a.img")}, "it is not packed"},
 		{task.ImageCopy{ImageFrom: from("new.img", "a.img")}, "its policy trusts none"},
 	} {
 		l.wantFailed(one.payload, 9, one.words)
@@ -264,7 +268,7 @@ func TestImagesRefused(t *testing.T) {
 	if after := l.snapshot(); after != before {
 		t.Errorf("something changed:\n%s\nwas\n%s", after, before)
 	}
-	l.settledRecord("a.img", "x.gz", "link.img", "dir", "within.img", "dangling.img", "fifo.img", "device.img")
+	l.settledRecord("a.img", "x.gz", "x.qcow2", "link.img", "dir", "within.img", "dangling.img", "fifo.img", "device.img")
 
 	// What a policy does not mention is not done.
 	l.reload("kinds: [image.list]\nimages: {roots: {vms: DIR/images}, max_size: 1G}\n")
@@ -285,6 +289,34 @@ func TestImageSourcesAreBounded(t *testing.T) {
 	l.wantDone(task.ImagePack{ImageFrom: from("big.zst", "big.img")}, 2)
 	l.wantFailed(task.ImageUnpack{ImageFrom: from("new.img", "big.zst")}, 3, "larger than the 1G")
 	l.settledRecord("big.img", "some.img", "big.zst")
+}
+
+// TestImageUnpacksWhatOthersPacked unpacks files of other programs, which do not say
+// before how large they become: up to what the policy lets images be.
+func TestImageUnpacksWhatOthersPacked(t *testing.T) {
+	testkit.Need(t, "gzip", "xz", "zstd")
+	l := newImageLab(t, strings.Replace(imagesPolicy, "max_size: 1G", "max_size: 16M", 1))
+	l.wantDone(made("a.img", 16*mib, "ext4"), 1)
+	want, err := os.ReadFile(l.path("images/a.img"))
+	l.must(err)
+	l.must(os.WriteFile(l.path("images/large.img"), append(want, 0), 0o600))
+	names := []string{"a.img", "large.img"}
+	for _, program := range []string{"gzip", "xz", "zstd"} {
+		for _, name := range []string{"a.img", "large.img"} {
+			packed, err := exec.Command(program, "-c", l.path("images/"+name)).Output()
+			l.must(err)
+			l.must(os.WriteFile(l.path("images/"+name+"."+program), packed, 0o600))
+			names = append(names, name+"."+program)
+		}
+		made := program + ".img"
+		l.wantDone(task.ImageUnpack{ImageFrom: from(made, "a.img."+program)}, 2)
+		if got, err := os.ReadFile(l.path("images/" + made)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("what %s packed is another when it is unpacked: %v", program, err)
+		}
+		names = append(names, made)
+		l.wantFailed(task.ImageUnpack{ImageFrom: from("large-"+made, "large.img."+program)}, 2, "it unpacks to more than 16M; max_size of images in the policy")
+	}
+	l.settledRecord(names...)
 }
 
 // TestImageInUse has somebody else who has the image.

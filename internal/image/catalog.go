@@ -58,6 +58,7 @@ type seen struct {
 const (
 	FormatRaw    = string(pack.Raw)
 	FormatPacked = string(pack.Packed)
+	FormatQCOW2  = string(pack.QCOW2)
 )
 
 // Bounds of a listing. What lies beyond is told, and not looked at.

@@ -163,7 +163,7 @@ func (p *packing) expanded(ctx context.Context, tell *teller, format pack.Format
 	}
 	defer raw.Close()
 	tell.begin("unpacking the %s file", format)
-	if err := format.Expand(ctx, raw.File, p.file, tell.progress); err != nil {
+	if err := format.Expand(ctx, raw.File, p.file, 0, tell.progress); err != nil {
 		return err
 	}
 	held := p.target
@@ -190,7 +190,13 @@ type Unpacking struct {
 	Part *pack.Range      // all when nil
 	// Partition is the number of the one that becomes an image of its own; 0 is all.
 	Partition int
+	// MaxSize ends the work on a file that does not say how large it becomes, such as one
+	// of gzip, when it becomes larger; 0 is what a file can have.
+	MaxSize upkeep.Size
 }
+
+// TooLargeError is that a file unpacks to more than [Unpacking.MaxSize].
+type TooLargeError = pack.TooLargeError
 
 // Unpacked is the result of [Unpack].
 type Unpacked struct {
@@ -357,7 +363,7 @@ func (u *unpacking) stream(format pack.Format, open func(context.Context, *telle
 }
 
 func (u *unpacking) expand(ctx context.Context, tell *teller, s *shadow.Shadow, in *os.File, format pack.Format, kind upkeep.ImageKind) error {
-	if err := format.Expand(ctx, s.File, in, tell.progress); err != nil {
+	if err := format.Expand(ctx, s.File, in, int64(u.MaxSize), tell.progress); err != nil {
 		return err
 	}
 	info, err := s.File.Stat()

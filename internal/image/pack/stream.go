@@ -33,6 +33,15 @@ const (
 // file. Zeros take no room, so that room is no limit.
 const maxImage = 16 << 40
 
+// TooLargeError is that a file unpacks to more than it may.
+type TooLargeError struct{ Most int64 }
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%v: it unpacks to more than %s", upkeep.ErrRefused, upkeep.Size(e.Most))
+}
+
+func (e *TooLargeError) Unwrap() error { return upkeep.ErrRefused }
+
 // FormatOf looks at what a file is. A raw image is whatever is nothing else.
 func FormatOf(file io.ReaderAt, size int64) (Format, error) {
 	start := make([]byte, 8)
@@ -75,18 +84,23 @@ func (f Format) Tool() error {
 	return err
 }
 
-// Expand writes the image that a file of another format holds into an empty file.
-// Zeros become holes. Progress counts bytes of the file that is read.
-func (f Format) Expand(ctx context.Context, out, in *os.File, progress func(done, total int64)) error {
+// Expand writes the image that a file of another format holds into an empty file, if it
+// has no more bytes than most; 0 is what a file can have. A stream does not say before
+// how many it has: of one that has more, so many are written. Zeros become holes.
+// Progress counts bytes of the file that is read.
+func (f Format) Expand(ctx context.Context, out, in *os.File, most int64, progress func(done, total int64)) error {
+	if most == 0 || most > maxImage {
+		most = maxImage
+	}
 	if f == QCOW2 {
-		return expandQCOW2(ctx, out, in)
+		return expandQCOW2(ctx, out, in, most)
 	}
 	info, err := in.Stat()
 	if err != nil {
 		return fmt.Errorf("looking at %s: %w", in.Name(), err)
 	}
 	from := &counted{Reader: io.NewSectionReader(in, 0, info.Size()), ctx: ctx, total: info.Size(), progress: progress}
-	take := func(r io.Reader) error { return writeSparse(out, r) }
+	take := func(r io.Reader) error { return writeSparse(out, r, most) }
 	switch f {
 	case Gzip:
 		r, err := gzip.NewReader(from)
@@ -137,10 +151,13 @@ func (c *counted) Read(b []byte) (int, error) {
 }
 
 // writeSparse writes a stream into an empty file, its zeros as holes.
-func writeSparse(out *os.File, from io.Reader) error {
+func writeSparse(out *os.File, from io.Reader, most int64) error {
 	buffer := make([]byte, 1<<20)
 	for at := int64(0); ; {
 		n, err := fill(from, buffer)
+		if at+int64(n) > most {
+			return &TooLargeError{most}
+		}
 		for _, r := range notZero(buffer[:n], at) {
 			if _, err := out.WriteAt(buffer[r.Offset-at:r.End()-at], r.Offset); err != nil {
 				return fmt.Errorf("writing %s: %w", out.Name(), err)
@@ -153,8 +170,6 @@ func writeSparse(out *os.File, from io.Reader) error {
 			return out.Truncate(at)
 		case err != nil:
 			return err
-		case at > maxImage:
-			return fmt.Errorf("%w: it unpacks to more than %s", upkeep.ErrRefused, upkeep.Size(maxImage))
 		}
 	}
 }
@@ -231,8 +246,11 @@ func readQCOW2(in io.ReaderAt) (size int64, err error) {
 	return int64(h.Size), nil
 }
 
-func expandQCOW2(ctx context.Context, out, in *os.File) error {
+func expandQCOW2(ctx context.Context, out, in *os.File, most int64) error {
 	size, err := readQCOW2(in)
+	if err == nil && size > most {
+		err = &TooLargeError{most}
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", in.Name(), err)
 	}

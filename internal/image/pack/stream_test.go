@@ -54,12 +54,13 @@ func TestOtherFormats(t *testing.T) {
 				want = append(slices.Clone(want), make([]byte, 512-len(want)%512)...)
 			}
 			expands(t, got, in, want)
+			bounded(t, got, in, int64(len(want)))
 			if format != QCOW2 {
 				cut, err := os.OpenFile(path, os.O_RDWR, 0)
 				must(t, err)
 				defer cut.Close()
 				must(t, cut.Truncate(info.Size()*2/3))
-				if err := got.Expand(context.Background(), scratch(t), cut, nil); err == nil {
+				if err := got.Expand(context.Background(), scratch(t), cut, 0, nil); err == nil {
 					t.Error("cut off, it is unpacked all the same")
 				}
 			}
@@ -70,7 +71,7 @@ func TestOtherFormats(t *testing.T) {
 func expands(t *testing.T, format Format, in *os.File, want []byte) {
 	t.Helper()
 	out := scratch(t)
-	must(t, format.Expand(context.Background(), out, in, func(done, total int64) {
+	must(t, format.Expand(context.Background(), out, in, 0, func(done, total int64) {
 		if done > total {
 			t.Errorf("%d of %d are done", done, total)
 		}
@@ -80,6 +81,22 @@ func expands(t *testing.T, format Format, in *os.File, want []byte) {
 	}
 	if kind, err := shadow.KindOf(out); err != nil || kind != upkeep.ImageSparse {
 		t.Errorf("its zeros are no holes: %s, %v", kind, err)
+	}
+}
+
+// bounded has a file unpacked that may become as large as it does, and less.
+func bounded(t *testing.T, format Format, in *os.File, size int64) {
+	t.Helper()
+	must(t, format.Expand(context.Background(), scratch(t), in, size, nil))
+	for _, most := range []int64{size - 1, 1} {
+		out := scratch(t)
+		var large *TooLargeError
+		if err := format.Expand(context.Background(), out, in, most, nil); !errors.As(err, &large) || large.Most != most {
+			t.Errorf("where it may have %d of its %d bytes: %v", most, size, err)
+		}
+		if info, err := out.Stat(); err != nil || info.Size() > most {
+			t.Errorf("where it may have %d bytes, %d were written: %v", most, info.Size(), err)
+		}
 	}
 }
 
@@ -123,7 +140,7 @@ func TestQCOW2ThatReadsOtherFiles(t *testing.T) {
 		must(t, os.WriteFile(path, b, 0o600))
 		in, err := os.Open(path)
 		must(t, err)
-		if err := QCOW2.Expand(context.Background(), scratch(t), in, nil); !errors.Is(err, upkeep.ErrRefused) {
+		if err := QCOW2.Expand(context.Background(), scratch(t), in, 0, nil); !errors.Is(err, upkeep.ErrRefused) {
 			t.Errorf("%s: %v", name, err)
 		}
 		in.Close()
