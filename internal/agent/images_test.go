@@ -373,49 +373,6 @@ func TestImagesTrusted(t *testing.T) {
 	l.settledRecord("x.img", "y.img")
 }
 
-// TestImageCancelled cancels work at everything that is told of it: it ends soon, as
-// cancelled or as done, and the image is what it was or what it was to be.
-func TestImageCancelled(t *testing.T) {
-	for name, g := range growths() {
-		t.Run(name, func(t *testing.T) {
-			g.needed(t)
-			l := newImageLab(t, g.policy)
-			l.wantDone(made("a.img", g.from, g.fs), 1)
-			generation, cancelled, size := int64(1), 0, g.from
-			for at := 1; ; at++ {
-				generation++
-				to := size + 4*mib
-				ctx, cancel := context.WithCancelCause(t.Context())
-				told := 0
-				signed := l.sign(upkeep.JobImageGrow, vms("a.img").Object(), generation, task.ImageGrow{ImagePart: part("a.img"), To: to})
-				outcome := l.root.Do(ctx, signed, func(link.Progress) {
-					if told++; told == at {
-						cancel(errCancelled)
-					}
-				})
-				cancel(nil)
-				switch outcome.State {
-				case upkeep.JobCancelled:
-					cancelled++
-					l.whole("a.img", size)
-				case upkeep.JobDone:
-					l.whole("a.img", to)
-					size = to
-				default:
-					t.Fatalf("cancelled at what is told as number %d: %+v", at, outcome)
-				}
-				l.settledRecord("a.img")
-				if told < at {
-					break
-				}
-			}
-			if cancelled < 1 {
-				t.Errorf("it could be cancelled %d times", cancelled)
-			}
-		})
-	}
-}
-
 // TestImageJobsWait holds that no more work on images goes on at a time than the disk
 // is good for, and that what waits can be cancelled.
 func TestImageJobsWait(t *testing.T) {
@@ -528,60 +485,4 @@ func TestImageTypesAreThoseOfTheLibrary(t *testing.T) {
 	if got, want := task.FileSystems, image.FileSystems(); !slices.Equal(got, want) {
 		t.Errorf("jobs know %q, and the library %q", got, want)
 	}
-}
-
-// growth is how an image is grown in tests of what goes wrong meanwhile.
-type growth struct {
-	policy, fs string
-	from, to   upkeep.Size
-}
-
-// growths are by a second file, and in place, as the kernel grows xfs.
-func growths() map[string]growth {
-	return map[string]growth{"on a second file": {imagesPolicy, "ext4", 16 * mib, 24 * mib}, "in place": {trustingPolicy, "xfs", 300 * mib, 400 * mib}}
-}
-
-// growthIn is the one that the victims of TestImageKilled do.
-func growthIn(policy string) (g growth) {
-	for _, g := range growths() {
-		if g.policy == policy {
-			return g
-		}
-	}
-	return growth{}
-}
-
-func (g growth) job() task.ImageGrow { return task.ImageGrow{ImagePart: part("a.img"), To: g.to} }
-
-// needed skips where the growth cannot be done.
-func (g growth) needed(t testing.TB) {
-	t.Helper()
-	if g.fs == "xfs" {
-		canMount(t)
-		testkit.Need(t, "mkfs.xfs", "xfs_repair")
-	}
-}
-
-// imageVictim does one job as an agent does.
-func imageVictim(dir string) error {
-	policy, err := os.ReadFile(dir + "/policy")
-	if err != nil {
-		return err
-	}
-	o, err := optionsIn(dir, string(policy))
-	if err != nil {
-		return err
-	}
-	root, err := New(o)
-	if err != nil {
-		return err
-	}
-	signed, err := signWith(killKey(), 7, growthIn(string(policy)).job(), 1)
-	if err != nil {
-		return err
-	}
-	if outcome := root.Do(context.Background(), signed, nil); outcome.State != upkeep.JobDone {
-		return fmt.Errorf("%s: %s", outcome.State, outcome.Error)
-	}
-	return nil
 }
