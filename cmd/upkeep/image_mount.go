@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -125,12 +125,12 @@ the error names who uses it.`,
 		Example: "  upkeep image umount /mnt\n  upkeep image umount web1.img",
 		Args:    exactly("DIR|FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
-			folders, err := mountedFolders(args[0])
+			folders, file, err := mountedFolders(args[0])
 			if err != nil {
 				return err
 			}
 			if v.plan {
-				plan, err := unmountPlan(args[0], folders)
+				plan, err := unmountPlan(args[0], folders, file)
 				if err != nil {
 					return err
 				}
@@ -142,6 +142,7 @@ the error names who uses it.`,
 				if err != nil {
 					return err
 				}
+				u.Image = cmp.Or(file, u.Image)
 				all = append(all, u)
 			}
 			if a.output != "table" {
@@ -160,13 +161,14 @@ the error names who uses it.`,
 	return c
 }
 
-func unmountPlan(file string, folders []string) (image.Plan, error) {
-	plan := image.Plan{Verb: "umount", File: file}
+func unmountPlan(name string, folders []string, file string) (image.Plan, error) {
+	plan := image.Plan{Verb: "umount", File: name}
 	for _, folder := range folders {
 		u, err := mount.Lookup(folder)
 		if err != nil {
 			return plan, err
 		}
+		u.Image = cmp.Or(file, u.Image)
 		then := "until " + u.Device + " is gone and all that was written is on the disk"
 		if u.Kept {
 			then = "until all that was written is on the disk; " + u.Device + " stays, as whoever attached it wanted"
@@ -180,16 +182,19 @@ func unmountPlan(file string, folders []string) (image.Plan, error) {
 }
 
 // mountedFolders is where to unmount: the folder that is named, or those that an
-// image is mounted at.
-func mountedFolders(name string) ([]string, error) {
+// image is mounted at, which is file then. The device of a packed one tells the file
+// that it was unpacked to.
+func mountedFolders(name string) (folders []string, file string, err error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {
-		return []string{name}, nil
+		return []string{name}, "", nil
 	}
 	found, err := hold.HoldersOf(name)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	var folders []string
+	if file, err = filepath.Abs(name); err != nil {
+		return nil, "", err
+	}
 	var elsewhere error
 	for _, h := range found.Holders {
 		switch {
@@ -202,10 +207,9 @@ func mountedFolders(name string) ([]string, error) {
 	switch {
 	case len(folders) > 0:
 		slices.Reverse(folders) // what is mounted inside another goes first
-		return folders, nil
+		return folders, file, nil
 	case elsewhere != nil:
-		return nil, elsewhere
+		return nil, "", elsewhere
 	}
-	path, err := filepath.Abs(name)
-	return nil, errors.Join(fmt.Errorf("%w: %s is not mounted", upkeep.ErrNotFound, path), err)
+	return nil, "", fmt.Errorf("%w: %s is not mounted", upkeep.ErrNotFound, file)
 }

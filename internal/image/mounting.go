@@ -42,6 +42,7 @@ type Mounting struct {
 // mountable is an image that is held, and may be mounted.
 type mountable struct {
 	*target
+	device   string // see [hold.UnpackedName]; empty for one that is not packed
 	warnings []string
 }
 
@@ -57,7 +58,7 @@ func Mount(path, folder string, o MountOptions) (Mounting, error) {
 		return Mounting{}, err
 	}
 	defer i.file.Close() // the device has the file too, and its locks
-	m, err := mount.Open(i.file, mount.Options{Type: i.info.Type, Offset: i.part.Offset, Size: i.part.Length, ReadOnly: o.ReadOnly, DirectIO: !o.ReadOnly})
+	m, err := mount.Open(i.file, mount.Options{Type: i.info.Type, Offset: i.part.Offset, Size: i.part.Length, ReadOnly: o.ReadOnly, DirectIO: !o.ReadOnly, Name: i.device})
 	if err != nil {
 		return Mounting{}, err
 	}
@@ -119,8 +120,11 @@ func takeToMount(path string, o MountOptions) (*mountable, error) {
 		return nil, err
 	}
 	var t *target
+	device := ""
 	if packed != nil {
-		t, err = packed.unpack(o)
+		if device, err = hold.UnpackedName(packed.file); err == nil {
+			t, err = packed.unpack(o)
+		}
 		err = errors.Join(err, packed.file.Close())
 	} else {
 		t, err = openTarget(path, opening{write: !o.ReadOnly, network: o.Network, partition: o.Partition})
@@ -128,7 +132,7 @@ func takeToMount(path string, o MountOptions) (*mountable, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &mountable{target: t}
+	i := &mountable{target: t, device: device}
 	if err := i.allowed(o); err != nil {
 		return nil, errors.Join(err, t.file.Close())
 	}

@@ -144,7 +144,7 @@ func (l *look) backs(folder string, d device) (on uint64, is bool) {
 			return 0, false // detached meanwhile
 		}
 		if err == nil {
-			return info.Rdevice, l.is(info.Device, info.Inode)
+			return info.Rdevice, l.is(info.Device, info.Inode) || unix.ByteSliceToString(info.File_name[:]) == unpackedName(&l.st)
 		}
 	}
 	text, err := os.ReadFile(filepath.Join(folder, "backing_file"))
@@ -158,6 +158,24 @@ func (l *look) backs(folder string, d device) (on uint64, is bool) {
 	}
 	own, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(l.file.Fd())))
 	return 0, err == nil && own == path
+}
+
+// UnpackedName is the name that a loop device is given which has what was unpacked of a
+// packed image, in a file without a name: by it the device counts as one on the packed
+// image. It has no path in it, of which the kernel would keep the first 63 bytes, and
+// which may come to lead elsewhere; a file that has got the inode meanwhile, or that was
+// written to, is another.
+func UnpackedName(packed *os.File) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(packed.Fd()), &st); err != nil {
+		return "", fmt.Errorf("looking at %s: %w", packed.Name(), err)
+	}
+	return unpackedName(&st), nil
+}
+
+func unpackedName(st *unix.Stat_t) string {
+	name := fmt.Sprintf("packed:%x:%x:%x:%x", st.Dev, st.Ino, st.Size, st.Mtim.Nano())
+	return name[:min(len(name), len(unix.LoopInfo64{}.File_name)-1)]
 }
 
 // openDevice opens a block device by its name in /dev, if that is the one.

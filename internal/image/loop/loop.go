@@ -3,6 +3,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ type Options struct {
 	// where the file's file system can; what is mounted has a cache of its own.
 	DirectIO  bool
 	BlockSize int // of the device; 0 is 512 bytes
+	// Name is what the kernel keeps of the device in the field for the file's name, of
+	// which there are 63 bytes. It is the name of the file when it is empty.
+	Name string
 }
 
 // A Device is a loop device on an image. It is there for as long as it is open:
@@ -114,7 +118,7 @@ func attach(control int, f *os.File, o Options) (*Device, error) {
 	if o.DirectIO {
 		config.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
 	}
-	copy(config.Info.File_name[:len(config.Info.File_name)-1], f.Name())
+	copy(config.Info.File_name[:len(config.Info.File_name)-1], cmp.Or(o.Name, f.Name()))
 	if err := unix.IoctlLoopConfigure(int(d.File.Fd()), &config); err != nil {
 		return nil, errors.Join(fmt.Errorf("attaching %s to %s: %w", f.Name(), d.Name, err), d.File.Close())
 	}

@@ -37,6 +37,8 @@ type Options struct {
 	Attached, Detached func(device string)
 	// Setuid lets set-user-id programs in it work.
 	Setuid bool
+	// Name is that of [loop.Options].
+	Name string
 	// Extra are further options of the file system: "name" or "name=value".
 	Extra []string
 }
@@ -64,7 +66,7 @@ func Open(f *os.File, o Options) (*Mounted, error) {
 		return nil, fmt.Errorf("%w: what %s holds cannot be mounted: want one of %s, not %q",
 			upkeep.ErrRefused, f.Name(), strings.Join(Types(), ", "), o.Type)
 	}
-	device, err := loop.Attach(f, loop.Options{Offset: o.Offset, Size: o.Size, ReadOnly: o.ReadOnly, DirectIO: o.DirectIO})
+	device, err := loop.Attach(f, loop.Options{Offset: o.Offset, Size: o.Size, ReadOnly: o.ReadOnly, DirectIO: o.DirectIO, Name: o.Name})
 	if err != nil {
 		return nil, err
 	}
