@@ -122,8 +122,16 @@ func (k killing) all(t *testing.T) {
 	}
 	for at := 1; at <= len(calls); at += step {
 		k.at(t, at)
+		passed(t, at, len(calls))
 	}
 	t.Logf("%d writes, killed at every %d", len(calls), step)
+}
+
+// passed tells how far kills at every write have come, which takes hours.
+func passed(t *testing.T, at, of int) {
+	if *everyWrite && at%50 == 0 {
+		t.Logf("killed at %d of %d writes so far", at, of)
+	}
 }
 
 // TestKilledWithoutRoom has a host that has no room for a second file, so that the image
@@ -183,8 +191,23 @@ func (k killing) fresh(t *testing.T) string {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
+	if k.host != "" {
+		freed(t, k.host)
+	}
 	run(t)(Clone(k.template, path, Cloning{}))
 	return path
+}
+
+// freed waits until a host has the blocks back of what was removed from it. The rules of
+// Landlock by which a program could open the image keep that until the kernel has cleared
+// away what is left of the program, which it does some time after its end.
+func freed(t *testing.T, host string) {
+	t.Helper()
+	testkit.Eventually(t, time.Minute, func() (bool, string) {
+		var fs unix.Statfs_t
+		err := unix.Statfs(host, &fs)
+		return err == nil && fs.Bfree == fs.Blocks, fmt.Sprintf("%d of %d blocks of %s are free, and nothing is in it: %v", fs.Bfree, fs.Blocks, host, err)
+	})
 }
 
 func (k killing) run(t *testing.T, path string, at int) ([]killer.Call, bool, error) {
@@ -319,6 +342,7 @@ func TestKilledWhileMaking(t *testing.T) {
 			}
 			for at := 1; at <= n; at += step {
 				one(at)
+				passed(t, at, n)
 			}
 			if after := print(t, c.args[1]); after != before {
 				t.Errorf("the source is %s, and was %s", after, before)

@@ -2,10 +2,10 @@ package mount
 
 import (
 	"fmt"
-	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"upkeep/internal/image/thread"
 )
 
 // Private calls work with the image mounted at a folder that is seen by work and by
@@ -17,7 +17,7 @@ import (
 // goroutines that is to see the folder, and ends the programs that it starts.
 func (m *Mounted) Private(folder string, work func() error) error {
 	ended := make(chan error, 1)
-	onOwnThread(func() { ended <- m.private(folder, work) })
+	thread.Own(func() { ended <- m.private(folder, work) })
 	return <-ended
 }
 
@@ -43,24 +43,4 @@ func (m *Mounted) private(folder string, work func() error) error {
 		return fmt.Errorf("unmounting %s: %w", folder, err)
 	}
 	return workErr
-}
-
-// onOwnThread calls work on a thread that nothing else runs on afterwards: one that
-// has left the namespace of the others. It is not the process's first thread, which
-// cannot end and by which /proc and other processes see the process.
-func onOwnThread(work func()) {
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if unix.Gettid() != os.Getpid() {
-			work()
-			return
-		}
-		defer runtime.UnlockOSThread()
-		elsewhere := make(chan struct{})
-		onOwnThread(func() {
-			defer close(elsewhere)
-			work()
-		})
-		<-elsewhere
-	}()
 }

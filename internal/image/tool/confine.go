@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"upkeep/internal/image/thread"
 )
 
 type confinedKey struct{}
@@ -29,16 +30,15 @@ func start(ctx context.Context, cmd *exec.Cmd) error {
 		return runLocked(cmd)
 	}
 	done := make(chan error, 1)
-	go func() {
-		// What is laid on this thread is inherited by what is started from it, and can
-		// never be taken off: the thread ends with the program.
-		runtime.LockOSThread()
+	// What is laid on this thread is inherited by what is started from it, and can never
+	// be taken off: the thread ends with the program.
+	thread.Own(func() {
 		err := confine(cmd.ExtraFiles)
 		if err == nil {
 			err = cmd.Run()
 		}
 		done <- err
-	}()
+	})
 	return <-done
 }
 
@@ -124,7 +124,8 @@ func ConfinesFiles() bool {
 }
 
 // restrictFiles lets the calling thread open these files, what programs need, and
-// nothing else.
+// nothing else. The kernel keeps the files until the thread and the programs have ended,
+// and a moment longer: the blocks of one that is removed meanwhile are free after that.
 func restrictFiles(files []*os.File) error {
 	version, err := landlock()
 	if err != nil || version == 0 {

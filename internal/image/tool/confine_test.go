@@ -2,15 +2,47 @@ package tool
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"upkeep/internal/testkit"
 )
+
+// TestConfinedThreadsEnd holds that no thread of this process stays confined: it would keep
+// the image, though that was removed, for as long as the process lives.
+func TestConfinedThreadsEnd(t *testing.T) {
+	file := image(t, 1<<20)
+	for range 40 {
+		var all sync.WaitGroup
+		for range 16 {
+			all.Go(func() {
+				if r, err := (Command{Name: "true", File: file}).Run(Confined(context.Background())); err != nil || r.Code != 0 {
+					t.Errorf("%+v, %v", r, err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	testkit.Eventually(t, 10*time.Second, func() (bool, string) {
+		tasks, err := filepath.Glob("/proc/self/task/*/status")
+		if err != nil {
+			return false, err.Error()
+		}
+		for _, task := range tasks {
+			if text, err := os.ReadFile(task); err == nil && strings.Contains(string(text), "NoNewPrivs:\t1") {
+				return false, fmt.Sprintf("%s is confined, of process %d", task, os.Getpid())
+			}
+		}
+		return true, ""
+	})
+}
 
 // TestConfined has programs try what a file system that means harm could have them do:
 // they reach their image and what they need to run, and nothing else.
