@@ -144,6 +144,8 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 			return whichPart(src, table)
 		}
 		return fmt.Errorf("%w: %s holds no file system that is known here", upkeep.ErrRefused, src)
+	case fsinfo.Swap:
+		return fmt.Errorf("%w: %s holds swap space, in which there are no files", upkeep.ErrRefused, src)
 	}
 	hint := "as root: upkeep image mount " + src + " DIR --ro"
 	if program := readers[info.Type]; program != "" {

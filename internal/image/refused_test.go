@@ -2,7 +2,9 @@ package image
 
 import (
 	"compress/gzip"
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,6 +39,46 @@ func TestPackedIsNotGrown(t *testing.T) {
 			t.Errorf("checking %s: %v", path, err)
 		}
 	}
+}
+
+// What a refusal says that works is not refused in its turn.
+func TestRefusalsSayWhatWorks(t *testing.T) {
+	hint := func(err error) string {
+		var h *upkeep.HintError
+		if !errors.As(err, &h) {
+			t.Fatalf("there is no hint: %v", err)
+		}
+		return h.Hint
+	}
+	blank := made(t, Creation{Size: 4 * mib})
+	if says := hint(refused(t, blank, upkeep.ErrRefused, func() (*Work, error) { return Grow(blank, Growth{By: mib}) })); !strings.Contains(says, `--file-only (in a job "file_only": true)`) {
+		t.Errorf("growing a blank image: %s", says)
+	}
+	run(t)(Grow(blank, Growth{By: mib, FileOnly: true}))
+
+	xfs := made(t, Creation{Size: 300 * mib, FS: "xfs"})
+	says := hint(refused(t, xfs, upkeep.ErrRefused, func() (*Work, error) { return Grow(xfs, Growth{By: mib, Untrusted: true}) }))
+	if !strings.Contains(says, "--file-only") || strings.Contains(says, "copy") {
+		t.Errorf("growing xfs that is not trusted: %s", says)
+	}
+	run(t)(Grow(xfs, Growth{By: mib, FileOnly: true, Untrusted: true}))
+	if _, err := OpenFiles(context.Background(), xfs, 0); !strings.Contains(hint(err), "image mount") {
+		t.Errorf("looking into xfs: %v", err)
+	}
+
+	swap := made(t, Creation{Size: 4 * mib, FS: "swap"})
+	var h *upkeep.HintError
+	if _, err := OpenFiles(context.Background(), swap, 0); !errors.Is(err, upkeep.ErrRefused) || errors.As(err, &h) || !strings.Contains(err.Error(), "holds swap space") {
+		t.Errorf("looking into swap: %v", err)
+	}
+
+	ext := made(t, Creation{Size: 16 * mib, FS: "ext4"})
+	w, err := Shrink(ext, Shrinking{Min: true})
+	must(t, err)
+	if steps := fmt.Sprint(w.Plan.Steps); !strings.Contains(steps, "shrink its ext4 as far as it goes, and check") {
+		t.Errorf("the plan is %s", steps)
+	}
+	must(t, w.Close())
 }
 
 // What a killed command left half done is not read as if it were whole.

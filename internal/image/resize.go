@@ -161,7 +161,7 @@ func (w *Work) planGrowth(t *target, g Growth) error {
 			return t.whichGrows()
 		}
 		return upkeep.WithHint(fmt.Errorf("%w: %s holds no file system that is known here, and so none that could grow", upkeep.ErrRefused, t.path),
-			"--file-only makes the file larger and leaves what is in it")
+			`--file-only (in a job "file_only": true) makes the file larger and leaves what is in it`)
 	}
 	return w.planFSGrowth(t, g, resizing{to, length, more})
 }
@@ -217,7 +217,11 @@ func onlyMounted(t *target, done string, untrusted bool) error {
 	why, hint := "this kernel does not know it", "modprobe "+t.typ.Name
 	switch {
 	case untrusted:
-		why, hint = "an image that is not trusted is never mounted", "copy what can be read out of it into a new image"
+		why = "an image that is not trusted is never mounted"
+		hint = "have a machine that runs from it do that; or where whoever could write to it may do what root may: without --untrusted, and for jobs trust: true for images in the agent's policy"
+		if done == "grown" {
+			hint = "--file-only (in a job \"file_only\": true) makes the file larger, for its file system: " + hint
+		}
 	case os.Geteuid() != 0:
 		why, hint = "that takes root", "sudo upkeep image ..."
 	}
@@ -392,11 +396,11 @@ func (w *Work) planShrinking(t *target, s Shrinking) error {
 	if t.followed {
 		second.to = t.size
 	}
-	to := "as small as it can be"
+	to := "as far as it goes"
 	if !s.Min {
-		to = upkeep.Size(length).String()
+		to = "to " + upkeep.Size(length).String()
 	}
-	w.Plan.step(0, "shrink its %s to %s, and check it before and after", t.typ.Name, to)
+	w.Plan.step(0, "shrink its %s %s, and check it before and after", t.typ.Name, to)
 	switch {
 	case t.part.Number == 0:
 		w.Plan.step(0, "cut the file to what its superblock then says")
