@@ -16,6 +16,7 @@ import (
 	"upkeep/internal/image/pack"
 	"upkeep/internal/image/partition"
 	"upkeep/internal/image/reiserfs"
+	"upkeep/internal/image/vfat"
 )
 
 // Files are the files in an image, which is read and not mounted: root is not
@@ -139,6 +140,13 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 		}
 		f.ReadLinkFS = reiser.Files()
 		return nil
+	case fsinfo.VFAT:
+		fat, err := vfat.Open(r, size)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", src, err)
+		}
+		f.ReadLinkFS = fat
+		return nil
 	case fsinfo.None:
 		if table, err := partition.Read(r, size); err == nil && len(table.Partitions) > 0 {
 			return whichPart(src, table)
@@ -156,7 +164,6 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 
 // readers are programs that read types which are not read here.
 var readers = map[string]string{
-	fsinfo.VFAT:  "mdir -i IMAGE ::/ and mcopy -i IMAGE ::/FILE - (mtools)",
 	fsinfo.Btrfs: "btrfs restore IMAGE DIR (btrfs-progs)",
 }
 

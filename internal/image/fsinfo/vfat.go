@@ -2,6 +2,7 @@ package fsinfo
 
 import (
 	"fmt"
+	"io"
 	"strings"
 )
 
@@ -21,6 +22,31 @@ type vfat struct {
 	clusters    int64
 	size        int64
 	rootCluster uint32 // with 32 bits
+}
+
+// FAT is where things lie in a vfat file system, in bytes from its beginning.
+type FAT struct {
+	Bits              int    // of an entry of the table: 12, 16 or 32
+	Cluster, Clusters int64  // the size of one, and how many there are
+	Table, TableSize  int64  // the first of them
+	Root, RootSize    int64  // the root folder, not with 32 bits
+	RootCluster       uint32 // where it begins with 32 bits
+	Data              int64
+}
+
+// ReadFAT reads the boot sector of a vfat file system, for who reads the files in it.
+func ReadFAT(r io.ReaderAt, size int64) (FAT, error) {
+	v := &vfat{image: image{r, size}, boot: make(fields, 512)}
+	if err := v.read(v.boot, 0); err != nil {
+		return FAT{}, err
+	}
+	switch {
+	case !v.recognise():
+		return FAT{}, fmt.Errorf("there is no vfat: %w", ErrUnsupported)
+	case v.size > size:
+		return FAT{}, damaged("vfat", "it was cut off: %d bytes of %d are there", size, v.size)
+	}
+	return FAT{v.bits, v.cluster, v.clusters, v.fatAt, v.fatSize, v.rootAt, v.rootSize, v.rootCluster, v.dataAt}, nil
 }
 
 func readVFAT(m image) (Info, error) {
