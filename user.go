@@ -29,6 +29,8 @@ type User struct {
 	SignIns int `json:"sign_ins"`
 	// Factor says that a code of an app is asked for beside the password.
 	Factor bool `json:"second_factor"`
+	// Passkeys are how many the user can sign in with, in place of both.
+	Passkeys int `json:"passkeys"`
 }
 
 // SignIn is one browser that a user is signed in with.
@@ -40,6 +42,19 @@ type SignIn struct {
 	// Address is where it was signed in from, Agent what the browser calls itself.
 	Address string `json:"address"`
 	Agent   string `json:"agent"`
+}
+
+// Passkey is one that a user signs in with. What is kept of it is the public key;
+// the private one is in a device of the user, or with a program that keeps it.
+type Passkey struct {
+	ID   int64  `json:"id"`
+	Name string `json:"name"` // by which the user tells it from others
+	// Host is the name of upkeep that it is for: browsers show it to no other.
+	Host    string    `json:"host"`
+	Created time.Time `json:"created"`
+	Seen    time.Time `json:"seen,omitzero"` // when it was last signed in with
+	// Synced says that it may be on several devices of the user, or in a backup.
+	Synced bool `json:"synced"`
 }
 
 // What a token may be used for.
@@ -80,6 +95,15 @@ func (u User) Validate() []FieldError {
 		r.add("account", nil, "is required of a customer: whose sites it sees")
 	case u.Role == UserCustomer:
 		r.account("account", u.Account)
+	}
+	return r.fields
+}
+
+// Validate checks what a user says of a passkey.
+func (k Passkey) Validate() []FieldError {
+	var r rules
+	if k.Name == "" || len(k.Name) > 100 || hasControl(k.Name) {
+		r.add("name", k.Name, "must say which device or program has the passkey, in at most 100 bytes of one line")
 	}
 	return r.fields
 }

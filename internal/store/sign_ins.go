@@ -50,20 +50,25 @@ func (u Users) SignIn(ctx context.Context, name, password string, proof Proof, h
 		if err := prove(ctx, tx, &row, proof); err != nil {
 			return nil, err
 		}
-		row.Failures, row.Locked = 0, 0
-		if _, err := tx.NewUpdate().Model(&row).Column("failures", "locked", "factor_step").WherePK().Exec(ctx); err != nil {
-			return nil, err
-		}
-		if _, err := tx.NewDelete().Model((*signInRow)(nil)).Where("expires <= ?", nanos(now)).Exec(ctx); err != nil {
-			return nil, err
-		}
-		entry := signInRow{Hash: hash, UserID: row.ID, Created: nanos(in.Created), Seen: nanos(in.Created), Expires: nanos(in.Expires),
-			Address: clean(in.Address), Agent: clean(in.Agent)}
-		if _, err := tx.NewInsert().Model(&entry).Exec(ctx); err != nil {
-			return nil, err
-		}
-		return userEvent(ctx, tx, now, "user "+name, name, "signed in", "from "+in.Address)
+		return signedIn(ctx, tx, now, row, hash, in, "signed in")
 	})
+}
+
+// signedIn is what a sign-in has written, whatever it was by.
+func signedIn(ctx context.Context, tx bun.Tx, now time.Time, row userRow, hash string, in upkeep.SignIn, what string) ([]upkeep.Event, error) {
+	row.Failures, row.Locked = 0, 0
+	if _, err := tx.NewUpdate().Model(&row).Column("failures", "locked", "factor_step").WherePK().Exec(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := tx.NewDelete().Model((*signInRow)(nil)).Where("expires <= ?", nanos(now)).Exec(ctx); err != nil {
+		return nil, err
+	}
+	entry := signInRow{Hash: hash, UserID: row.ID, Created: nanos(in.Created), Seen: nanos(in.Created), Expires: nanos(in.Expires),
+		Address: clean(in.Address), Agent: clean(in.Agent)}
+	if _, err := tx.NewInsert().Model(&entry).Exec(ctx); err != nil {
+		return nil, err
+	}
+	return userEvent(ctx, tx, now, "user "+row.Name, row.Name, what, "from "+in.Address)
 }
 
 // Shown is a user who showed something, a browser's or a token.

@@ -23,11 +23,12 @@ type userRow struct {
 	Locked        int64
 	Factor        string
 	FactorStep    int64
+	Handle        string
 }
 
 // Users keeps who may sign in, the browsers that they are signed in with and the
 // tokens that were given to programs. It is kept apart from what is declared, and
-// knows passwords and tokens by their hashes only.
+// knows passwords and tokens by their hashes only, and passkeys by their public keys.
 type Users struct{ store *Store }
 
 // Users is the part of the store that knows who may sign in.
@@ -110,18 +111,19 @@ func (u Users) List(ctx context.Context) ([]upkeep.User, error) {
 	var rows []struct {
 		Name, Role, Account string
 		Created, Locked     int64
-		SignIns             int
+		SignIns, Passkeys   int
 		Factor              string
 	}
 	err := u.store.read.NewSelect().TableExpr("users AS u").ColumnExpr("u.name, u.role, u.account, u.created, u.locked, u.factor").
 		ColumnExpr("(SELECT COUNT(*) FROM sign_ins AS s WHERE s.user_id = u.id AND s.expires > ?) AS sign_ins", nanos(u.store.now())).
+		ColumnExpr("(SELECT COUNT(*) FROM passkeys AS k WHERE k.user_id = u.id) AS passkeys").
 		OrderExpr("u.name").Scan(ctx, &rows)
 	if err != nil {
 		return nil, u.store.explain("reading users", err)
 	}
 	users := make([]upkeep.User, len(rows))
 	for i, row := range rows {
-		users[i] = upkeep.User{Name: row.Name, Role: row.Role, Account: row.Account, Created: instant(row.Created), Locked: instant(row.Locked), SignIns: row.SignIns, Factor: row.Factor != ""}
+		users[i] = upkeep.User{Name: row.Name, Role: row.Role, Account: row.Account, Created: instant(row.Created), Locked: instant(row.Locked), SignIns: row.SignIns, Factor: row.Factor != "", Passkeys: row.Passkeys}
 	}
 	return users, nil
 }
@@ -144,13 +146,15 @@ type Credentials struct {
 	// whose code was used.
 	Factor string
 	Step   int64
+	// Handle is what devices know the user by, empty before the first passkey.
+	Handle string
 }
 
 // Credentials returns what a user is known by; [upkeep.ErrNotFound] without such a
 // user.
 func (u Users) Credentials(ctx context.Context, name string) (Credentials, error) {
 	row, err := findUser(ctx, u.store.read, name)
-	return Credentials{row.Password, instant(row.Locked), row.Factor, row.FactorStep}, u.store.explain("looking a user up", err)
+	return Credentials{row.Password, instant(row.Locked), row.Factor, row.FactorStep, row.Handle}, u.store.explain("looking a user up", err)
 }
 
 type spareRow struct {
@@ -259,8 +263,8 @@ func (u Users) SetPassword(ctx context.Context, who, name, hash string) ([]upkee
 	})
 }
 
-// Remove removes a user, who is signed out everywhere, and whose tokens are good
-// no more.
+// Remove removes a user, who is signed out everywhere, and whose tokens and passkeys
+// are good no more.
 func (u Users) Remove(ctx context.Context, who, name string) ([]upkeep.Event, error) {
 	return u.change(ctx, "removing a user", func(ctx context.Context, tx bun.Tx, now time.Time) ([]upkeep.Event, error) {
 		row, err := findUser(ctx, tx, name)
@@ -276,7 +280,7 @@ func (u Users) Remove(ctx context.Context, who, name string) ([]upkeep.Event, er
 
 func removeUsers(ctx context.Context, tx bun.Tx, rows []userRow) error {
 	for _, row := range rows {
-		for _, of := range []any{(*signInRow)(nil), (*tokenRow)(nil), (*spareRow)(nil)} {
+		for _, of := range []any{(*signInRow)(nil), (*tokenRow)(nil), (*spareRow)(nil), (*passkeyRow)(nil)} {
 			if _, err := tx.NewDelete().Model(of).Where("user_id = ?", row.ID).Exec(ctx); err != nil {
 				return err
 			}

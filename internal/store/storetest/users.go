@@ -20,6 +20,9 @@ var userTests = []test{
 	{"sign-ins are found until they end", signInsEnd},
 	{"tokens are found until they end", tokensEnd},
 	{"a code is used once", codesOnce},
+	{"passkeys are kept, and go with their user", passkeysKept},
+	{"a user has so many passkeys", passkeysBounded},
+	{"a passkey signs in while it counts up", passkeysCount},
 	{"whose account is deleted is no user any more", usersOfDeletedAccounts},
 }
 
