@@ -112,6 +112,7 @@ var onlyHere = []struct {
 	{"go.yaml.in/yaml/v3", []string{"internal/declare", "cmd/..."}, "documents are read by the strict reader alone; the command line only prints"},
 	{"github.com/spf13/cobra", []string{"cmd/..."}, "the command line is the outermost layer"},
 	{"github.com/danielgtaylor/huma/v2", []string{"internal/api", "internal/api/...", "internal/console"}, "the API framework ends at the API"},
+	{"github.com/go-webauthn/webauthn", []string{"internal/people"}, "who somebody is is found out in one place"},
 	{"os/exec", []string{"internal/probe", "internal/zone", "internal/zone/...", "internal/notify", "internal/beat", "internal/webserver", "internal/agent", "internal/image/tool", "internal/image/chroot", "internal/selftest", "cmd/...", "bench/...", "e2e/...", "internal/testkit/..."},
 		"programs are started in few places, with argument lists and never by a shell"},
 }

@@ -1,5 +1,5 @@
-// Package people finds out who somebody is: by a password at the sign-in, by what a
-// browser shows after it, or by a token. What they may do then is package access's.
+// Package people finds out who somebody is: by a password or a passkey at the
+// sign-in, by what a browser shows after it, or by a token. What they may do then is package access's.
 package people
 
 import (
@@ -41,6 +41,8 @@ type People struct {
 	o        Options
 	hasher   hasher
 	throttle throttle
+	// ceremonies are those by which passkeys are added and shown.
+	ceremonies *ceremonies
 
 	mu    sync.Mutex
 	setup string // the token of the first start; empty where there are users
@@ -52,7 +54,11 @@ func New(ctx context.Context, o Options) (*People, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	p := &People{o: o, hasher: newHasher()}
+	under, err := newCeremonies()
+	if err != nil {
+		return nil, err
+	}
+	p := &People{o: o, hasher: newHasher(), ceremonies: under}
 	any, err := o.Users.Any(ctx)
 	if err != nil {
 		return nil, err
@@ -228,18 +234,23 @@ func (p *People) SignIn(ctx context.Context, name, password, code, from, agent s
 	if shown == nil {
 		return "", time.Time{}, p.wrong(ctx, name, from)
 	}
-	secret, expires = rand.Text()+rand.Text(), now.Add(lasts)
-	if len(agent) > 200 {
-		agent = agent[:200]
-	}
-	err = p.announce(p.o.Users.SignIn(ctx, name, known.Password, *shown, digest(secret), upkeep.SignIn{Created: now, Expires: expires, Address: from, Agent: agent}))
+	secret, in := newSignIn(now, from, agent)
+	err = p.announce(p.o.Users.SignIn(ctx, name, known.Password, *shown, digest(secret), in))
 	if errors.Is(err, upkeep.ErrRefused) { // used before, or no spare code
 		err = p.wrong(ctx, name, from)
 	}
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	return secret, expires, nil
+	return secret, in.Expires, nil
+}
+
+// newSignIn is a sign-in that begins now, with what the browser shows from then on.
+func newSignIn(now time.Time, from, agent string) (secret string, in upkeep.SignIn) {
+	if len(agent) > 200 {
+		agent = agent[:200]
+	}
+	return rand.Text() + rand.Text(), upkeep.SignIn{Created: now, Expires: now.Add(lasts), Address: from, Agent: agent}
 }
 
 // Browser finds who shows what [People.SignIn] returned.
