@@ -25,7 +25,7 @@ func newUser(a *app) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  verbsOnly,
 	}
-	c.AddCommand(newUserAdd(a), newUserList(a), newUserPasswd(a), newUserNofactor(a), newUserSignout(a), newUserRemove(a), newUserToken(a))
+	c.AddCommand(newUserAdd(a), newUserList(a), newUserPasswd(a), newUserNofactor(a), newUserSignout(a), newUserRemove(a), newUserPasskey(a), newUserToken(a))
 	return c
 }
 
@@ -117,13 +117,13 @@ func newUserList(a *app) *cobra.Command {
 				return nil
 			}
 			now := time.Now()
-			t := newTable("USER", "ROLE", "ACCOUNT", "2ND FACTOR", "SIGNED IN", "SINCE", "LOCKED")
+			t := newTable("USER", "ROLE", "ACCOUNT", "2ND FACTOR", "PASSKEYS", "SIGNED IN", "SINCE", "LOCKED")
 			for _, u := range users {
 				locked := ""
 				if u.Locked.After(now) {
 					locked = "for " + short(u.Locked.Sub(now))
 				}
-				t.add(u.Name, u.Role, u.Account, yesNo(u.Factor), strconv.Itoa(u.SignIns), u.Created.Local().Format(time.DateOnly), locked)
+				t.add(u.Name, u.Role, u.Account, yesNo(u.Factor), strconv.Itoa(u.Passkeys), strconv.Itoa(u.SignIns), u.Created.Local().Format(time.DateOnly), locked)
 			}
 			return t.write(a.out)
 		},
@@ -183,7 +183,7 @@ func newUserSignout(a *app) *cobra.Command {
 func newUserRemove(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove NAME",
-		Short: "Remove a user, with its sign-ins and tokens; what it declared stays",
+		Short: "Remove a user, with its sign-ins, passkeys and tokens; what it declared stays",
 		Args:  exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			up, err := a.client()

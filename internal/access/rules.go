@@ -166,9 +166,10 @@ var rules = map[string]Rule{
 	"GET /status/{name}/badge.svg": anybody,
 	"GET /status/{name}/feed.xml":  anybody,
 
-	"GET /assets/style.css": anybody,
-	"GET /assets/live.js":   anybody,
-	"GET /assets/mark.svg":  anybody,
+	"GET /assets/style.css":  anybody,
+	"GET /assets/live.js":    anybody,
+	"GET /assets/mark.svg":   anybody,
+	"GET /assets/passkey.js": anybody,
 
 	"GET /signin":   anybody,
 	"POST /signin":  anyChange,
@@ -230,6 +231,16 @@ var rules = map[string]Rule{
 	"POST /users/{name}/nofactor":        staffChange,
 	"POST /me/factor":                    customerChange,
 	"POST /me/factor/drop":               customerChange,
+
+	"GET /api/v1/users/{name}/passkeys":         staff,
+	"DELETE /api/v1/users/{name}/passkeys":      staffChange,
+	"DELETE /api/v1/users/{name}/passkeys/{id}": staffChange,
+	"POST /users/{name}/nopasskeys":             staffChange,
+	"POST /signin/passkey":                      anyChange,
+	"POST /signin/passkey/options":              anyChange,
+	"POST /me/passkeys":                         customerChange,
+	"POST /me/passkeys/options":                 customerChange,
+	"POST /me/passkeys/{id}/remove":             customerChange,
 
 	"GET /me":                     customers,
 	"POST /me/password":           customerChange,

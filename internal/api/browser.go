@@ -45,6 +45,45 @@ func SetSignedIn(w http.ResponseWriter, r *http.Request, secret string, expires 
 	http.SetCookie(w, cookie)
 }
 
+// asPasskey is behind the names of cookies that hold a sealed ceremony.
+const asPasskey = "-passkey"
+
+// Ceremony is what a browser shows of a passkey that it was asked for, "" for
+// nothing.
+func Ceremony(r *http.Request) string {
+	name := plainCookie
+	if OverTLS(r) {
+		name = safeCookie
+	}
+	if cookie, err := r.Cookie(name + asPasskey); err == nil {
+		return cookie.Value
+	}
+	return ""
+}
+
+// SetCeremony has a browser show with a passkey what it was asked for; an empty one
+// takes it away. It ends with the browser, and on its own sooner.
+func SetCeremony(w http.ResponseWriter, r *http.Request, sealed string) {
+	cookie := &http.Cookie{Name: plainCookie + asPasskey, Value: sealed, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode}
+	if OverTLS(r) {
+		cookie.Name, cookie.Secure = safeCookie+asPasskey, true
+	}
+	if sealed == "" {
+		cookie.MaxAge = -1
+	}
+	http.SetCookie(w, cookie)
+}
+
+// Origin is where a browser says that a page of this request is from (RFC 6454), with
+// the host in it. [API.Public] has let none in that upkeep is not known by.
+func Origin(r *http.Request) (origin, host string) {
+	scheme := "http://"
+	if OverTLS(r) {
+		scheme = "https://"
+	}
+	return scheme + strings.ToLower(r.Host), hostOf(r.Host)
+}
+
 // Private reports whether what a browser sends is read by nobody on the way: it
 // speaks TLS, or is on this machine.
 func Private(r *http.Request) bool { return OverTLS(r) || local(r) }

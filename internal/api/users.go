@@ -17,11 +17,19 @@ type Users interface {
 	Remove(ctx context.Context, who, name string) error
 	// SetPassword ends the sign-ins of the user, too.
 	SetPassword(ctx context.Context, who, name, password string) error
-	// RemoveFactor is for who has lost the second factor.
-	RemoveFactor(ctx context.Context, who, name string) error
 	// SignOut ends one sign-in, or all with id 0.
 	SignOut(ctx context.Context, who, name string, id int64) error
+	Factors
 	Tokens
+}
+
+// Factors are what users sign in by beside a password, or in place of it.
+type Factors interface {
+	// RemoveFactor is for who has lost the second factor.
+	RemoveFactor(ctx context.Context, who, name string) error
+	Passkeys(ctx context.Context, name string) ([]upkeep.Passkey, error)
+	// RemovePasskey removes one passkey, or all with id 0.
+	RemovePasskey(ctx context.Context, who, name string, id int64) error
 }
 
 // Tokens let programs do what their users may.
@@ -41,6 +49,12 @@ type UserInput struct {
 type TokenInput struct {
 	UserInput
 	ID int64 `path:"id" minimum:"1" example:"2" doc:"The number of the token."`
+}
+
+// PasskeyInput names a passkey of a user.
+type PasskeyInput struct {
+	UserInput
+	ID int64 `path:"id" minimum:"1" example:"2" doc:"The number of the passkey."`
 }
 
 type newUserInput struct{ Body wire.NewUser }
@@ -68,6 +82,12 @@ type tokensOutput struct {
 	}
 }
 
+type passkeysOutput struct {
+	Body struct {
+		Passkeys []upkeep.Passkey `json:"passkeys" nullable:"false"`
+	}
+}
+
 type newTokenOutput struct{ Body wire.MadeToken }
 
 func (a *API) userRoutes(h huma.API) {
@@ -87,7 +107,7 @@ func (a *API) userRoutes(h huma.API) {
 		return nil, a.done(ctx, a.o.Users.Add(ctx, callerOf(ctx).Who, user, in.Body.Password))
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "remove-user", Method: http.MethodDelete, Path: "/api/v1/users/{name}",
-		Summary: "Remove a user, its sign-ins and its tokens", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *UserInput) (*struct{}, error) {
+		Summary: "Remove a user, its sign-ins, passkeys and tokens", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *UserInput) (*struct{}, error) {
 		return nil, a.done(ctx, a.o.Users.Remove(ctx, callerOf(ctx).Who, in.Name))
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "set-password", Method: http.MethodPut, Path: "/api/v1/users/{name}/password",
@@ -102,7 +122,31 @@ func (a *API) userRoutes(h huma.API) {
 		Summary: "Sign a user out everywhere", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *UserInput) (*struct{}, error) {
 		return nil, a.done(ctx, a.o.Users.SignOut(ctx, callerOf(ctx).Who, in.Name, 0))
 	})
+	a.passkeyRoutes(h)
 	a.tokenRoutes(h)
+}
+
+// passkeyRoutes have none that adds one: that is for who has the device, in a browser.
+func (a *API) passkeyRoutes(h huma.API) {
+	const at = "/api/v1/users/{name}/passkeys"
+	huma.Register(h, secured(huma.Operation{OperationID: "list-passkeys", Method: http.MethodGet, Path: at,
+		Summary: "Passkeys that a user signs in with"}), func(ctx context.Context, in *UserInput) (*passkeysOutput, error) {
+		keys, err := a.o.Users.Passkeys(ctx, in.Name)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		out := &passkeysOutput{}
+		out.Body.Passkeys = append([]upkeep.Passkey{}, keys...)
+		return out, nil
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "remove-passkeys", Method: http.MethodDelete, Path: at,
+		Summary: "Remove all passkeys of a user", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *UserInput) (*struct{}, error) {
+		return nil, a.done(ctx, a.o.Users.RemovePasskey(ctx, callerOf(ctx).Who, in.Name, 0))
+	})
+	huma.Register(h, secured(huma.Operation{OperationID: "remove-passkey", Method: http.MethodDelete, Path: at + "/{id}",
+		Summary: "Remove a passkey of a user, whose device is lost", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *PasskeyInput) (*struct{}, error) {
+		return nil, a.done(ctx, a.o.Users.RemovePasskey(ctx, callerOf(ctx).Who, in.Name, in.ID))
+	})
 }
 
 func (a *API) tokenRoutes(h huma.API) {

@@ -43,6 +43,14 @@ func (f *fakeUsers) RemoveFactor(_ context.Context, who, name string) error {
 	return f.note("%s removes the factor of %s", who, name)
 }
 
+func (f *fakeUsers) Passkeys(context.Context, string) ([]upkeep.Passkey, error) {
+	return []upkeep.Passkey{{ID: 1, Name: "laptop", Host: "upkeep.example.test", Created: time.Unix(1, 0).UTC()}}, f.fail
+}
+
+func (f *fakeUsers) RemovePasskey(_ context.Context, who, name string, id int64) error {
+	return f.note("%s removes passkey %d of %s", who, id, name)
+}
+
 func (f *fakeUsers) SignOut(_ context.Context, who, name string, id int64) error {
 	return f.note("%s signs %s out of %d", who, name, id)
 }

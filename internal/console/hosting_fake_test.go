@@ -352,6 +352,40 @@ func (p people) RemoveFactor(_ context.Context, who, name string) error {
 	return p.note("%s takes the second factor of %s away", who, name)
 }
 
+func (p people) AskPasskey(origin string) ([]byte, string, error) {
+	return []byte(`{"publicKey":{"challenge":"AAAA"}}`), "sealed-for-" + origin, nil
+}
+
+func (p people) SignInByPasskey(_ context.Context, sealed string, answer []byte, origin, from, agent string) (string, time.Time, error) {
+	if sealed != "sealed-for-"+origin || string(answer) != "the passkey of eve" {
+		return "", time.Time{}, fmt.Errorf("%w: the passkey was not accepted", upkeep.ErrRefused)
+	}
+	p.note("eve signs in by a passkey from %s", from)
+	return "eve", time.Now().Add(time.Hour), nil
+}
+
+func (p people) OfferPasskey(_ context.Context, name, password, origin, from string) ([]byte, string, error) {
+	if password != "right" {
+		return nil, "", fmt.Errorf("%w: the name or the password is wrong", upkeep.ErrRefused)
+	}
+	return []byte(`{"publicKey":{"user":{"name":"` + name + `"}}}`), "sealed-for-" + origin, nil
+}
+
+func (p people) AddPasskey(_ context.Context, name, label, sealed string, answer []byte, origin string) error {
+	if sealed != "sealed-for-"+origin || string(answer) != "a new passkey" {
+		return fmt.Errorf("%w: the passkey was not accepted", upkeep.ErrRefused)
+	}
+	return p.note("%s adds passkey %s", name, label)
+}
+
+func (p people) Passkeys(_ context.Context, name string) ([]upkeep.Passkey, error) {
+	return []upkeep.Passkey{{ID: 4, Name: "laptop of " + name, Host: "localhost", Created: past(time.Hour)}}, nil
+}
+
+func (p people) RemovePasskey(_ context.Context, who, name string, id int64) error {
+	return p.note("%s removes passkey %d of %s", who, id, name)
+}
+
 func (p people) Tokens(context.Context, string) ([]upkeep.AccessToken, error) {
 	return []upkeep.AccessToken{{ID: 7, Name: "backup", Scope: upkeep.ScopeRead, Expires: time.Now().Add(time.Hour)}}, nil
 }

@@ -18,7 +18,7 @@ func (c *Client) AddUser(ctx context.Context, user wire.NewUser) error {
 	return c.do(ctx, request{method: "POST", path: []string{"users"}, body: user}, nil)
 }
 
-// RemoveUser removes a user, its sign-ins and its tokens.
+// RemoveUser removes a user, its sign-ins, passkeys and tokens.
 func (c *Client) RemoveUser(ctx context.Context, name string) error {
 	return c.do(ctx, request{method: "DELETE", path: []string{"users", name}}, nil)
 }
@@ -31,6 +31,22 @@ func (c *Client) SetPassword(ctx context.Context, name, password string) error {
 // RemoveFactor takes a second factor that was lost away.
 func (c *Client) RemoveFactor(ctx context.Context, name string) error {
 	return c.do(ctx, request{method: "DELETE", path: []string{"users", name, "factor"}}, nil)
+}
+
+// Passkeys returns the passkeys of a user.
+func (c *Client) Passkeys(ctx context.Context, user string) ([]upkeep.Passkey, error) {
+	var answer struct{ Passkeys []upkeep.Passkey }
+	err := c.do(ctx, request{method: "GET", path: []string{"users", user, "passkeys"}}, &answer)
+	return answer.Passkeys, err
+}
+
+// RemovePasskey removes a passkey of a user, or all with id 0.
+func (c *Client) RemovePasskey(ctx context.Context, user string, id int64) error {
+	path := []string{"users", user, "passkeys"}
+	if id != 0 {
+		path = append(path, strconv.FormatInt(id, 10))
+	}
+	return c.do(ctx, request{method: "DELETE", path: path}, nil)
 }
 
 // SignUserOut signs a user out everywhere.
