@@ -31,6 +31,10 @@ type meView struct {
 	Link         template.URL
 	// Spare are codes that were just made, shown this once.
 	Spare []string
+	// Passkeys are those to sign in with; NoPasskeys says why none can be added here.
+	Passkeys   []passkeyView
+	NoPasskeys string
+	Label      string // what the form for one was filled with
 }
 
 func (meView) isForm() bool { return true }
@@ -71,6 +75,15 @@ func (c *Console) showMe(w http.ResponseWriter, r *http.Request, status int, v m
 		c.broken(w, r, err)
 		return
 	}
+	keys, err := c.o.People.Passkeys(ctx, caller.User)
+	if err != nil {
+		c.broken(w, r, err)
+		return
+	}
+	for _, k := range keys {
+		v.Passkeys = append(v.Passkeys, passkeyView{k, at(k.Created, now), at(k.Seen, now)})
+	}
+	v.NoPasskeys = noPasskeys(r)
 	if !v.HasFactor {
 		v.offer(caller.User, c.host, c.o.People.NewFactor)
 	}

@@ -99,6 +99,9 @@ var bodies = map[string]string{
 	"POST /images/{name}/{verb}":                       "root=vms&path=x.img&size=1G&do=run",
 	"POST /users":                                      "name=mallory&password=long+enough+a+password",
 	"POST /users/{name}/password":                      "password=long+enough+a+password",
+	"POST /signin/passkey":                             "answer={}",
+	"POST /me/passkeys":                                "label=x&answer={}",
+	"POST /me/passkeys/options":                        "label=x&present=wrong",
 	"POST /me/password":                                "present=wrong&password=long+enough+a+password&again=long+enough+a+password",
 }
 
@@ -151,7 +154,7 @@ func TestCustomerOnEveryRoute(t *testing.T) {
 		}
 		for _, one := range h.did() {
 			// Its own things it may have changed, and a new site is its own whatever it says.
-			if !slices.Contains([]string{"user eve signs eve out of 0", "user eve signs eve out of 2", "user eve takes token 2 of eve back", "eve drops the second factor",
+			if !slices.Contains([]string{"user eve signs eve out of 0", "user eve signs eve out of 2", "user eve takes token 2 of eve back", "user eve removes passkey 2 of eve", "eve drops the second factor",
 				`user eve applies {"name":"new.test","account":"acme","servers":["web1"]}`}, one) && !strings.HasSuffix(one, "is the first, from 127.0.0.1") {
 				t.Errorf("a customer got done, private %v: %s", private, one)
 			}

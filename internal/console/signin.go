@@ -20,6 +20,7 @@ import (
 type People interface {
 	Entrance
 	Own
+	OwnPasskeys
 }
 
 // Entrance is how people come in.
@@ -30,6 +31,10 @@ type Entrance interface {
 	SetUp(ctx context.Context, token, name, password, from string) error
 	// SignIn returns what a browser shows from then on.
 	SignIn(ctx context.Context, name, password, code, from, agent string) (secret string, expires time.Time, err error)
+	// AskPasskey begins a sign-in by a passkey on pages of an origin: options are for
+	// the browser's script, sealed is to come back with the answer.
+	AskPasskey(origin string) (options []byte, sealed string, err error)
+	SignInByPasskey(ctx context.Context, sealed string, answer []byte, origin, from, agent string) (secret string, expires time.Time, err error)
 	// SignOut ends one sign-in, or all with id 0.
 	SignOut(ctx context.Context, who, name string, id int64) error
 }
@@ -60,6 +65,7 @@ func (c *Console) peopleRoutes() {
 	c.route("POST /me/tokens/{id}/remove", c.removeToken)
 	c.route("POST /me/factor", c.setFactor)
 	c.route("POST /me/factor/drop", c.dropFactor)
+	c.passkeyRoutes()
 }
 
 // faults are what is wrong with a form, by field; those of no field are under "".
@@ -107,6 +113,8 @@ type signInView struct {
 	Open bool
 	// Unset says that there is no user yet.
 	Unset bool
+	// NoPasskeys says why there are none here; empty where there are.
+	NoPasskeys string
 }
 
 func (signInView) isForm() bool { return true }
@@ -126,11 +134,11 @@ func (c *Console) signInPage(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
 	}
-	c.render(w, r, http.StatusOK, "signin.html", "Sign in", signInView{Next: next, Open: !api.Private(r), Unset: c.o.People.Setup() != ""})
+	c.render(w, r, http.StatusOK, "signin.html", "Sign in", signInView{Next: next, Open: !api.Private(r), Unset: c.o.People.Setup() != "", NoPasskeys: noPasskeys(r)})
 }
 
 func (c *Console) signIn(w http.ResponseWriter, r *http.Request) {
-	v := signInView{Next: localPath(r.PostForm.Get("next")), Name: strings.ToLower(strings.TrimSpace(r.PostForm.Get("name"))), Open: !api.Private(r)}
+	v := signInView{Next: localPath(r.PostForm.Get("next")), Name: strings.ToLower(strings.TrimSpace(r.PostForm.Get("name"))), Open: !api.Private(r), NoPasskeys: noPasskeys(r)}
 	if v.Open {
 		c.render(w, r, http.StatusForbidden, "signin.html", "Sign in", v)
 		return

@@ -285,6 +285,9 @@ func TestStaffPages(t *testing.T) {
 		{"/me/factor", "secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&code=123456&present=right", 201, "", "ada has the second factor GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"},
 		{"/me/factor/drop", "present=right", 303, "", "ada drops the second factor"},
 		{"/users/oda/nofactor", "", 303, "", "user ada takes the second factor of oda away"},
+		{"/me/passkeys/4/remove", "", 303, "", "user ada removes passkey 4 of ada"},
+		{"/me/passkeys/0/remove", "", 404, "no such passkey", ""},
+		{"/users/oda/nopasskeys", "", 303, "", "user ada removes passkey 0 of oda"},
 		{"/me/tokens", "name=backup&scope=write&days=30", 201, "upkeep_SECRET", "user ada gives ada a token to write"},
 		{"/me/tokens", "name=backup&scope=write&days=3000", 422, "400 at most", ""},
 	} {
@@ -307,7 +310,7 @@ func TestStaffPages(t *testing.T) {
 func TestTokensMakeNoTokens(t *testing.T) {
 	h := twoCustomers()
 	a := house(t, typical(), h).Public()
-	for path, form := range map[string]string{"/me/tokens": "name=x&scope=write&days=400", "/me/password": "present=right&password=long+enough&again=long+enough", "/me/signout": "id=all"} {
+	for path, form := range map[string]string{"/me/tokens": "name=x&scope=write&days=400", "/me/password": "present=right&password=long+enough&again=long+enough", "/me/signout": "id=all", "/me/passkeys": "label=x&answer=a+new+passkey"} {
 		r := httptest.NewRequest("POST", path, strings.NewReader(form))
 		r.Host = "localhost"
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

@@ -15,6 +15,7 @@ func (c *Console) userRoutes() {
 	c.route("POST /users/{name}/password", c.setPassword)
 	c.route("POST /users/{name}/signout", c.signUserOut)
 	c.route("POST /users/{name}/nofactor", c.removeFactor)
+	c.route("POST /users/{name}/nopasskeys", c.removePasskeys)
 	c.route("POST /users/{name}/remove", c.removeUser)
 }
 
@@ -90,6 +91,11 @@ func (c *Console) signUserOut(w http.ResponseWriter, r *http.Request) {
 // removeFactor is for who has lost the app and the spare codes.
 func (c *Console) removeFactor(w http.ResponseWriter, r *http.Request) {
 	c.changeUsers(w, r, usersView{}, c.o.Hosting.Users.RemoveFactor(r.Context(), access.From(r.Context()).Who, r.PathValue("name")))
+}
+
+// removePasskeys is for who has lost a device.
+func (c *Console) removePasskeys(w http.ResponseWriter, r *http.Request) {
+	c.changeUsers(w, r, usersView{}, c.o.Hosting.Users.RemovePasskey(r.Context(), access.From(r.Context()).Who, r.PathValue("name"), 0))
 }
 
 func (c *Console) removeUser(w http.ResponseWriter, r *http.Request) {

@@ -97,6 +97,18 @@ func Ask[T any](b *Tab, expression string) T {
 	return value
 }
 
+// Await is [Ask] for an expression whose value is a promise.
+func Await[T any](b *Tab, expression string) T {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return value
+}
+
 // Scheme makes pages believe in a colour scheme, light or dark.
 func Scheme(name string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
