@@ -45,9 +45,25 @@ func findProcess(pidFile, program string) (Process, error) {
 	if p.MaxFiles, err = maxFiles(pid); err != nil {
 		return p, err
 	}
-	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	p.Files = len(open)
+	p.Files, err = openFiles(pid)
 	return p, err
+}
+
+// openFiles counts the descriptors of a process. Since Linux 6.2 the size of the
+// folder is their number (proc(5)); before that it is 0, and they are counted, which
+// with the logs of thousands of sites takes milliseconds.
+func openFiles(pid int) (int, error) {
+	folder := fmt.Sprintf("/proc/%d/fd", pid)
+	if info, err := os.Stat(folder); err == nil && info.Size() > 0 {
+		return int(info.Size()), nil
+	}
+	dir, err := os.Open(folder)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = dir.Close() }() // nothing was written
+	open, err := dir.Readdirnames(-1)
+	return len(open), err
 }
 
 func readPID(file string) (int, error) {

@@ -35,9 +35,15 @@ type stamp struct {
 }
 
 func stampOf(path string) stamp {
+	return stampAt(unix.AT_FDCWD, path, path)
+}
+
+// stampAt is the stamp of a name in an open folder; where the path ends is for the
+// caller to know.
+func stampAt(folder int, name, path string) stamp {
 	s := stamp{path: path}
 	var stat unix.Stat_t
-	if err := unix.Stat(path, &stat); err == nil {
+	if err := unix.Fstatat(folder, name, &stat, 0); err == nil {
 		s.inode, s.size, s.changed, s.moved = stat.Ino, stat.Size, stat.Mtim.Nano(), stat.Ctim.Nano()
 	}
 	return s
@@ -269,12 +275,14 @@ func readable(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	var names []string
 	for _, entry := range entries {
-		if name := entry.Name(); strings.HasSuffix(name, ".conf") && name[0] != '.' {
-			names = append(names, name)
+		if isRead(entry.Name()) {
+			names = append(names, entry.Name())
 		}
 	}
 	return names, err
 }
+
+func isRead(name string) bool { return strings.HasSuffix(name, ".conf") && name[0] != '.' }
 
 // try tests the shared files, the staged ones of a set, and others.
 func (r *round) try(ctx context.Context, set []*change, others []string) error {
