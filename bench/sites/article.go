@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"upkeep/internal/testkit"
@@ -23,6 +24,7 @@ type article struct {
 	env    []string
 	mu     sync.Mutex
 	used   time.Duration
+	runs   atomic.Int32 // of the script, now
 }
 
 const articleTables = `CREATE DATABASE upkeep; USE upkeep;
@@ -104,9 +106,18 @@ func (s *article) add(names []string) error {
 		}
 		names = names[n:]
 	}
-	go func() { _ = s.php("run") }()
+	s.runs.Add(1)
+	go func() {
+		defer s.runs.Add(-1)
+		if err := s.php("run"); err != nil {
+			fmt.Fprintln(os.Stderr, "article: the script ended:", err)
+		}
+	}()
 	return nil
 }
+
+// working reports whether the script is at it.
+func (s *article) working() bool { return s.runs.Load() > 0 }
 
 // fill puts sites there without the hours that the script's reloads would take.
 func (s *article) fill(names []string) error {

@@ -144,7 +144,7 @@ func fill(s stage, n int) error {
 	} else if err := s.add(all); err != nil {
 		return err
 	}
-	return awaitAll(s.url(), all, 10*time.Minute)
+	return awaitAll(s, all, 10*time.Minute)
 }
 
 func (r *result) manySites(o options, c contender, n int) error {
@@ -160,7 +160,7 @@ func (r *result) manySites(o options, c contender, n int) error {
 			return err
 		}
 		m := &manyResult{sites: n}
-		if err := awaitAll(s.url(), all, 15*time.Minute); err != nil {
+		if err := awaitAll(s, all, 15*time.Minute); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", r.name, err)
 		}
 		m.took = time.Since(begin)
@@ -198,7 +198,7 @@ func (r *result) regenerate(o options, c contender, n int) error {
 			}
 			*part.into = &cost{cpu: s.spent() - cpu, tests: tested(s) - tests, took: time.Since(begin), reloads: s.reloads() - reloads}
 		}
-		return awaitAll(s.url(), all[len(all)-1:], time.Minute)
+		return awaitAll(s, all[len(all)-1:], time.Minute)
 	})
 }
 
@@ -252,12 +252,23 @@ func await(url, name string, patience time.Duration) error {
 	return nil
 }
 
-// awaitAll waits for the last of several, then for each, some at a time.
-func awaitAll(url string, all []string, patience time.Duration) error {
+// awaitAll waits for the last of several, then for each. It gives up when within a
+// minute none has begun to answer and the contender is not at work any more: what is
+// dead then stays so.
+func awaitAll(s stage, all []string, patience time.Duration) error {
+	w, tells := s.(interface{ working() bool })
 	begin := time.Now()
-	for _, name := range slices.Backward(all) {
-		if err := await(url, name, max(patience-time.Since(begin), time.Second)); err != nil {
-			return err
+	missing := slices.Clone(all)
+	for len(missing) > 0 {
+		last := len(missing) - 1
+		if await(s.url(), missing[last], min(time.Minute, patience-time.Since(begin))) == nil {
+			missing = missing[:last]
+			continue
+		}
+		before := len(missing)
+		missing = slices.DeleteFunc(missing, func(name string) bool { return answers(s.url(), name) })
+		if len(missing) == before && !(tells && w.working()) || time.Since(begin) > patience {
+			return fmt.Errorf("%d of %d do not answer after %s", len(missing), len(all), time.Since(begin).Round(time.Second))
 		}
 	}
 	return nil
