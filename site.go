@@ -234,10 +234,15 @@ type SiteFilter struct {
 	Account, Holds, State string
 	// Skip is how many come before those that are wanted, Limit how many are wanted.
 	Skip, Limit int
+	// ByName has them in the order of their names alone, of which After leaves out
+	// those up to one: so a list that is read in parts misses none that stays, however
+	// their states change meanwhile.
+	ByName bool
+	After  string
 }
 
 // SitePage is a part of a list of sites: those that failed first, then those that
-// wait, in the order of their names.
+// wait, in the order of their names; or by name alone.
 type SitePage struct {
 	Sites []SiteStatus
 	// Counts has how many sites pass the filter but for their state, by state; Of is
@@ -246,6 +251,8 @@ type SitePage struct {
 	Of     int
 	// None says that there is no site at all, whatever the filter.
 	None bool
+	// Last is the name at which the part ends, of a site that may be gone by now.
+	Last string
 }
 
 // ServedStatus is what one server serves of a site.

@@ -179,18 +179,6 @@ func (b *Bounds) Objects(ctx context.Context, kind, name string) ([]upkeep.Decla
 	return found, nil
 }
 
-// Sites returns all sites, or those of an account.
-func (b *Bounds) Sites(ctx context.Context, account string) ([]upkeep.SiteStatus, error) {
-	c := access.From(ctx)
-	if !c.Staff {
-		if account != "" && account != c.Account {
-			return nil, nil
-		}
-		account = c.Account
-	}
-	return b.sites.Sites(ctx, account)
-}
-
 // SitePage returns a part of the list of sites.
 func (b *Bounds) SitePage(ctx context.Context, f upkeep.SiteFilter) (upkeep.SitePage, error) {
 	c := access.From(ctx)

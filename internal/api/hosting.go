@@ -15,8 +15,6 @@ import (
 
 // Sites tells what servers serve, and goes back.
 type Sites interface {
-	// Sites returns all sites, or those of an account.
-	Sites(ctx context.Context, account string) ([]upkeep.SiteStatus, error)
 	// SitePage returns a part of the list of sites.
 	SitePage(ctx context.Context, f upkeep.SiteFilter) (upkeep.SitePage, error)
 	// Site returns one, or [upkeep.ErrNotFound].
@@ -106,12 +104,16 @@ type invitationOutput struct{ Body wire.Invitation }
 func (a *API) siteRoutes(h huma.API) {
 	huma.Register(h, secured(huma.Operation{OperationID: "list-sites", Method: http.MethodGet, Path: "/api/v1/sites",
 		Summary: "What servers serve of every site"}), func(ctx context.Context, in *sitesInput) (*sitesOutput, error) {
-		sites, err := a.bounds.Sites(ctx, in.Account)
+		// The store is asked about those on the page alone: all are many.
+		page, err := a.bounds.SitePage(ctx, upkeep.SiteFilter{Account: in.Account, ByName: true, After: in.After, Limit: in.Limit})
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
 		out := &sitesOutput{}
-		out.Body.Sites, out.Next = part(&in.NamesInput, sites, func(s upkeep.SiteStatus) string { return s.Name })
+		out.Body.Sites = append([]upkeep.SiteStatus{}, page.Sites...)
+		if page.Of > in.Limit {
+			out.Next = in.next("after", page.Last)
+		}
 		return out, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "get-site", Method: http.MethodGet, Path: "/api/v1/sites/{name}",

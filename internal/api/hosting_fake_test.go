@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"upkeep"
@@ -12,6 +13,8 @@ import (
 // fakeHosting is the queue and the desk in memory, for what is HTTP's own.
 type fakeHosting struct {
 	jobs    []upkeep.Job
+	sites   []string // names; one may be gone when it is looked at
+	gone    string
 	filter  store.JobFilter
 	asked   []string // what was asked for, by whom
 	payload json.RawMessage
@@ -57,13 +60,19 @@ func (f *fakeHosting) Run(_ context.Context, kind string, payload json.RawMessag
 	return f.one(), f.note(who, kind+" on "+server)
 }
 
-func (f *fakeHosting) SitePage(ctx context.Context, filter upkeep.SiteFilter) (upkeep.SitePage, error) {
-	all, err := f.Sites(ctx, filter.Account)
-	return upkeep.SitePage{Sites: all, Of: len(all)}, err
-}
-
-func (f *fakeHosting) Sites(_ context.Context, account string) ([]upkeep.SiteStatus, error) {
-	return nil, f.note("", "sites of "+account)
+func (f *fakeHosting) SitePage(_ context.Context, filter upkeep.SiteFilter) (page upkeep.SitePage, _ error) {
+	for _, name := range f.sites { // in the order of names
+		if filter.ByName && name <= filter.After {
+			continue
+		}
+		if page.Of++; page.Of <= filter.Limit {
+			page.Last = name
+			if name != f.gone {
+				page.Sites = append(page.Sites, upkeep.SiteStatus{Name: name})
+			}
+		}
+	}
+	return page, f.note("", fmt.Sprintf("%d sites of %q after %q", filter.Limit, filter.Account, filter.After))
 }
 
 func (f *fakeHosting) Site(_ context.Context, name string) (upkeep.SiteStatus, error) {

@@ -61,6 +61,36 @@ func TestPagesOfNames(t *testing.T) {
 	}
 }
 
+// Of sites those on the page are asked for and no others, and one that goes away
+// meanwhile does not end the list.
+func TestPagesOfSites(t *testing.T) {
+	w := newWorld(t)
+	w.hosting.sites, w.hosting.gone = []string{"a", "b", "c", "d", "e"}, "d"
+	names := func(body []byte) (names []string) {
+		var list struct{ Sites []struct{ Name string } }
+		if err := json.Unmarshal(body, &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range list.Sites {
+			names = append(names, s.Name)
+		}
+		return names
+	}
+	for query, want := range map[string]string{
+		"?account=x":          `[a b c e] 1 [ 1000 sites of "x" after ""]`,
+		"?limit=2":            `[a b c e] 3 [ 2 sites of "" after ""  2 sites of "" after "b"  2 sites of "" after "d"]`,
+		"?limit=1&after=c":    `[e] 2 [ 1 sites of "" after "c"  1 sites of "" after "d"]`,
+		"?limit=5&after=e":    `[] 1 [ 5 sites of "" after "e"]`,
+		"?limit=10000&after=": `[a b c e] 1 [ 10000 sites of "" after ""]`,
+	} {
+		w.hosting.asked = nil
+		all, pages := walk(t, w, "/api/v1/sites"+query, names)
+		if got := fmt.Sprintf("%v %d %v", all, pages, w.hosting.asked); got != want {
+			t.Errorf("%q: %s, want %s", query, got, want)
+		}
+	}
+}
+
 // Lists that begin with the newest go on below the last id; what else was asked for
 // stays.
 func TestPagesOfTheNewest(t *testing.T) {

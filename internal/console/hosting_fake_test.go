@@ -138,7 +138,7 @@ func (h *hosting) Objects(_ context.Context, kind, name string) ([]upkeep.Declar
 	return found, nil
 }
 
-func (h *hosting) Sites(_ context.Context, account string) ([]upkeep.SiteStatus, error) {
+func (h *hosting) allSites(account string) []upkeep.SiteStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []upkeep.SiteStatus
@@ -148,11 +148,11 @@ func (h *hosting) Sites(_ context.Context, account string) ([]upkeep.SiteStatus,
 				DocumentRoot: "/srv/" + s.Name, Servers: []upkeep.ServedStatus{{Server: "web1", Generation: 1, State: upkeep.SiteLive}}})
 		}
 	}
-	return all, nil
+	return all
 }
 
-func (h *hosting) SitePage(ctx context.Context, f upkeep.SiteFilter) (upkeep.SitePage, error) {
-	all, err := h.Sites(ctx, f.Account)
+func (h *hosting) SitePage(_ context.Context, f upkeep.SiteFilter) (upkeep.SitePage, error) {
+	all := h.allSites(f.Account)
 	page := upkeep.SitePage{Counts: map[string]int{}, None: len(all) == 0}
 	for _, s := range all {
 		if !strings.Contains(strings.Join(append(s.Names, s.Account), " "), strings.ToLower(f.Holds)) {
@@ -166,12 +166,11 @@ func (h *hosting) SitePage(ctx context.Context, f upkeep.SiteFilter) (upkeep.Sit
 			page.Sites = append(page.Sites, s)
 		}
 	}
-	return page, err
+	return page, nil
 }
 
-func (h *hosting) Site(ctx context.Context, name string) (upkeep.SiteStatus, error) {
-	all, _ := h.Sites(ctx, "")
-	for _, s := range all {
+func (h *hosting) Site(_ context.Context, name string) (upkeep.SiteStatus, error) {
+	for _, s := range h.allSites("") {
 		if s.Name == name {
 			return s, nil
 		}

@@ -6,7 +6,6 @@ package hosting
 
 import (
 	"context"
-	"slices"
 
 	"upkeep"
 	"upkeep/internal/job"
@@ -36,16 +35,7 @@ type Desk struct {
 	Announce func([]upkeep.Event)
 }
 
-// Sites returns what is being done about every site, or those of an account.
-func (d *Desk) Sites(ctx context.Context, account string) ([]upkeep.SiteStatus, error) {
-	sites, err := d.Jobs.SiteStatuses(ctx)
-	if account != "" {
-		sites = slices.DeleteFunc(sites, func(s upkeep.SiteStatus) bool { return s.Account != account })
-	}
-	return sites, err
-}
-
-// SitePage returns a part of the list of sites.
+// SitePage returns what is being done about the sites on a part of the list of them.
 func (d *Desk) SitePage(ctx context.Context, f upkeep.SiteFilter) (upkeep.SitePage, error) {
 	return d.Jobs.SitePage(ctx, f)
 }

@@ -1,8 +1,8 @@
 package job
 
 import (
-	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +18,8 @@ import (
 type roll struct {
 	reading sync.Mutex // one reader at a time brings it up to date
 	entries map[string]rollEntry
-	order   []string  // names of entries as lists show them
+	names   []string  // of entries, sorted
+	order   []string  // the same as lists show them
 	asked   time.Time // when somebody last did
 	// touched are the sites that were looked at while all are; nil when they are not.
 	touched map[string]bool
@@ -172,12 +173,11 @@ func entryOf(site upkeep.SiteStatus) rollEntry {
 
 // sort puts what needs a look first.
 func (r *roll) sort() {
-	r.order = r.order[:0]
-	for name := range r.entries {
-		r.order = append(r.order, name)
-	}
-	slices.SortFunc(r.order, func(a, b string) int {
-		return cmp.Or(slices.Index(listed, r.entries[a].state)-slices.Index(listed, r.entries[b].state), strings.Compare(a, b))
+	r.names = slices.AppendSeq(r.names[:0], maps.Keys(r.entries))
+	slices.Sort(r.names)
+	r.order = append(r.order[:0], r.names...)
+	slices.SortStableFunc(r.order, func(a, b string) int {
+		return slices.Index(listed, r.entries[a].state) - slices.Index(listed, r.entries[b].state)
 	})
 }
 
@@ -191,7 +191,11 @@ func (d *Dispatcher) SitePage(ctx context.Context, f upkeep.SiteFilter) (upkeep.
 		return page, err
 	}
 	// As they are now: what one waits for depends on more than the store tells.
-	found, err := d.sites(ctx, slices.Sorted(slices.Values(names)))
+	wanted := slices.Sorted(slices.Values(names))
+	if len(wanted) > many {
+		wanted = nil
+	}
+	found, err := d.sites(ctx, wanted)
 	by := make(map[string]upkeep.SiteStatus, len(found))
 	for _, site := range found {
 		by[site.Name] = site
@@ -215,8 +219,17 @@ func (d *Dispatcher) pageOf(ctx context.Context, f upkeep.SiteFilter) (upkeep.Si
 	}
 	r.asked = d.now()
 	holds := strings.ToLower(strings.TrimSpace(f.Holds))
+	order := r.order
+	if f.ByName {
+		first, is := slices.BinarySearch(r.names, f.After)
+		if is {
+			first++
+		}
+		page.None = page.None && first == 0
+		order = r.names[first:]
+	}
 	var names []string
-	for _, name := range r.order {
+	for _, name := range order {
 		entry := r.entries[name]
 		if f.Account != "" && entry.account != f.Account {
 			continue
@@ -231,6 +244,7 @@ func (d *Dispatcher) pageOf(ctx context.Context, f upkeep.SiteFilter) (upkeep.Si
 		}
 		if page.Of++; page.Of > f.Skip && len(names) < f.Limit {
 			names = append(names, name)
+			page.Last = name
 		}
 	}
 	return page, names, nil

@@ -38,6 +38,18 @@ func TestSitePage(t *testing.T) {
 				t.Errorf("%+v: %s, want %s", f, got, want)
 			}
 		}
+		// What the API's list is made of, in the order of names, from a name on.
+		byName := func(want, after string, limit int) {
+			t.Helper()
+			got, err := c.SitePage(ctx, upkeep.SiteFilter{ByName: true, After: after, Limit: limit})
+			var names []string
+			for _, s := range got.Sites {
+				names = append(names, s.Name)
+			}
+			if is := fmt.Sprintf("%v of %d, last %q", names, got.Of, got.Last); err != nil || is != want {
+				t.Errorf("%d by name after %q: %s, %v, want %s", limit, after, is, err, want)
+			}
+		}
 		if got, err := c.SitePage(ctx, upkeep.SiteFilter{Limit: 5}); err != nil || !got.None || len(got.Sites) > 0 {
 			t.Errorf("without any site: %+v, %v", got, err)
 		}
@@ -61,6 +73,10 @@ func TestSitePage(t *testing.T) {
 		expect("d.test pending of 1, map[pending:1]", upkeep.SiteFilter{Holds: " NEEDLE "})
 		expect("d.test pending of 1, map[pending:1]", upkeep.SiteFilter{Holds: "web2"})
 		expect(" of 0, map[]", upkeep.SiteFilter{Account: "acme", Holds: "needle"})
+		byName(`[a.test b.test c.test d.test] of 4, last "d.test"`, "", 4)
+		byName(`[b.test c.test] of 3, last "c.test"`, "a.test", 2)
+		byName(`[c.test] of 2, last "c.test"`, "bb", 1)
+		byName(`[] of 0, last ""`, "d.test", 3)
 
 		connect(t, c, "web2", serves)
 		c.until(t, store.JobFilter{Object: "site/d.test", Kind: upkeep.JobSiteApply}, counts{upkeep.JobDone: 1})

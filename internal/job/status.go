@@ -23,12 +23,6 @@ func (d *Dispatcher) SiteStatus(ctx context.Context, name string) (upkeep.SiteSt
 	return all[0], nil
 }
 
-// SiteStatuses says what is being done about every site, in the order of their
-// names.
-func (d *Dispatcher) SiteStatuses(ctx context.Context) ([]upkeep.SiteStatus, error) {
-	return d.sites(ctx, nil)
-}
-
 // someSites is how many sites are looked at together, where not all are.
 const someSites = 200
 

@@ -109,7 +109,7 @@ func (c *Client) Sites(ctx context.Context, account string) ([]upkeep.SiteStatus
 	if account != "" {
 		query.Set("account", account)
 	}
-	query.Set("limit", "10000") // each page is made of all
+	query.Set("limit", "10000") // so many are looked at together
 	return pages(ctx, c, request{method: "GET", path: []string{"sites"}, query: query}, 0, func(answer struct{ Sites []upkeep.SiteStatus }) []upkeep.SiteStatus { return answer.Sites })
 }
 
