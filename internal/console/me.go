@@ -29,6 +29,8 @@ type meView struct {
 	HasFactor    bool
 	Secret, Text string
 	Link         template.URL
+	// Code is the link for a camera; nil where it would be too long.
+	Code *qrCode
 	// Spare are codes that were just made, shown this once.
 	Spare []string
 	// Passkeys are those to sign in with; NoPasskeys says why none can be added here.
@@ -112,6 +114,7 @@ func (v *meView) offer(user, host string, secret func() string) {
 	label := url.PathEscape("upkeep " + host + ":" + user)
 	// Every part is escaped, and the scheme is ours.
 	v.Link = template.URL("otpauth://totp/" + label + "?" + url.Values{"secret": {v.Secret}, "issuer": {"upkeep " + host}}.Encode())
+	v.Code = drawQR(string(v.Link))
 }
 
 func (c *Console) setFactor(w http.ResponseWriter, r *http.Request) {
