@@ -1,6 +1,7 @@
 package vfat
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -66,8 +67,8 @@ func (n *node) entries() ([]*node, error) {
 	var long longEntry
 	seen := map[string]bool{}
 	raw := make([]byte, entrySize)
-	for at := int64(0); ; at += entrySize {
-		if _, err := c.ReadAt(raw, at); errors.Is(err, io.EOF) || err == nil && raw[0] == 0 {
+	for all := bufio.NewReaderSize(io.NewSectionReader(c, 0, maxFolder), pieceSize); ; {
+		if _, err := io.ReadFull(all, raw); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err == nil && raw[0] == 0 {
 			return found, nil
 		} else if err != nil {
 			return nil, err
