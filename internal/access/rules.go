@@ -196,6 +196,7 @@ var rules = map[string]Rule{
 
 	"GET /servers":                        staff,
 	"POST /servers":                       staffChange,
+	"GET /servers/{name}":                 staff,
 	"POST /servers/{name}/invite":         staffChange,
 	"POST /servers/{name}/verify":         staffChange,
 	"POST /servers/{name}/regenerate":     staffChange,
