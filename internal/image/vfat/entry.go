@@ -38,7 +38,8 @@ type node struct {
 func (n *node) isFolder() bool { return n.bits&isFolder != 0 }
 
 func (f *FS) root() *node {
-	return &node{fs: f, name: ".", cluster: f.RootCluster, bits: isFolder, root: true}
+	// It has no entry, and so no time: the first that there is.
+	return &node{fs: f, name: ".", cluster: f.RootCluster, bits: isFolder, root: true, changed: stamp(1<<5|1, 0)}
 }
 
 // content is that of a file, or the entries of a folder.
