@@ -91,6 +91,7 @@ func New(o Options) (*Console, error) {
 	c.pages, err = template.New("").Funcs(template.FuncMap{
 		"asset": func(name string) string { return assets[name] },
 		"safe":  upkeep.Printable,
+		"lines": printableLines,
 		"host":  names.Shown,
 	}).ParseFS(files, "pages/*.html")
 	if err != nil {
@@ -162,6 +163,15 @@ func (c *Console) Refused(w http.ResponseWriter, r *http.Request, p *wire.Proble
 	default:
 		c.fault(w, r, p.Status, "Sign in first. Nothing was done.")
 	}
+}
+
+// printableLines is what upkeep.Printable makes of each line of a text.
+func printableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = upkeep.Printable(line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func serveAsset(name string, content []byte) http.HandlerFunc {

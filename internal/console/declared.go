@@ -103,7 +103,10 @@ func summary(object upkeep.Object, now time.Time) string {
 		}
 		return "published by " + orElse(some3(by), "nothing")
 	case upkeep.Receiver:
-		return o.Type + orElse(" to "+some3(o.To), "")
+		if len(o.To) == 0 {
+			return o.Type
+		}
+		return o.Type + " to " + some3(o.To)
 	case upkeep.Server:
 		return strings.Join(o.Roles, ", ")
 	case upkeep.Account:
@@ -117,9 +120,9 @@ func summary(object upkeep.Object, now time.Time) string {
 		case o.Until == "" || err != nil:
 			return "to " + o.Account + ", without an end"
 		case until.Before(now):
-			return "to " + o.Account + ", ended " + clock(until, now)
+			return "to " + o.Account + ", ended " + until.Local().Format("2 Jan 2006 15:04")
 		}
-		return "to " + o.Account + ", until " + clock(until, now)
+		return "to " + o.Account + ", until " + until.Local().Format("2 Jan 2006 15:04")
 	}
 	return ""
 }

@@ -169,7 +169,7 @@ func TestDeclaredPages(t *testing.T) {
 	if w := ask(a.Public(), "rob", "GET", "/declared/pool/web", ""); w.Code != 200 || strings.Contains(w.Body.String(), `value="save"`) {
 		t.Errorf("who may only read is shown %d %s", w.Code, w.Body)
 	}
-	if now := time.Now(); summary(upkeep.Delegation{Account: "acme", Until: "2020-01-01T00:00:00Z"}, now) != "to acme, ended 1 Jan 00:00:00" && now.Location() == time.UTC {
+	if now := time.Now(); summary(upkeep.Delegation{Account: "acme", Until: "2020-01-01T00:00:00Z"}, now) != "to acme, ended 1 Jan 2020 00:00" && now.Location() == time.UTC {
 		t.Error("a delegation that has ended is said to go on")
 	}
 }

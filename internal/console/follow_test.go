@@ -108,7 +108,7 @@ func TestAuditPages(t *testing.T) {
 		"/audit?who=token":     {"user/eve"},
 		"/audit?before=51":     {"/audit/50", "Newest"},
 		"/audit/150":           {`<span class="added">+suspended: true</span>`, "/audit?object=account%2Facme"},
-		"/audit/147":           {"What it is since", `"role": "customer"`},
+		"/audit/147":           {"What it is since", "{\n  \"role\": \"customer\"\n}"},
 		"/audit/146":           {`<span class="removed">-name: acme</span>`},
 		"/audit?object=site/x": {"None."},
 	} {
