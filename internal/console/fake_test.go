@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,28 +51,14 @@ func (f *fake) Pool(_ context.Context, name string) (upkeep.PoolStatus, error) {
 	return upkeep.PoolStatus{}, fmt.Errorf("pool %s: %w", name, upkeep.ErrNotFound)
 }
 
-func (f *fake) Zones(context.Context) ([]upkeep.ZoneStatus, error) { return f.zones, nil }
-func (f *fake) Budget(context.Context, string) (upkeep.Budget, error) {
-	return upkeep.Budget{}, nil
+func (f *fake) Zones(context.Context) ([]upkeep.ZoneStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.zones, nil
 }
 
-// Latency is an hour in which each member answered faster and faster, but for one slot
-// without an answer and one with a slow one.
-func (f *fake) Latency(_ context.Context, pool string, members []netip.Addr) ([]upkeep.Latency, error) {
-	all := make([]upkeep.Latency, len(members))
-	for i, address := range members {
-		all[i] = upkeep.Latency{Address: address, Min: upkeep.Duration(100 * time.Microsecond), Median: upkeep.Duration(400 * time.Microsecond), Max: upkeep.Duration(90 * time.Millisecond), Slot: upkeep.Duration(2 * time.Minute)}
-		for slot := range 30 {
-			s := upkeep.LatencySlot{At: past(time.Duration(29-slot) * 2 * time.Minute), Min: upkeep.Duration(100 * time.Microsecond), Median: upkeep.Duration(time.Duration(40-slot) * 20 * time.Microsecond), Max: upkeep.Duration(time.Millisecond)}
-			if slot == 20 {
-				s.Max = all[i].Max
-			}
-			if slot != 10 {
-				all[i].Slots = append(all[i].Slots, s)
-			}
-		}
-	}
-	return all, nil
+func (f *fake) Budget(context.Context, string) (upkeep.Budget, error) {
+	return upkeep.Budget{}, nil
 }
 
 func (f *fake) Events(ctx context.Context, filter store.EventFilter) ([]upkeep.Event, error) {
@@ -97,7 +84,11 @@ func (f *fake) Subscribe() (<-chan upkeep.Event, func()) {
 	defer f.mu.Unlock()
 	c := make(chan upkeep.Event, 8)
 	f.news = append(f.news, c)
-	return c, func() {}
+	return c, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.news = slices.DeleteFunc(f.news, func(one chan upkeep.Event) bool { return one == c })
+	}
 }
 
 // change changes what is, and tells those who listen.

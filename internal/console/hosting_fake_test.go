@@ -31,6 +31,13 @@ type hosting struct {
 	changes []chan upkeep.Job
 	history map[string][]store.Version
 	fail    error
+	bare    bool // without the two accounts
+	// What follows replaces what there is of it for all.
+	users    []upkeep.User
+	signIns  []upkeep.SignIn
+	tokens   []upkeep.AccessToken
+	passkeys []upkeep.Passkey
+	status   func(upkeep.SiteStatus) upkeep.SiteStatus
 }
 
 // secretOfOther is in everything that is other's.
@@ -118,6 +125,8 @@ func (h *hosting) DeleteIf(_ context.Context, who string, still map[store.Ref]in
 }
 
 func (h *hosting) Objects(_ context.Context, kind, name string) ([]upkeep.Declared, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var found []upkeep.Declared
 	add := func(o upkeep.Object, generation int64) {
 		if o.ObjectKind() == kind && (name == "" || o.ObjectName() == name) {
@@ -130,8 +139,10 @@ func (h *hosting) Objects(_ context.Context, kind, name string) ([]upkeep.Declar
 	for _, d := range h.things {
 		add(d.Object, d.Generation)
 	}
-	add(upkeep.Account{Name: "acme"}, 1)
-	add(upkeep.Account{Name: "other", Email: secretOfOther + "@other.test"}, 1)
+	if !h.bare {
+		add(upkeep.Account{Name: "acme"}, 1)
+		add(upkeep.Account{Name: "other", Email: secretOfOther + "@other.test"}, 1)
+	}
 	if name != "" && len(found) == 0 {
 		return nil, fmt.Errorf("%s %s: %w", kind, name, upkeep.ErrNotFound)
 	}
@@ -144,8 +155,12 @@ func (h *hosting) allSites(account string) []upkeep.SiteStatus {
 	var all []upkeep.SiteStatus
 	for _, s := range h.sites {
 		if account == "" || s.Account == account {
-			all = append(all, upkeep.SiteStatus{Name: s.Name, Account: s.Account, Generation: h.generation(s.Name), State: upkeep.SiteLive, Reason: "answers on web1", Names: s.Names(),
-				DocumentRoot: "/srv/" + s.Name, Servers: []upkeep.ServedStatus{{Server: "web1", Generation: 1, State: upkeep.SiteLive}}})
+			one := upkeep.SiteStatus{Name: s.Name, Account: s.Account, Generation: h.generation(s.Name), State: upkeep.SiteLive, Reason: "answers on web1", Names: s.Names(),
+				DocumentRoot: "/srv/" + s.Name, Servers: []upkeep.ServedStatus{{Server: "web1", Generation: 1, State: upkeep.SiteLive}}}
+			if h.status != nil {
+				one = h.status(one)
+			}
+			all = append(all, one)
 		}
 	}
 	return all
@@ -179,6 +194,8 @@ func (h *hosting) Site(_ context.Context, name string) (upkeep.SiteStatus, error
 }
 
 func (h *hosting) History(_ context.Context, name string) ([]store.Version, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if v, there := h.history[name]; there {
 		return v, nil
 	}
@@ -228,7 +245,11 @@ func (h *hosting) Watch() (<-chan upkeep.Job, func()) {
 	defer h.mu.Unlock()
 	c := make(chan upkeep.Job, 8)
 	h.changes = append(h.changes, c)
-	return c, func() {}
+	return c, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.changes = slices.DeleteFunc(h.changes, func(one chan upkeep.Job) bool { return one == c })
+	}
 }
 
 func (h *hosting) Retry(ctx context.Context, id int64, _ string) (upkeep.Job, error) {
@@ -255,9 +276,17 @@ func (h *hosting) Run(_ context.Context, kind string, payload json.RawMessage, s
 	return upkeep.Job{ID: 3}, h.note("%s runs %s on %s %s", who, kind, server, payload)
 }
 
-func (h *hosting) Servers(context.Context) ([]upkeep.AgentStatus, error) { return h.servers, nil }
+func (h *hosting) Servers(context.Context) ([]upkeep.AgentStatus, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.servers, nil
+}
 
-func (h *hosting) Images(context.Context, string) ([]upkeep.ImageList, error) { return h.images, nil }
+func (h *hosting) Images(context.Context, string) ([]upkeep.ImageList, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.images, nil
+}
 
 func (h *hosting) Invite(_ context.Context, who, server string) (string, time.Time, error) {
 	return "join-token", time.Now().Add(time.Hour), h.note("%s invites %s", who, server)
@@ -286,6 +315,8 @@ func (p people) who(name string) (access.Caller, error) {
 		"ada": {Who: "user ada", User: "ada", Staff: true, SignIn: 1},
 		"eve": {Who: "user eve", User: "eve", Account: "acme", SignIn: 2},
 		"rob": {Who: "user rob", User: "rob", Staff: true, ReadOnly: true, SignIn: 3},
+		// rob on a day on which he may write: he has a second factor.
+		"rob-writes": {Who: "user rob", User: "rob", Staff: true, SignIn: 4},
 	}[name]
 	if !known {
 		return c, upkeep.ErrNotFound
@@ -303,7 +334,18 @@ func (p people) Token(_ context.Context, token string) (access.Caller, error) {
 	return c, err
 }
 
-func (p people) Setup() string { return p.setup }
+func (p people) Setup() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.setup
+}
+
+// unset has no user be there, or users.
+func (h *hosting) unset(is bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.setup = map[bool]string{true: "token"}[is]
+}
 
 func (p people) SetUp(_ context.Context, token, name, password, from string) error {
 	return p.note("%s is the first, from %s", name, from)
@@ -318,6 +360,9 @@ func (p people) SignIn(_ context.Context, name, password, code, from, agent stri
 }
 
 func (p people) SignIns(_ context.Context, name string) ([]upkeep.SignIn, error) {
+	if p.signIns != nil {
+		return p.signIns, nil
+	}
 	return []upkeep.SignIn{{ID: 1, Created: past(time.Hour), Seen: past(time.Minute), Address: "192.0.2.1", Agent: "browser of " + name}}, nil
 }
 
@@ -378,6 +423,9 @@ func (p people) AddPasskey(_ context.Context, name, label, sealed string, answer
 }
 
 func (p people) Passkeys(_ context.Context, name string) ([]upkeep.Passkey, error) {
+	if p.passkeys != nil {
+		return p.passkeys, nil
+	}
 	return []upkeep.Passkey{{ID: 4, Name: "laptop of " + name, Host: "localhost", Created: past(time.Hour)}}, nil
 }
 
@@ -386,6 +434,9 @@ func (p people) RemovePasskey(_ context.Context, who, name string, id int64) err
 }
 
 func (p people) Tokens(context.Context, string) ([]upkeep.AccessToken, error) {
+	if p.tokens != nil {
+		return p.tokens, nil
+	}
 	return []upkeep.AccessToken{{ID: 7, Name: "backup", Scope: upkeep.ScopeRead, Expires: time.Now().Add(time.Hour)}}, nil
 }
 
@@ -398,6 +449,9 @@ func (p people) RemoveToken(_ context.Context, who, name string, id int64) error
 }
 
 func (p people) List(context.Context) ([]upkeep.User, error) {
+	if p.users != nil {
+		return p.users, nil
+	}
 	return []upkeep.User{{Name: "ada", Role: upkeep.UserStaff, Created: past(time.Hour)}, {Name: "oda", Role: upkeep.UserCustomer, Account: secretOfOther, Created: past(time.Hour)}}, nil
 }
 
@@ -414,6 +468,8 @@ func (p people) SetPassword(_ context.Context, who, name, password string) error
 }
 
 func (h *hosting) Audit(_ context.Context, f store.AuditFilter) ([]upkeep.AuditEntry, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var found []upkeep.AuditEntry
 	for _, e := range h.audits {
 		if (f.Object == "" || f.Object == e.Object) && (f.Who == "" || f.Who == e.Who) && (f.Before == 0 || e.ID < f.Before) && len(found) < f.Limit {
@@ -425,6 +481,8 @@ func (h *hosting) Audit(_ context.Context, f store.AuditFilter) ([]upkeep.AuditE
 }
 
 func (h *hosting) AuditEntry(_ context.Context, id int64) (upkeep.AuditEntry, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, e := range h.audits {
 		if e.ID == id {
 			return e, nil

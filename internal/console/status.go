@@ -54,8 +54,11 @@ type statusView struct {
 	Days        strip
 	Incidents   []incidentView
 	Lost        bool // the past cannot be read
-	At          moment
-	pool        string
+	// Follows has the page load itself anew. It is for who reads it to say: under a
+	// screen reader, or a hand that is slow, the page would begin again and again.
+	Follows bool
+	At      moment
+	pool    string
 }
 
 type statusMember struct {
@@ -181,6 +184,7 @@ func (c *Console) statusPage(w http.ResponseWriter, r *http.Request) {
 	if !is {
 		return
 	}
+	v.Follows = r.URL.Query().Has("follow")
 	var body bytes.Buffer
 	if err := c.pages.ExecuteTemplate(&body, "status.html", v); err != nil {
 		c.notNow(w, err)

@@ -50,6 +50,16 @@ func outage() *fake {
 
 var statusPaths = []string{"", "/badge.svg", "/feed.xml"}
 
+// The page stays as it is until somebody asks for it to follow.
+func TestStatusPageFollowsWhenAsked(t *testing.T) {
+	h := handler(t, published())
+	for path, follows := range map[string]bool{"/status/web": false, "/status/web?follow=1": true} {
+		if body := get(t, h, path).Body.String(); strings.Contains(body, `http-equiv="refresh"`) != follows || strings.Contains(body, `href="/status/web?follow=1"`) == follows {
+			t.Errorf("%s: that it follows is to be %v: %s", path, follows, body)
+		}
+	}
+}
+
 // A pool without a page and one that there is not are the same to who asks.
 func TestStatusPageIsOffUnlessAskedFor(t *testing.T) {
 	f := published()

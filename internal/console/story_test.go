@@ -1,78 +1,18 @@
 package console
 
 import (
-	"fmt"
 	"html"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/chromedp/chromedp"
 
 	"upkeep"
 	"upkeep/internal/api"
-	"upkeep/internal/testkit/browser"
 )
-
-// Every page of who has signed in fits its window, the sign-in itself among them.
-func TestPagesOfUsersFitTheirWindow(t *testing.T) {
-	b := browser.Open(t)
-	shots := os.Getenv("UPKEEP_SHOTS")
-	h := twoCustomers()
-	long := strings.Repeat("a-name-that-is-as-long-as-they-get.", 6) + "test"
-	h.sites = append(h.sites, upkeep.Site{Name: long, Account: "acme", Servers: []string{"web1"}})
-	h.jobs = append(h.jobs, upkeep.Job{ID: 4, Account: "acme", Server: "web1", Kind: upkeep.JobSiteApply, Object: "site/" + long, State: upkeep.JobRunning, Progress: "writing", Percent: 40, Created: past(3 * time.Second)},
-		upkeep.Job{ID: 5, Account: "acme", Kind: upkeep.JobNotification, Object: "notification/1", State: upkeep.JobPending, Text: strings.Repeat("long ", 60) + `<script>alert(1)</script>`, Created: past(3 * time.Second)})
-	h.servers = append(h.servers, upkeep.AgentStatus{Name: "web2", Roles: upkeep.Roles, State: "waiting", Facts: &upkeep.Facts{Hostname: "web2.example.test", System: "Debian GNU/Linux 12 (bookworm)", Warnings: []string{"fs.protected_hardlinks is 0"}, Astray: map[string]string{long: "its file was changed by hand"}}})
-	h.things = documents(t)
-	h.audits = []upkeep.AuditEntry{{ID: 1, At: past(time.Minute), Who: "user ada", Object: "site/" + long, What: "changed aliases", After: []byte(`{"name":"` + long + `","account":"acme","servers":["web1"]}`)}}
-	server := httptest.NewServer(house(t, typical(), h).Public())
-	defer server.Close()
-	for who, paths := range map[string][]string{
-		"": {"/signin?next=/sites", "/signin"},
-		"ada": {"/", "/pools/web", "/sites", "/sites/new", "/sites/acme.test", "/sites/acme.test/edit", "/sites/acme.test/history", "/sites/acme.test/remove", "/jobs", "/jobs/1", "/jobs/5",
-			"/servers", "/declared", "/declare/pool", "/declared/pool/web", "/declared/pool/web/remove", "/declared?kind=account", "/images", "/images?q=nothing", "/images/vm1/create", "/images/vm1/image?root=vms&path=old%2Fmail.img", "/images/vm1/mkfs?root=vms&path=old%2Fmail.img", "/zones", "/zones/example.test", "/events?object=pool%2Fweb&kind=verdict", "/accounts", "/audit", "/audit/1", "/users", "/me", "/events", "/nothing"},
-		"eve": {"/", "/sites", "/sites/new", "/sites/" + long, "/jobs", "/jobs/5", "/me", "/servers"},
-	} {
-		b.Do(chromedp.Navigate(server.URL + "/signin"))
-		if who != "" {
-			b.Do(chromedp.SendKeys(chromedp.CSS(`input[name=name]`), who), chromedp.SendKeys(chromedp.CSS(`input[name=password]`), "right"),
-				chromedp.Click(chromedp.CSS(`form.form button`)), chromedp.WaitVisible(chromedp.CSS(`.person a[href="/me"]`)))
-		}
-		for i, path := range paths {
-			b.Do(chromedp.Navigate(server.URL+path), chromedp.WaitReady(chromedp.CSS("footer")))
-			for _, width := range []int64{360, 1280} {
-				b.Do(chromedp.EmulateViewport(width, 900))
-				overflow := browser.Ask[float64](b, "document.documentElement.scrollWidth - innerWidth")
-				wide := browser.Ask[[]string](b, `[...document.querySelectorAll("main *, header *")].filter(e => !e.closest("svg, thead") && e.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map(e => e.outerHTML.slice(0, 90))`)
-				wide = append(wide, browser.Ask[[]string](b, `[...document.querySelectorAll("tbody th, tbody td")].filter(e => e.scrollWidth > e.clientWidth + 1).slice(0, 3).map(e => e.outerHTML.slice(0, 90))`)...)
-				nameless := browser.Ask[[]string](b, `[...document.querySelectorAll("input:not([type=hidden], [hidden]), select, textarea")].filter(e => !e.labels.length).map(e => e.outerHTML.slice(0, 90))`)
-				if overflow > 0 || len(wide)+len(nameless) > 0 {
-					t.Errorf("%s of %q at %d: %v pixels too wide, %.300q, without a label %q", path, who, width, overflow, wide, nameless)
-				}
-				if shots != "" {
-					b.Picture(filepath.Join(shots, fmt.Sprintf("%s-%02d-%d.png", orElse(who, "nobody"), i, width)))
-				}
-			}
-		}
-		if who != "" {
-			b.Do(chromedp.Click(chromedp.CSS(`form[action="/signout"] button`)), chromedp.WaitVisible(chromedp.CSS(`.person a[href="/signin"]`)))
-		}
-	}
-	b.Do(chromedp.Navigate("about:blank"))
-	for _, complaint := range b.Complaints() {
-		if !strings.Contains(complaint, "404") && !strings.Contains(complaint, "403") {
-			t.Errorf("the browser complains: %s", complaint)
-		}
-	}
-}
 
 func TestSignInPages(t *testing.T) {
 	h := twoCustomers()

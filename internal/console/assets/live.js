@@ -34,9 +34,28 @@ function differs(a, b) {
   const plain = (e) => {
     const copy = e.cloneNode(true);
     for (const t of copy.querySelectorAll("time")) t.textContent = "";
+    for (const d of copy.querySelectorAll("details")) d.removeAttribute("open");
     return copy.outerHTML;
   };
   return plain(a) !== plain(b);
+}
+
+// What an element does, by which it is found again in a part that takes its own's place.
+function doing(e) {
+  const form = e.form ?? (e.tagName === "SUMMARY" ? e.parentElement.querySelector("form") : null);
+  return [e.tagName, e.getAttribute("href"), form && form.getAttribute("action"), form && new URLSearchParams(new FormData(form)), e.name, e.value].join(" ");
+}
+
+// Opens in a new part what was open in the old one, and gives it the keyboard's focus
+// where the old one had it.
+function keep(open, focus, part) {
+  for (const e of part.querySelectorAll("a, button, input, select, textarea, summary")) {
+    const does = doing(e);
+    if (e.tagName === "SUMMARY" && open.includes(does)) e.parentElement.open = true;
+    if (does !== focus) continue;
+    e.focus({ preventScroll: true });
+    focus = null;
+  }
 }
 
 // Puts parts in place of those that differ; ids are those of all parts that the page
@@ -46,13 +65,12 @@ function swap(ids, parts, title) {
   for (const e of document.querySelectorAll("[data-live]")) now.set(e.id, e);
   for (const id of ids) if (!now.has(id)) { location.reload(); return; } // the page has another shape now
   for (const [id, part] of parts) {
-    const old = now.get(id), focus = document.activeElement;
+    const old = now.get(id);
     if (!old || !differs(old, part)) continue;
-    const href = old.contains(focus) ? focus.getAttribute("href") : null;
+    const focus = old.contains(document.activeElement) ? doing(document.activeElement) : null;
+    const open = [...old.querySelectorAll("details[open] > summary")].map(doing);
     old.replaceWith(part);
-    if (href !== null) {
-      for (const a of part.querySelectorAll("a")) if (a.getAttribute("href") === href) { a.focus({ preventScroll: true }); break; }
-    }
+    keep(open, focus, part);
   }
   if (ids.length === 0) { location.reload(); return; } // it is gone
   for (const [id, e] of now) if (!ids.includes(id)) e.remove();
