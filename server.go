@@ -57,6 +57,8 @@ type Facts struct {
 	UID      int       `json:"uid"`     // that the agent's root side runs as
 	// Kinds are the job kinds that its policy allows.
 	Kinds []string `json:"kinds"`
+	// Allows is what the policy says beside them; agents of an older upkeep do not tell.
+	Allows *Allowed `json:"allows,omitempty"`
 	// WebServer is the program and its version, such as "Apache/2.4.66"; empty
 	// without one. URL is where it answers.
 	WebServer string `json:"web_server,omitempty"`
@@ -76,6 +78,24 @@ type Facts struct {
 	// Warnings are about the machine: settings that weaken what the agent relies
 	// on, such as fs.protected_hardlinks=0.
 	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Allowed is what the policy on a server allows, as its agent tells it. It is for
+// people to read: the agent obeys the file there and nothing that was told of it.
+type Allowed struct {
+	// Roots are the folders below which work is done, by the names that jobs use, and
+	// ImageRoots those of images.
+	Roots      map[string]string `json:"roots,omitempty"`
+	ImageRoots map[string]string `json:"image_roots,omitempty"`
+	// MaxImage is the largest that an image may be made.
+	MaxImage Size `json:"max_image,omitempty"`
+	// UIDMin to UIDMax are the user ids of accounts; 0 for none.
+	UIDMin int `json:"uid_min"`
+	UIDMax int `json:"uid_max"`
+	// DeleteBudget is how much may be removed in an hour.
+	DeleteBudget int `json:"delete_budget"`
+	// IncludeDirs are where include files of zones are written.
+	IncludeDirs []string `json:"include_dirs,omitempty"`
 }
 
 func (s Server) Validate() []FieldError {

@@ -109,6 +109,28 @@ type MemberStatus struct {
 	PerfData  string `json:"perfdata,omitempty"`
 }
 
+// Latency are the round trips of the checks that a member answered in the last hour.
+// They are kept in memory alone: after a restart they begin anew.
+type Latency struct {
+	Address netip.Addr `json:"address"`
+	// Min, Median and Max are of all slots, Median of their medians; zero without any
+	// answer.
+	Min    Duration `json:"min"`
+	Median Duration `json:"median"`
+	Max    Duration `json:"max"`
+	// Slot is how long each of Slots lasts. Those without an answer are left out.
+	Slot  Duration      `json:"slot"`
+	Slots []LatencySlot `json:"slots"`
+}
+
+// LatencySlot are the round trips of a few minutes, the median from a sample of them.
+type LatencySlot struct {
+	At     time.Time `json:"at"` // when it began
+	Min    Duration  `json:"min"`
+	Median Duration  `json:"median"`
+	Max    Duration  `json:"max"`
+}
+
 // ZoneStatus is what the name servers of a zone answer.
 type ZoneStatus struct {
 	Name string `json:"name"`

@@ -32,8 +32,8 @@ is whole; an image that exists is changed on a copy that takes its place; a fold
 is filled in place. As root images are mounted, where nobody else can see them.
 ReiserFS is read without the kernel, which knows it no more.
 
-Without root, or with --untrusted, nothing is mounted: ext and reiserfs images are read
-into an empty folder, and a folder becomes a new ext image. What is not kept then is
+Without root, or with --untrusted, nothing is mounted: ext, reiserfs and vfat images are
+read into an empty folder, and a folder becomes a new ext image. What is not kept then is
 said before it begins.
 
 With --verify source and copy are both read again, the copy after it was mounted

@@ -102,6 +102,8 @@ var rules = map[string]Rule{
 	"GET /api/v1/zones":        onlookers,
 	"GET /api/v1/events":       onlookers,
 
+	"GET /api/v1/pools/{name}/members/{member}/latency": onlookers,
+
 	"GET /api/v1/openapi.json": anybody,
 	"GET /docs/api":            anybody,
 
@@ -196,6 +198,7 @@ var rules = map[string]Rule{
 
 	"GET /servers":                        staff,
 	"POST /servers":                       staffChange,
+	"GET /servers/{name}":                 staff,
 	"POST /servers/{name}/invite":         staffChange,
 	"POST /servers/{name}/verify":         staffChange,
 	"POST /servers/{name}/regenerate":     staffChange,

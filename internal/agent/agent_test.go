@@ -350,7 +350,7 @@ func TestDeleteBudget(t *testing.T) {
 func TestFacts(t *testing.T) {
 	l := newLab(t, labPolicy)
 	outcome := l.wantDone(task.ServerFacts{}, 0)
-	for _, words := range []string{`"kernel":"`, `"version":"1.0"`, `"uid":0`, `"user.ensure"`} {
+	for _, words := range []string{`"kernel":"`, `"version":"1.0"`, `"uid":0`, `"user.ensure"`, `"home":"` + l.dir + `/home"`, `"uid_min":20000,"uid_max":20999,"delete_budget":3`} {
 		if !strings.Contains(string(outcome.Result), words) {
 			t.Errorf("no %s in %s", words, outcome.Result)
 		}

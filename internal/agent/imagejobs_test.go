@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -313,68 +315,73 @@ func TestImageCancelled(t *testing.T) {
 // killed while it works: the front, which has no part in the work, or root. The job that
 // is sent again then is done, and was done once.
 func TestImageAgentKilled(t *testing.T) {
-	for _, what := range []string{"the front", "root"} {
-		t.Run(what, func(t *testing.T) {
-			l := newImageJobLab(t, imageJobs()["pack"])
-			c := newControlled(t, imagesPolicy+"front: nobody\n")
-			c.now = time.Now()
-			l.must(os.Mkdir(c.path("images"), 0o755))
-			testkit.Run(t, "cp", "--sparse=always", l.path("fresh/a.img"), c.path("images/a.img"))
-			agent := c.startAgent()
-			first := c.link()
-			signed := c.sign(l.imageJob.job.Kind(), l.imageJob.job.Object(), 1, l.imageJob.job)
-			c.must(first.conn.Send(t.Context(), link.Message{Job: &signed}))
-			m, err := first.conn.Receive(t.Context())
-			c.must(err)
-			if m.Progress == nil {
-				t.Fatalf("first it tells %+v", m)
-			}
-			if what == "root" {
-				agent.Signal(t, syscall.SIGKILL)
-				_ = agent.Wait() // it was killed
-				close(first.gone)
-				c.startAgent()
-			} else {
-				all := fronts(agent.PID())
-				if len(all) != 1 {
-					t.Fatalf("fronts are %v", all)
+	for _, name := range []string{"shrink", "clone", "pack", "unpack"} {
+		for _, what := range []string{"the front", "root"} {
+			t.Run(name+" and "+what, func(t *testing.T) {
+				l := newImageJobLab(t, imageJobs()[name])
+				c := newControlled(t, imagesPolicy+"front: nobody\n")
+				c.now = time.Now()
+				l.must(errors.Join(os.Mkdir(c.path("images"), 0o755), os.Mkdir(c.path("other"), 0o755)))
+				for _, name := range l.keeps {
+					testkit.Run(t, "cp", "--sparse=always", l.path("fresh/"+name), c.path("images/"+name))
 				}
-				c.must(syscall.Kill(all[0], syscall.SIGKILL))
-				close(first.gone)
-			}
-			second := c.link()
-			var inode uint64
-			for range 2 {
-				c.must(second.conn.Send(t.Context(), link.Message{Job: &signed}))
-				for m.Outcome == nil {
-					m, err = second.conn.Receive(t.Context())
-					c.must(err)
+				c.killedAtWork(l, what)
+				l.lab = c.lab
+				l.root = nil // was closed before there was an agent in a process of its own
+				l.reload(imagesPolicy)
+				if !l.took(what + " was killed") {
+					t.Error("it was not done")
 				}
-				if m.Outcome.State != upkeep.JobDone {
-					t.Fatalf("sent again it was %+v", m.Outcome)
-				}
-				m.Outcome = nil
-				var st unix.Stat_t
-				c.must(unix.Lstat(c.path("images/b.zst"), &st))
-				if inode != 0 && st.Ino != inode {
-					t.Error("it was done twice")
-				}
-				inode = st.Ino
-			}
-			l.dir = c.dir
-			if !maps.Equal(l.filesIn("images/b.zst"), l.holds) {
-				t.Error("what was packed has other files than the image")
-			}
-			left, err := os.ReadFile(c.path("state/" + begunFile))
-			if err != nil || string(bytes.TrimSpace(left)) != "null" && string(bytes.TrimSpace(left)) != "[]" {
-				t.Errorf("work that was begun is left: %s, %v", left, err)
-			}
-			names, err := filepath.Glob(c.path("images/*"))
-			hidden, err2 := filepath.Glob(c.path("images/.*"))
-			if names = append(names, hidden...); errors.Join(err, err2) != nil || len(names) != 2 {
-				t.Errorf("beside the images are %q", names)
-			}
-			close(second.gone)
-		})
+			})
+		}
 	}
+}
+
+// killedAtWork starts an agent, kills a process of it when it tells that it works on a
+// job, and sends the job twice more.
+func (c *controlled) killedAtWork(l *imageJobLab, what string) {
+	c.t.Helper()
+	agent := c.startAgent()
+	first := c.link()
+	job := l.imageJob.job
+	signed := c.sign(job.Kind(), job.Object(), 1, job)
+	c.must(first.conn.Send(c.t.Context(), link.Message{Job: &signed}))
+	m, err := first.conn.Receive(c.t.Context())
+	c.must(err)
+	if m.Progress == nil {
+		c.t.Fatalf("first it tells %+v", m)
+	}
+	if what == "root" {
+		agent.Kill()
+		close(first.gone)
+		agent = c.startAgent()
+	} else {
+		// Programs that work on the image are root's children, too.
+		all := slices.DeleteFunc(fronts(agent.PID()), func(pid int) bool { return !strings.HasPrefix(status(pid)["Uid"], "65534 ") })
+		if len(all) != 1 {
+			c.t.Fatalf("fronts are %v", all)
+		}
+		c.must(syscall.Kill(all[0], syscall.SIGKILL))
+		close(first.gone)
+	}
+	second := c.link()
+	var before unix.Stat_t
+	for turn := range 2 {
+		c.must(second.conn.Send(c.t.Context(), link.Message{Job: &signed}))
+		for m.Outcome = nil; m.Outcome == nil; {
+			m, err = second.conn.Receive(c.t.Context())
+			c.must(err)
+		}
+		if m.Outcome.State != upkeep.JobDone {
+			c.t.Fatalf("sent again it was %+v", m.Outcome)
+		}
+		var after unix.Stat_t
+		c.must(unix.Lstat(c.path("images/"+l.target), &after))
+		if turn > 0 && (after.Ino != before.Ino || after.Mtim != before.Mtim) {
+			c.t.Error("it was done twice")
+		}
+		before = after
+	}
+	agent.Stop(10 * time.Second)
+	close(second.gone)
 }

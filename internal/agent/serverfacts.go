@@ -21,7 +21,7 @@ func serverFacts(ctx context.Context, r *Root, _ job) (any, error) { return r.Fa
 // out, with a warning.
 func (r *Root) Facts(ctx context.Context) upkeep.Facts {
 	facts := upkeep.Facts{
-		At: r.o.Now().UTC(), System: osRelease(), Version: r.o.Version, UID: os.Geteuid(), Kinds: r.policy.Kinds,
+		At: r.o.Now().UTC(), System: osRelease(), Version: r.o.Version, UID: os.Geteuid(), Kinds: r.policy.Kinds, Allows: r.policy.Told(),
 	}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -36,6 +37,8 @@ type Observer interface {
 	Pool(ctx context.Context, name string) (upkeep.PoolStatus, error)
 	Zones(ctx context.Context) ([]upkeep.ZoneStatus, error)
 	Budget(ctx context.Context, pool string) (upkeep.Budget, error)
+	// Latency returns the round trips to members of a pool, in the order given.
+	Latency(ctx context.Context, pool string, members []netip.Addr) ([]upkeep.Latency, error)
 }
 
 // Forcer does what a person asks for over what was measured.

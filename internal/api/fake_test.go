@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"upkeep"
 	"upkeep/internal/api/wire"
@@ -102,6 +103,14 @@ func (f *fake) Zones(context.Context) ([]upkeep.ZoneStatus, error) { return f.zo
 
 func (f *fake) Budget(_ context.Context, pool string) (upkeep.Budget, error) {
 	return upkeep.Budget{Pool: pool}, f.fail
+}
+
+func (f *fake) Latency(_ context.Context, pool string, members []netip.Addr) ([]upkeep.Latency, error) {
+	all := make([]upkeep.Latency, len(members))
+	for i, address := range members {
+		all[i] = upkeep.Latency{Address: address, Min: 1, Median: 2, Max: 3, Slot: 1, Slots: []upkeep.LatencySlot{{At: time.Unix(1, 0).UTC(), Min: 1, Median: 2, Max: 3}}}
+	}
+	return all, f.fail
 }
 
 func (f *fake) Force(_ context.Context, who string, o upkeep.Override, _ bool) ([]string, error) {

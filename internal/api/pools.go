@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"path"
 	"reflect"
 
@@ -39,6 +40,13 @@ type poolOutput struct{ Body upkeep.PoolStatus }
 type forcedOutput struct{ Body wire.Forced }
 type drainedOutput struct{ Body wire.Drained }
 type budgetOutput struct{ Body upkeep.Budget }
+type latencyOutput struct{ Body upkeep.Latency }
+
+// oneMemberInput names one member of a pool.
+type oneMemberInput struct {
+	PoolInput
+	Member string `path:"member" maxLength:"100" example:"192.0.2.11" doc:"An address."`
+}
 
 func (a *API) poolRoutes(h huma.API) {
 	huma.Register(h, huma.Operation{OperationID: "list-pools", Method: http.MethodGet, Path: "/api/v1/pools",
@@ -66,6 +74,18 @@ func (a *API) poolRoutes(h huma.API) {
 			return nil, a.problem(ctx, err)
 		}
 		return &budgetOutput{budget}, nil
+	})
+	huma.Register(h, huma.Operation{OperationID: "get-latency", Method: http.MethodGet, Path: "/api/v1/pools/{name}/members/{member}/latency",
+		Summary: "The round trips to a member in the last hour"}, func(ctx context.Context, in *oneMemberInput) (*latencyOutput, error) {
+		member, err := netip.ParseAddr(in.Member)
+		if err != nil {
+			return nil, a.problem(ctx, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "member", Value: in.Member, Rule: "must be an address, such as 192.0.2.11"}}})
+		}
+		all, err := a.o.Observer.Latency(ctx, in.Name, []netip.Addr{member})
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &latencyOutput{all[0]}, nil
 	})
 	a.forceRoutes(h)
 }

@@ -61,6 +61,25 @@ func (f *fake) Budget(context.Context, string) (upkeep.Budget, error) {
 	return upkeep.Budget{}, nil
 }
 
+// Latency is an hour in which each member answered faster and faster, but for one slot
+// without an answer and one with a slow one.
+func (f *fake) Latency(_ context.Context, pool string, members []netip.Addr) ([]upkeep.Latency, error) {
+	all := make([]upkeep.Latency, len(members))
+	for i, address := range members {
+		all[i] = upkeep.Latency{Address: address, Min: upkeep.Duration(100 * time.Microsecond), Median: upkeep.Duration(400 * time.Microsecond), Max: upkeep.Duration(90 * time.Millisecond), Slot: upkeep.Duration(2 * time.Minute)}
+		for slot := range 30 {
+			s := upkeep.LatencySlot{At: past(time.Duration(29-slot) * 2 * time.Minute), Min: upkeep.Duration(100 * time.Microsecond), Median: upkeep.Duration(time.Duration(40-slot) * 20 * time.Microsecond), Max: upkeep.Duration(time.Millisecond)}
+			if slot == 20 {
+				s.Max = all[i].Max
+			}
+			if slot != 10 {
+				all[i].Slots = append(all[i].Slots, s)
+			}
+		}
+	}
+	return all, nil
+}
+
 func (f *fake) Events(ctx context.Context, filter store.EventFilter) ([]upkeep.Event, error) {
 	if f.store != nil {
 		return f.store.Events(ctx, filter)

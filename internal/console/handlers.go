@@ -271,6 +271,29 @@ func troubled(zones []upkeep.ZoneStatus) []upkeep.ZoneStatus {
 	return kept
 }
 
+// drains says of the members that are drained whether they may be stopped by now, as
+// draining with --wait does. It is for who drains them.
+func (c *Console) drains(ctx context.Context, p *poolView) {
+	if c.o.Hosting == nil || !access.From(ctx).Staff {
+		return
+	}
+	for i := range p.Members {
+		m := &p.Members[i]
+		if m.Forced != upkeep.AdminDrain {
+			continue
+		}
+		done, waiting, err := c.o.Hosting.Forcer.Drained(ctx, p.Name, m.Address.String())
+		switch {
+		case err != nil: // as when it was just removed
+			c.o.Log.Debug("asking how far a drain has come", "pool", p.Name, "member", m.Address, "err", err)
+		case done:
+			m.Drain = "drained: it can be stopped"
+		default:
+			m.Drain = "not yet to be stopped: " + waiting
+		}
+	}
+}
+
 type poolPage struct {
 	Pool   poolView
 	Pager  pager
@@ -295,7 +318,10 @@ func (c *Console) pool(w http.ResponseWriter, r *http.Request) {
 	object := "pool/" + p.Name
 	h, events, lost := c.past(ctx, object, now)
 	offset, pager := leaf(len(p.Members), pageMembers, number(r, "page", 1), "/pools/"+url.PathEscape(p.Name), nil)
+	view := viewPool(p, h, now, offset, pageMembers)
+	c.sparks(ctx, &view, now)
+	c.drains(ctx, &view)
 	c.render(w, r, http.StatusOK, "pool.html", p.Name, poolPage{
-		Pool: viewPool(p, h, now, offset, pageMembers), Pager: pager, Zones: viewZones(p.Zones, now), Events: viewEvents(events, now), Lost: lost,
+		Pool: view, Pager: pager, Zones: viewZones(p.Zones, now), Events: viewEvents(events, now), Lost: lost,
 		Steers: c.o.Hosting != nil && access.From(ctx).Staff && !access.From(ctx).ReadOnly})
 }

@@ -28,8 +28,8 @@ type imageField struct {
 }
 
 func (v imageVerb) suits(i upkeep.ImageFile) bool {
-	if v.packed {
-		return i.Format == "packed"
+	if v.packed { // what jobs unpack; qcow2 they do not
+		return slices.Contains([]string{"packed", "gzip", "xz", "zstd"}, i.Format)
 	}
 	return i.Format == "raw"
 }

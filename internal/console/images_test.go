@@ -26,6 +26,17 @@ func TestEveryImageJobHasAPage(t *testing.T) {
 	}
 }
 
+// Unpacking is offered for what jobs unpack, and all else for raw images.
+func TestVerbsSuitWhatFilesAre(t *testing.T) {
+	for format, unpacks := range map[string]bool{"raw": false, "packed": true, "gzip": true, "xz": true, "zstd": true, "qcow2": false} {
+		for _, v := range imageVerbs {
+			if got, want := v.suits(upkeep.ImageFile{Format: format}), v.name == "unpack" && unpacks || v.name != "unpack" && format == "raw"; got != want {
+				t.Errorf("%s of a %s file is offered: %v", v.name, format, got)
+			}
+		}
+	}
+}
+
 // What is typed becomes the payload that control and agents read.
 func TestWorkOnImages(t *testing.T) {
 	about := "about.root=vms&about.path=web1.img&"

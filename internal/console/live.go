@@ -460,6 +460,7 @@ var concerns = map[string]func(path, object string) bool{
 	"GET /audit":               func(_, object string) bool { return !among(object, "job") },
 	"GET /zones":               func(_, object string) bool { return among(object, upkeep.KindZone, "") },
 	"GET /servers":             aboutServers,
+	"GET /servers/{name}":      aboutServers,
 	"GET /images":              aboutServers,
 	"GET /images/{name}/image": aboutServers,
 	"GET /sites":               func(_, object string) bool { return among(object, upkeep.KindSite, upkeep.KindAccount, "") },

@@ -22,6 +22,7 @@ func (c *Console) staffRoutes() {
 	c.route("POST /servers/{name}/verify", c.workOnServer)
 	c.route("POST /servers/{name}/regenerate", c.workOnServer)
 	c.route("POST /servers/{name}/revoke", c.revokeServer)
+	c.route("GET /servers/{name}", c.server)
 	c.route("GET /accounts", c.accounts)
 	c.route("POST /accounts", c.addAccount)
 	c.route("POST /accounts/{name}/suspend", c.suspendAccount)
@@ -68,17 +69,21 @@ func (c *Console) showServers(w http.ResponseWriter, r *http.Request, status int
 	}
 	now := c.o.Now()
 	for _, s := range servers {
-		row := serverRow{AgentStatus: s, SinceAt: at(s.Since, now), ExpiresAt: at(s.Expires, now), Web: slices.Contains(s.Roles, upkeep.RoleWeb), Quiet: !s.Connected}
-		row.Soon = !s.Expires.IsZero() && s.Expires.Sub(now) < 7*24*time.Hour
-		if s.Facts != nil {
-			row.FactsAt = at(s.Facts.At, now)
-		}
-		v.Servers = append(v.Servers, row)
+		v.Servers = append(v.Servers, viewServerRow(s, now))
 	}
 	if v.Roles == nil {
 		v.Roles = options(upkeep.Roles)
 	}
 	c.render(w, r, status, "servers.html", "Servers", v)
+}
+
+func viewServerRow(s upkeep.AgentStatus, now time.Time) serverRow {
+	row := serverRow{AgentStatus: s, SinceAt: at(s.Since, now), ExpiresAt: at(s.Expires, now), Web: slices.Contains(s.Roles, upkeep.RoleWeb), Quiet: !s.Connected}
+	row.Soon = !s.Expires.IsZero() && s.Expires.Sub(now) < 7*24*time.Hour
+	if s.Facts != nil {
+		row.FactsAt = at(s.Facts.At, now)
+	}
+	return row
 }
 
 func (c *Console) addServer(w http.ResponseWriter, r *http.Request) {
@@ -130,10 +135,8 @@ func (c *Console) invite(w http.ResponseWriter, r *http.Request, name string) {
 		c.refusedChange(w, r, err, "server")
 		return
 	}
-	v := &invitationView{Server: name, Until: expires.Local().Format("15:04"), Command: "upkeep join https://CONTROL:PORT " + token, Placeholder: true}
-	if listen := c.o.Hosting.Servers.Listen(); !strings.HasPrefix(listen, "[::]:") && !strings.HasPrefix(listen, "0.0.0.0:") && listen != "" {
-		v.Command, v.Placeholder = "upkeep join https://"+listen+" "+token, false
-	}
+	v := &invitationView{Server: name, Until: expires.Local().Format("15:04")}
+	v.Command, v.Placeholder = joinCommand(c.o.Hosting.Servers.Listen(), token)
 	c.showServers(w, r, http.StatusCreated, serversView{Invitation: v})
 }
 

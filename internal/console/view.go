@@ -58,6 +58,8 @@ type memberView struct {
 	Since   moment
 	RTT     string
 	LossPct string
+	Spark   *spark // where it is drawn
+	Drain   string // how far the drain of a drained one has come, where that is asked
 	Strip   strip
 	Elsew   string // where it is checked, if not at its address
 	Probed  moment

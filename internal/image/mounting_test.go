@@ -1,8 +1,10 @@
 package image
 
 import (
+	"compress/gzip"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,6 +50,20 @@ func TestMountOfPackedImage(t *testing.T) {
 	onlyFile(t, packed)
 }
 
+// gzipped is a file of gzip that holds so many bytes which are not zeros.
+func gzipped(t *testing.T, size int) string {
+	t.Helper()
+	noise := make([]byte, size)
+	rand.NewChaCha8([32]byte{1}).Read(noise)
+	path := filepath.Join(t.TempDir(), "noise.img.gz")
+	out, err := os.Create(path)
+	must(t, err)
+	z := gzip.NewWriter(out)
+	_, err = z.Write(noise)
+	must(t, errors.Join(err, z.Close(), out.Close()))
+	return path
+}
+
 // TestHostFillsUp has the host's room go between the plan and the work.
 func TestHostFillsUp(t *testing.T) {
 	testkit.NeedRoot(t)
@@ -58,12 +74,15 @@ func TestHostFillsUp(t *testing.T) {
 	run(t)(Create(path, Creation{Size: 16 * mib, FS: "ext4", Kind: upkeep.ImageFull}))
 	before := print(t, path)
 	source := planted(t)
+	zipped := gzipped(t, 8<<20)
 	for what, one := range map[string]func() (*Work, error){
 		"grow":   func() (*Work, error) { return Grow(path, Growth{By: 8 * mib, Untrusted: true}) },
 		"shrink": func() (*Work, error) { return Shrink(path, Shrinking{To: 12 * mib}) },
 		"mkfs":   func() (*Work, error) { return MkFS(path, Remaking{Type: "ext2", Force: true}) },
 		"clone":  func() (*Work, error) { return Clone(path, path+".2", Cloning{}) },
 		"copy":   func() (*Work, error) { return Copy(source, path+".2", Copying{Kind: upkeep.ImageFull, Size: 20 * mib}) },
+		// Of which is not known before how large it becomes.
+		"unpack": func() (*Work, error) { return Unpack(context.Background(), zipped, path+".2", Unpacking{}) },
 	} {
 		w, err := one()
 		must(t, err)

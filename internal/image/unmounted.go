@@ -21,10 +21,11 @@ import (
 	"upkeep/internal/image/reiserfs"
 	"upkeep/internal/image/shadow"
 	"upkeep/internal/image/tree"
+	"upkeep/internal/image/vfat"
 )
 
-// planUnmounted plans a copy in which the kernel mounts nothing: out of ext and
-// ReiserFS into a folder, and out of a folder into a new ext image.
+// planUnmounted plans a copy in which the kernel mounts nothing: out of ext,
+// ReiserFS and vfat into a folder, and out of a folder into a new ext image.
 func (w *Work) planUnmounted(src, dst string, c Copying) error {
 	from, err := stat(src)
 	if err != nil {
@@ -55,7 +56,7 @@ func (c Copying) notUnmounted(what string) error {
 		why = "of an image that is not trusted, which is never mounted"
 	}
 	return upkeep.WithHint(fmt.Errorf("%w: there is no copy %s %s", upkeep.ErrRefused, what, why),
-		"what works: ext2, ext3, ext4 and reiserfs images into an empty folder, and a folder into a new ext image; both after each other lose what the plan of the first says is not kept")
+		"what works: ext2, ext3, ext4, reiserfs and vfat images into an empty folder, and a folder into a new ext image; both after each other lose what the plan of the first says is not kept")
 }
 
 // planExtract plans a copy out of an image that is read by upkeep itself.
@@ -70,7 +71,7 @@ func (w *Work) planExtract(src, dst string, c Copying) error {
 	if err := errors.Join(t.needFS(), t.needReadable()); err != nil {
 		return err
 	}
-	if !strings.HasPrefix(t.info.Type, "ext") && t.info.Type != fsinfo.ReiserFS {
+	if !strings.HasPrefix(t.info.Type, "ext") && t.info.Type != fsinfo.ReiserFS && t.info.Type != fsinfo.VFAT {
 		return c.notUnmounted("out of " + t.info.Type)
 	}
 	if t.info.State == fsinfo.Journal && t.info.Type != fsinfo.ReiserFS {
@@ -82,6 +83,8 @@ func (w *Work) planExtract(src, dst string, c Copying) error {
 	}
 	lost := "extended attributes, access lists and flags"
 	switch {
+	case t.info.Type == fsinfo.VFAT:
+		lost = "whether a file is hidden, of the system or to be archived"
 	case os.Geteuid() != 0:
 		lost = "owners, devices, " + lost
 	case c.Untrusted:
@@ -131,7 +134,14 @@ func (w *Work) extract(ctx context.Context, tell *teller, t *target, dst string,
 
 // files are those of the file system, read without the kernel.
 func (t *target) files() (fs.ReadLinkFS, error) {
-	if t.info.Type == fsinfo.ReiserFS {
+	switch t.info.Type {
+	case fsinfo.VFAT:
+		f, err := vfat.Open(t.section(), t.part.Length)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", t.name(), err)
+		}
+		return f, nil
+	case fsinfo.ReiserFS:
 		r, err := reiserfs.Open(t.section(), t.part.Length)
 		if err != nil {
 			return nil, fmt.Errorf("reading %s: %w", t.name(), err)
@@ -152,6 +162,8 @@ func attributesOf(info fs.FileInfo) extract.Attributes {
 		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: uint64(o.Inode), Links: uint32(o.Links), Device: o.Device, Access: o.Access}
 	case *reiserfs.Inode:
 		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: uint64(o.Object), Links: o.Links, Device: o.Device(), Access: o.Atime}
+	case *vfat.Sys: // which knows no owners
+		return extract.Attributes{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Inode: uint64(o.Cluster), Links: 1}
 	}
 	return extract.Attributes{}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -143,6 +144,30 @@ func TestCopyWithoutRoot(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(mine, "other.img")); err == nil {
 		t.Error("what was refused left a file")
+	}
+}
+
+// TestCopyOutOfVFAT has the files of an image that is not trusted, as mtools put them in.
+func TestCopyOutOfVFAT(t *testing.T) {
+	need(t, "vfat")
+	testkit.Need(t, "mcopy")
+	image, source, folder := made(t, Creation{Size: 40 * mib, FS: "vfat"}), t.TempDir(), t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(source, "a/folder in it"), 0o755))
+	for name, content := range map[string]string{"a/folder in it/A long name.txt": "long", "SHORT.TXT": "short", "a/empty": "", "large": strings.Repeat("large ", 100_000)} {
+		must(t, os.WriteFile(filepath.Join(source, name), []byte(content), 0o644))
+	}
+	printed(t, "mcopy", "-i", image, "-s", filepath.Join(source, "a"), filepath.Join(source, "SHORT.TXT"), filepath.Join(source, "large"), "::/")
+	w, err := Copy(image, folder, Copying{Untrusted: true})
+	must(t, err)
+	if steps := fmt.Sprint(w.Plan.Steps); !strings.Contains(steps, "NOT kept: whether a file is hidden") {
+		t.Errorf("the plan is %s", steps)
+	}
+	must(t, errors.Join(w.Do(context.Background(), nil), w.Close()))
+	if result := w.Result.(Copied); result.Entries != 7 || len(result.Lost) > 0 {
+		t.Errorf("copied is %+v", result)
+	}
+	if out, err := exec.Command("diff", "-r", source, folder).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

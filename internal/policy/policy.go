@@ -213,6 +213,31 @@ func ForUser(dataDir string, web bool) *Policy {
 // as: see [ForUser].
 func (p *Policy) OneUser() bool { return p.user }
 
+// Told is what control may know of the policy.
+func (p *Policy) Told() *upkeep.Allowed {
+	folders := func(roots map[string]Root) map[string]string {
+		if len(roots) == 0 {
+			return nil
+		}
+		paths := make(map[string]string, len(roots))
+		for name, root := range roots {
+			paths[name] = root.Path
+		}
+		return paths
+	}
+	told := &upkeep.Allowed{Roots: folders(p.Roots), UIDMin: p.UIDs.Min, UIDMax: p.UIDs.Max}
+	if p.DeleteBudget != nil {
+		told.DeleteBudget = *p.DeleteBudget
+	}
+	if p.Images != nil {
+		told.ImageRoots, told.MaxImage = folders(p.Images.Roots), p.Images.MaxSize
+	}
+	if p.Zones != nil {
+		told.IncludeDirs = p.Zones.IncludeDirs
+	}
+	return told
+}
+
 // Allows refuses kinds that the policy does not have.
 func (p *Policy) Allows(kind string) error {
 	if !slices.Contains(p.Kinds, kind) {

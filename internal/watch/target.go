@@ -29,6 +29,7 @@ type target struct {
 	voidFrom time.Time  // since when, of the targets' results
 	blind    bool       // for so long that people are to know
 	addr     netip.Addr // where it was asked last, if it is a name
+	trips    *latency   // nil before the first answer
 }
 
 // member is a place in a pool.
@@ -109,6 +110,12 @@ func (t *target) observe(r probe.Result, p *pending) probe.Next {
 	}
 	if !r.Void {
 		t.last = r
+	}
+	if r.OK && r.RTT > 0 { // heartbeats have none
+		if t.trips == nil {
+			t.trips = &latency{number: slotOf(r.At)}
+		}
+		t.trips.add(r.At, r.RTT)
 	}
 	var step failover.Step
 	if r.Goodbye {

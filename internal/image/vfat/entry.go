@@ -1,6 +1,7 @@
 package vfat
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -37,7 +38,8 @@ type node struct {
 func (n *node) isFolder() bool { return n.bits&isFolder != 0 }
 
 func (f *FS) root() *node {
-	return &node{fs: f, name: ".", cluster: f.RootCluster, bits: isFolder, root: true}
+	// It has no entry, and so no time: the first that there is.
+	return &node{fs: f, name: ".", cluster: f.RootCluster, bits: isFolder, root: true, changed: stamp(1<<5|1, 0)}
 }
 
 // content is that of a file, or the entries of a folder.
@@ -66,8 +68,8 @@ func (n *node) entries() ([]*node, error) {
 	var long longEntry
 	seen := map[string]bool{}
 	raw := make([]byte, entrySize)
-	for at := int64(0); ; at += entrySize {
-		if _, err := c.ReadAt(raw, at); errors.Is(err, io.EOF) || err == nil && raw[0] == 0 {
+	for all := bufio.NewReaderSize(io.NewSectionReader(c, 0, maxFolder), pieceSize); ; {
+		if _, err := io.ReadFull(all, raw); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err == nil && raw[0] == 0 {
 			return found, nil
 		} else if err != nil {
 			return nil, err

@@ -113,7 +113,13 @@ func (i info) Size() int64        { return i.n.size }
 func (i info) Mode() fs.FileMode  { return i.n.mode() }
 func (i info) ModTime() time.Time { return i.n.changed }
 func (i info) IsDir() bool        { return i.n.isFolder() }
-func (i info) Sys() any           { return nil }
+func (i info) Sys() any           { return &Sys{i.n.cluster} }
+
+// Sys is what [fs.FileInfo.Sys] returns.
+type Sys struct {
+	// Cluster is where a folder begins, which is where no other does.
+	Cluster uint32
+}
 
 // file is an open file.
 type file struct {

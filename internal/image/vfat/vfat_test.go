@@ -275,7 +275,7 @@ func readAll(r io.ReaderAt, size int64) {
 	}
 	files := 0
 	_ = fs.WalkDir(f, ".", func(path string, d fs.DirEntry, err error) error { // what is wrong in it is wanted to end, and no more
-		if files++; files > 200 || strings.Count(path, "/") > 20 {
+		if files++; files > 50 || strings.Count(path, "/") > 5 { // each is looked for from the root on
 			return fs.SkipAll
 		}
 		if err == nil && d.Type() == 0 {
