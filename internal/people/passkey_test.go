@@ -243,6 +243,11 @@ func TestPasskeyThatLies(t *testing.T) {
 			if _, _, err := d.SignIn(t.Context(), "ada", goodPassword, "", home, "browser"); !errors.Is(err, errWrong) {
 				t.Errorf("the password while locked: %v", err)
 			}
+			for range 5 { // which makes the lock no longer
+				if _, err := d.enter(t, dev); !errors.Is(err, errPasskey) {
+					t.Errorf("it is taken while locked: %v", err)
+				}
+			}
 			d.now = d.now.Add(2 * time.Minute)
 			if _, err := d.enter(t, &honest); err != nil {
 				t.Errorf("the right one after the lock: %v", err)

@@ -88,6 +88,7 @@ func passkeysKept(t *testing.T, open func() *store.Store) {
 	if known, err := u.Credentials(ctx, "ada"); err != nil || known.Handle != "" {
 		t.Errorf("the next ada is known by %+v, %v", known, err)
 	}
+	addPasskey(t, u, "bob", "of bob", "laptop") // which is nobody's any more
 	logged, err := s.Audit(ctx, store.AuditFilter{Object: "user/ada", Limit: 100})
 	must(t, err)
 	said := ""
