@@ -108,7 +108,7 @@ func hostileScene(p *poisoner, pools int) scene {
 	p.kept = map[string]bool{"job.State": true, "job.Kind": true, "job.Object": true, "job.Account": true, "job.Server": true, "site.Account": true, "status.State": true, "status.Name": true, "status.Account": true,
 		"status.Servers.State": true, "status.Servers.Server": true, "event.Kind": true, "event.Object": true, "event.What": true, "drained.Admin": true, "user.Role": true, "audit.Object": true, "server.Roles": true, "pool.Zones": true, "event of a zone.Kind": true, "event of a zone.Object": true,
 		"document pool.Name": true, "document pool.Zones": true, "document zone.Name": true}
-	p.names = map[string]bool{"pool.Name": true, "zone.Name": true, "site.Name": true, "image list.Server": true, "image list.Images.Root": true, "image list.Images.Path": true}
+	p.names = map[string]bool{"pool.Name": true, "zone.Name": true, "site.Name": true, "server.Name": true, "image list.Server": true, "image list.Images.Root": true, "image list.Images.Path": true}
 	for _, kind := range writtenKinds {
 		p.names["document "+kind+".Name"] = true
 	}
@@ -246,11 +246,10 @@ func (s scene) hostileStops() []stop {
 
 // unshown are texts that no page shows, by their paths, with the reason.
 var unshown = map[string]string{
-	"pool.Frozen":             "that it is frozen is shown, and its sentence says why",
-	"pool.Members.PerfData":   "it is for programs",
-	"former site.Environment": "values of the environment may be passwords, and are not in diffs",
-	// Of what a server told, its page has what people ask for; the job that it was told by has all.
-	"server.Facts.Foreign": "of servers", "server.Facts.InForce key": "of servers", "server.Facts.Kernel": "of servers", "server.Facts.Kinds": "of servers", "server.Facts.URL": "of servers", "server.Facts.Version": "of servers",
+	"pool.Frozen":              "that it is frozen is shown, and its sentence says why",
+	"pool.Members.PerfData":    "it is for programs",
+	"former site.Environment":  "values of the environment may be passwords, and are not in diffs",
+	"server.Facts.InForce key": "it is for the agent and control to agree on",
 }
 
 // Whatever is in the database, and whatever somebody types: no script of it runs, nothing

@@ -159,6 +159,9 @@ func (s scene) named(all map[string][]stop) {
 		at("POST /images/{name}/{verb}", filled(path+"/create", "root", "vms", "path", "../x", "size", "much", "do", "run"),
 			filled(path+"/create", "root", "vms", "path", "x.img", "size", "1G", "fs", "ext4", "do", "preview"))
 	}
+	for _, agent := range s.h.servers[:min(len(s.h.servers), 4)] {
+		at("GET /servers/{name}", as("/servers/"+url.PathEscape(agent.Name), "ada", "rob"))
+	}
 	for _, job := range s.h.jobs[:min(len(s.h.jobs), 12)] {
 		at("GET /jobs/{id}", as("/jobs/"+strconv.FormatInt(job.ID, 10), "ada"))
 	}
