@@ -166,6 +166,10 @@ func (n *Notifier) reconcile(ctx context.Context, work *sync.WaitGroup) error {
 	want := map[string]*worker{}
 	for _, object := range objects {
 		if r, is := object.(upkeep.Receiver); is {
+			if senders[r.Type] == nil { // written past all rules, or by a later version
+				n.log.Error("a receiver is of no type that this upkeep knows; nobody is told by it", "receiver", r.Name, "type", r.Type)
+				continue
+			}
 			r = r.WithDefaults()
 			want[r.Name] = newWorker(r, newFilter(r, objects), n.options)
 		}
