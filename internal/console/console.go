@@ -119,6 +119,7 @@ func New(o Options) (*Console, error) {
 		c.staffRoutes()
 		c.imageRoutes()
 		c.declaredRoutes()
+		c.formRoutes()
 		c.auditRoutes()
 		c.userRoutes()
 	}

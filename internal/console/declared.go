@@ -52,11 +52,14 @@ type declaredView struct {
 	Rows        []declaredRow
 	Pager       pager
 	None        bool
+	// New is where one is made.
+	New string
 }
 
 type declaredRow struct {
-	Name, Path, Shown, Says string
-	Generation              int64
+	// Path is where it is changed: its form, where it has one, or its document.
+	Name, Path, Document, Shown, Says string
+	Generation                        int64
 }
 
 func (c *Console) declaredList(w http.ResponseWriter, r *http.Request) {
@@ -65,6 +68,11 @@ func (c *Console) declaredList(w http.ResponseWriter, r *http.Request) {
 	if !slices.Contains(writtenKinds, v.Kind) {
 		c.fault(w, r, http.StatusNotFound, "There is no such kind.")
 		return
+	}
+	v.New = "/declare/" + v.Kind
+	form, hasForm := objectKinds[v.Kind]
+	if hasForm {
+		v.New = form.at + "new"
 	}
 	for _, kind := range writtenKinds {
 		v.Kinds = append(v.Kinds, stateCount{State: kind + "s", Path: "/declared?kind=" + kind, On: kind == v.Kind})
@@ -81,7 +89,10 @@ func (c *Console) declaredList(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, d := range all {
 		name := d.Object.ObjectName()
-		row := declaredRow{name, declaredPath(v.Kind, name), shownAt(v.Kind, name), summary(d.Object, c.o.Now()), d.Generation}
+		row := declaredRow{Name: name, Path: declaredPath(v.Kind, name), Document: declaredPath(v.Kind, name), Shown: shownAt(v.Kind, name), Says: summary(d.Object, c.o.Now()), Generation: d.Generation}
+		if hasForm {
+			row.Path = form.path(name)
+		}
 		if strings.Contains(strings.ToLower(name+" "+row.Says), strings.ToLower(strings.TrimSpace(v.Query))) {
 			v.Rows = append(v.Rows, row)
 		}

@@ -29,6 +29,8 @@ type fake struct {
 	forced []string
 	store  *store.Store // where events are read, if it is not nil
 	asked  atomic.Int64 // how often all pools were
+	tried  int          // receivers
+	untold error        // what becomes of that
 }
 
 var discard = slog.New(slog.DiscardHandler)
@@ -275,4 +277,9 @@ func (f *fake) Renumber(context.Context, string, string) (uint32, bool, string, 
 	return 7, true, "", nil
 }
 
-func (f *fake) Test(context.Context, string) error { return nil }
+func (f *fake) Test(context.Context, string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tried++
+	return f.untold
+}

@@ -22,7 +22,7 @@ func house(t testing.TB, f *fake, h *hosting, change ...func(*api.Options)) *api
 	log := slog.New(slog.DiscardHandler)
 	p := people{h}
 	c, err := New(Options{Observer: f, Recorder: f, People: p, Log: log, Version: "1.0.0",
-		Hosting: &Hosting{Bounds: api.NewBounds(h, h, h), Jobs: h, Servers: h, Forcer: f, Users: p, Audit: h}})
+		Hosting: &Hosting{Bounds: api.NewBounds(h, h, h), Jobs: h, Servers: h, Forcer: f, Users: p, Audit: h, Notifier: f}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,6 +95,11 @@ var bodies = map[string]string{
 	"POST /declare/{kind}":                             "text=kind:+account%0Aname:+mallory&do=save",
 	"POST /declared/{kind}/{name}":                     "generation=1&text=kind:+account%0Aname:+other&do=save",
 	"POST /declared/{kind}/{name}/remove":              "generation=1",
+	"POST /receivers/new":                              "name=mallory&type=exec&command=/bin/true&do=save",
+	"POST /receivers/{name}/edit":                      "generation=1&type=exec&command=/bin/true&do=save",
+	"POST /delegations/new":                            "name=other.test&account=acme&do=save",
+	"POST /delegations/{name}/edit":                    "generation=1&account=acme&do=save",
+	"POST /delegations/{name}/end":                     "generation=1",
 	"POST /images/look":                                "server=vm1",
 	"POST /images/{name}/{verb}":                       "root=vms&path=x.img&size=1G&do=run",
 	"POST /users":                                      "name=mallory&password=long+enough+a+password",

@@ -25,6 +25,8 @@ type Hosting struct {
 	Forcer  api.Forcer
 	Users   api.Users
 	Audit   api.Audit
+	// Notifier sends receivers what tries them.
+	Notifier api.Notifier
 }
 
 func (c *Console) siteRoutes() {

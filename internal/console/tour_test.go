@@ -96,15 +96,20 @@ func (s scene) stops() map[string][]stop {
 		"GET /users":           as("/users", "ada"),
 		"GET /me":              as("/me", "ada", "eve", "rob"),
 
-		"GET /sites/new":       as("/sites/new", "ada", "eve"),
-		"POST /sites/new":      filled("/sites/new", "name", "new site", "aliases", "no name", "php", "on", "php.children", "many", "redirects", "/a", "do", "save"),
-		"POST /servers":        append(filled("/servers", "name", "Web 2", "role", "cooking"), filled("/servers", "name", "web9", "role", "web")...),
-		"POST /accounts":       filled("/accounts", "name", "root", "email", "nobody"),
-		"POST /users":          filled("/users", "name", "A", "password", "short", "account", "none"),
-		"GET /declare/{kind}":  nil,
-		"POST /declare/{kind}": append(filled("/declare/pool", "text", "kind: pool\nname: web\nbanana: 1\nttl: soon\n", "do", "save"), filled("/declare/account", "text", "kind: account\nname: shop\n", "do", "preview")...),
-		"POST /me/password":    filled("/me/password", "present", "wrong", "password", "long enough a one", "again", "other"),
-		"POST /me/passkeys":    filled("/me/passkeys", "label", "", "answer", "none"),
+		"GET /sites/new":     as("/sites/new", "ada", "eve"),
+		"POST /sites/new":    filled("/sites/new", "name", "new site", "aliases", "no name", "php", "on", "php.children", "many", "redirects", "/a", "do", "save"),
+		"POST /servers":      append(filled("/servers", "name", "Web 2", "role", "cooking"), filled("/servers", "name", "web9", "role", "web")...),
+		"GET /receivers/new": as("/receivers/new", "ada"),
+		"POST /receivers/new": append(filled("/receivers/new", "name", "No Name", "type", "email", "to", "nobody", "smtp", "mail", "pools", "[", "do", "save"),
+			filled("/receivers/new", "name", "pager", "type", "exec", "command", "/bin/page\n--now", "do", "preview")...),
+		"GET /delegations/new":  as("/delegations/new", "ada"),
+		"POST /delegations/new": filled("/delegations/new", "name", "no name", "account", "acme", "until", "tomorrow", "do", "save"),
+		"POST /accounts":        filled("/accounts", "name", "root", "email", "nobody"),
+		"POST /users":           filled("/users", "name", "A", "password", "short", "account", "none"),
+		"GET /declare/{kind}":   nil,
+		"POST /declare/{kind}":  append(filled("/declare/pool", "text", "kind: pool\nname: web\nbanana: 1\nttl: soon\n", "do", "save"), filled("/declare/account", "text", "kind: account\nname: shop\n", "do", "preview")...),
+		"POST /me/password":     filled("/me/password", "present", "wrong", "password", "long enough a one", "again", "other"),
+		"POST /me/passkeys":     filled("/me/passkeys", "label", "", "answer", "none"),
 		"POST /me/factor": append(filled("/me/factor", "secret", "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "code", "1", "present", "right"),
 			stop{who: "rob-writes", path: "/me/factor", form: "secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&code=123456&present=right"}),
 		"POST /me/tokens":           append(filled("/me/tokens", "name", "backup", "scope", "write", "days", "30"), filled("/me/tokens", "name", "backup", "scope", "write", "days", "3000")...),
@@ -148,6 +153,18 @@ func (s scene) named(all map[string][]stop) {
 		at("GET /declared/{kind}/{name}/remove", as(path+"/remove", "ada"))
 		at("POST /declared/{kind}/{name}", filled(path, "generation", "1", "text", "kind: "+kind+"\nname: other\n", "do", "save"))
 		at("POST /declared/{kind}/{name}/remove", filled(path+"/remove", "generation", "none"))
+		form, has := objectKinds[kind]
+		if !has {
+			continue
+		}
+		at("GET "+form.at+"{name}/edit", as(form.path(name), "ada", "rob"))
+		at("POST "+form.at+"{name}/edit", filled(form.path(name), "generation", "1", "type", "webhook", "url", "https://other.test/", "account", "acme", "do", "save"))
+	}
+	if name := s.things[upkeep.KindReceiver]; name != "" {
+		at("POST /receivers/{name}/test", filled("/receivers/"+url.PathEscape(name)+"/test", "x", "y"))
+	}
+	if name := s.things[upkeep.KindDelegation]; name != "" {
+		at("POST /delegations/{name}/end", filled("/delegations/"+url.PathEscape(name)+"/end", "generation", "none"))
 	}
 	if s.server != "" {
 		path, about := "/images/"+url.PathEscape(s.server), url.Values{"root": {s.root}, "path": {s.image}}.Encode()

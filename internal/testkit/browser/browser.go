@@ -141,6 +141,15 @@ func Cookie(name, value, url string) chromedp.Action[chromedp.Void] {
 	})
 }
 
+// Scriptless keeps pages from running any script. What [Ask] is given still runs: it
+// stands for what a person does that no action here does.
+func Scriptless() chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+		return err
+	})
+}
+
 // Picture writes what the page looks like, from top to bottom, as PNG.
 func (b *Tab) Picture(path string) {
 	b.t.Helper()
