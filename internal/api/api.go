@@ -110,6 +110,7 @@ type API struct {
 	gate    *gate
 	bounds  *Bounds
 	running running
+	still   lasting
 }
 
 // New makes an API. [API.Control] and [API.Public] are its two faces.

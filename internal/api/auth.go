@@ -155,7 +155,7 @@ func (a *API) browser(r *http.Request) access.Caller {
 	if err == nil {
 		return c
 	}
-	if !errors.Is(err, upkeep.ErrNotFound) {
+	if !errors.Is(err, upkeep.ErrNotFound) && r.Context().Err() == nil { // nobody waits for it any more
 		a.log.Error("looking up who is signed in", "err", err)
 	}
 	return stranger

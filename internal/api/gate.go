@@ -1,11 +1,9 @@
 package api
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"upkeep/internal/access"
 	"upkeep/internal/api/wire"
@@ -50,7 +48,7 @@ func (g *gate) handle(pattern string, handler http.HandlerFunc, refuse func(http
 		outcome := rule.Check(caller, g.a.o.Private)
 		switch {
 		case outcome == access.Allowed && rule.Lasts:
-			ctx, cancel := whileKnown(r.Context())
+			ctx, cancel := g.a.still.whileKnown(r.Context(), g.a.o.Recorder)
 			defer cancel()
 			handler(w, r.WithContext(ctx))
 		case outcome == access.Allowed:
@@ -64,34 +62,6 @@ func (g *gate) handle(pattern string, handler http.HandlerFunc, refuse func(http
 			refuse(w, refusal(outcome, rule, caller))
 		}
 	})
-}
-
-// again is how often it is asked who reads an answer that has no end.
-const again = 10 * time.Second
-
-// whileKnown is a context that ends when its caller is not any more who it was:
-// signed out, without a token, of another account.
-func whileKnown(ctx context.Context) (context.Context, context.CancelFunc) {
-	still, is := ctx.Value(stillKey).(func() bool)
-	ctx, cancel := context.WithCancel(ctx)
-	if !is || callerOf(ctx).User == "" {
-		return ctx, cancel
-	}
-	go func() {
-		tick := time.NewTicker(again)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				if !still() {
-					cancel()
-				}
-			}
-		}
-	}()
-	return ctx, cancel
 }
 
 // Challenge has a browser ask for the token of the data folder.

@@ -393,6 +393,9 @@ func (c *Console) live(w http.ResponseWriter, r *http.Request) {
 		said := alive
 		select {
 		case <-r.Context().Done():
+			if api.Forgotten(r.Context()) {
+				_ = s.send(bye) // what it shows is not for this browser any more
+			}
 			return
 		case <-tick.C:
 		case m, open := <-news:
@@ -412,6 +415,7 @@ func (c *Console) live(w http.ResponseWriter, r *http.Request) {
 var (
 	hello = newMessage("event: hello\ndata: hello\n\n")
 	alive = newMessage(": alive\n\n")
+	bye   = newMessage("event: bye\ndata: bye\n\n")
 )
 
 // liveStream is a stream of messages, packed where its reader can read that.

@@ -115,6 +115,7 @@ function listen() {
   const source = new EventSource("/live?at=" + encodeURIComponent(location.pathname + location.search));
   source.addEventListener("hello", () => { following = true; say(state.dataset.liveOn); document.documentElement.dataset.following = "yes"; });
   source.addEventListener("page", hear);
+  source.addEventListener("bye", () => { source.close(); location.reload(); }); // signed out, here or elsewhere
   source.onerror = () => {
     following = false;
     say(state.dataset.lost);
