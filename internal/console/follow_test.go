@@ -39,6 +39,34 @@ func TestStepsOfAChange(t *testing.T) {
 	}
 }
 
+// What a server refused is named as the form names it, and the form is one step away.
+func TestFailuresNameTheirField(t *testing.T) {
+	for path, want := range map[string]string{"php": "PHP", "php.children": "Processes at a time", "redirects[1].to": "Redirects", "error_pages.404": "Error pages", "aliases[0]": "Further names", "protect[0].path": "", "": "", "a.b.c": ""} {
+		if got := siteField(path); got != want {
+			t.Errorf("%s is called %q, want %q", path, got, want)
+		}
+	}
+	h := twoCustomers()
+	h.jobs[0].Field, h.jobs[0].Started = "redirects[1].to", past(time.Minute)
+	a := house(t, typical(), h).Public()
+	for page, want := range map[string]string{"/jobs/1": `<a href="/sites/acme.test/edit">“Redirects”</a> of the site's form, the field redirects[1].to`, "/sites/acme.test": `<a href="/sites/acme.test/edit">“Redirects”</a> of its form`} {
+		if body := html.UnescapeString(ask(a, "eve", "GET", page, "").Body.String()); !strings.Contains(body, want) {
+			t.Errorf("%s does not say %q: %s", page, want, body)
+		}
+	}
+}
+
+// Who drains a member reads on its page when it may be stopped.
+func TestDrainsAreFollowed(t *testing.T) {
+	a := house(t, typical(), twoCustomers()).Public()
+	if body := ask(a, "ada", "GET", "/pools/mail", "").Body.String(); strings.Count(body, "not yet to be stopped: the old TTL, 12s more") != 1 {
+		t.Errorf("the page of staff says %s", body)
+	}
+	if body := ask(a, "", "GET", "/pools/mail", "").Body.String(); strings.Contains(body, "to be stopped") {
+		t.Error("strangers are told, too")
+	}
+}
+
 // A customer sees first what waits and what failed of its own, and on the page of a
 // site how far its last change has come.
 func TestCustomerSeesWhatIsPending(t *testing.T) {

@@ -6,6 +6,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+
+	"upkeep"
 )
 
 // field is one field of a form, as its template draws it.
@@ -88,6 +91,27 @@ func lines(form url.Values, name string) []string {
 // words are those of a text, however they are set apart.
 func words(form url.Values, name string) []string {
 	return strings.FieldsFunc(form.Get(name), func(r rune) bool { return r == ' ' || r == ',' || r == '\n' || r == '\r' || r == '\t' })
+}
+
+// siteLabels are the labels of the form for a site, by the names of its fields.
+var siteLabels = sync.OnceValue(func() map[string]string {
+	labels := map[string]string{}
+	for _, g := range siteForm(upkeep.Site{}, choices{New: true, Accounts: []string{}, Files: []string{""}}) {
+		for _, f := range g.Fields {
+			labels[f.Name] = f.Label
+		}
+	}
+	return labels
+})
+
+// siteField is what the form for a site calls a field by its path, such as
+// "redirects[1].to"; empty for one that it does not have.
+func siteField(path string) string {
+	name := indices.ReplaceAllString(path, "")
+	for siteLabels()[name] == "" && strings.Contains(name, ".") {
+		name = name[:strings.LastIndexByte(name, '.')]
+	}
+	return siteLabels()[name]
 }
 
 func sortedFaults(f faults) []string { return slices.Sorted(maps.Keys(f)) }

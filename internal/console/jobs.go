@@ -33,6 +33,9 @@ type jobView struct {
 	Took                    string
 	Retriable, Cancellable  bool
 	Unread, Running, Failed bool
+	// FieldLabel is what the form of the site calls the field that is to blame, and
+	// Form where that is.
+	FieldLabel, Form string
 }
 
 func viewJob(j upkeep.Job, now time.Time) jobView {
@@ -45,6 +48,9 @@ func viewJob(j upkeep.Job, now time.Time) jobView {
 	if root, path, is := strings.Cut(strings.TrimPrefix(j.Object, "image/"), "/"); is && strings.HasPrefix(j.Kind, "image.") {
 		v.ObjectPath = imagePath(j.Server, root, path)
 		v.Cancellable = v.Cancellable || v.Running // its agent leaves the image as it was
+	}
+	if site, is := strings.CutPrefix(j.Object, upkeep.KindSite+"/"); is && j.Field != "" {
+		v.FieldLabel, v.Form = siteField(j.Field), sitePath(site)+"/edit"
 	}
 	if !j.Started.IsZero() && j.Finished.After(j.Started) {
 		v.Took = roundTime(j.Finished.Sub(j.Started))

@@ -18,6 +18,7 @@ type step struct {
 	Text  string
 	State string // done, now, failed or todo
 	Says  string
+	Field string // of the form, which is to blame
 }
 
 // Mark is the shape that stands for the state.
@@ -46,7 +47,7 @@ func courses(site upkeep.SiteStatus, jobs []upkeep.Job, now time.Time) []course 
 
 func steps(j upkeep.Job, now time.Time) []step {
 	all := []step{{Text: "saved", State: "done", Says: at(j.Created, now).Ago}, {Text: "taken by " + j.Server}, {Text: "written, tested and loaded"}, {Text: "answering"}}
-	present, state, says := 1, "now", "it waits for its turn"
+	present, state, says, blamed := 1, "now", "it waits for its turn", ""
 	switch j.State {
 	case upkeep.JobRunning:
 		present, says = 2, j.Progress
@@ -55,6 +56,7 @@ func steps(j upkeep.Job, now time.Time) []step {
 		all[3].Says = at(j.Finished, now).Ago
 	case upkeep.JobFailed:
 		state, says = "failed", j.Error
+		blamed = siteField(j.Field)
 		if !j.Started.IsZero() { // what waits for another job may fail before it began
 			present = 2
 		}
@@ -66,7 +68,7 @@ func steps(j upkeep.Job, now time.Time) []step {
 		case i < present:
 			all[i].State = "done"
 		case i == present:
-			all[i].State, all[i].Says = state, says
+			all[i].State, all[i].Says, all[i].Field = state, says, blamed
 		default:
 			all[i].State = "todo"
 		}
