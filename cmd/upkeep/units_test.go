@@ -87,3 +87,29 @@ func startsWith(t *testing.T, args string) {
 		t.Errorf("%s does not take %q: %v", verb.Name(), rest, err)
 	}
 }
+
+// The folder of PHP's sockets is one and the same in the example of the policy, at a
+// boot and in the agent's unit, which leaves it to php-fpm when it ends.
+func TestFolderOfSockets(t *testing.T) {
+	read := func(name string) string {
+		text, err := os.ReadFile("../../packaging/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	unit := directives(read("upkeep-agent.service"))
+	if unit["RuntimeDirectory"][0] != "upkeep-php" || unit["RuntimeDirectoryMode"][0] != "0755" || unit["RuntimeDirectoryPreserve"][0] != "yes" || unit["User"] != nil {
+		t.Errorf("the unit makes %v with mode %v of user %v and keeps it: %v", unit["RuntimeDirectory"], unit["RuntimeDirectoryMode"], unit["User"], unit["RuntimeDirectoryPreserve"])
+	}
+	for name, line := range map[string]string{"upkeep-agent.tmpfiles": "\nd /run/upkeep-php 0755 root root -\n", "agent-policy.yaml": "#   sockets: /run/upkeep-php "} {
+		if !strings.Contains(read(name), line) {
+			t.Errorf("%s does not have %q", name, line)
+		}
+	}
+	if tmpfiles, err := exec.LookPath("systemd-tmpfiles"); err == nil {
+		if out, err := exec.Command(tmpfiles, "--create", "--dry-run", "../../packaging/upkeep-agent.tmpfiles").CombinedOutput(); err != nil && !strings.Contains(string(out), "unrecognized option") {
+			t.Errorf("systemd-tmpfiles: %v\n%s", err, out)
+		}
+	}
+}

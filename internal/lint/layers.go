@@ -45,7 +45,7 @@ var rooms = map[string]room{
 	"internal/image":     {[]string{"internal/image/..."}, "work on images needs no control and no database: a laptop will do"},
 	"internal/vhost":     {nil, "configuration is a pure function of the declared row and of paths: no disk, no server, so that each file can be made again byte for byte"},
 	"internal/weblog":    {nil, "it runs as root below the web server and reads what visitors make it write: it is small and knows nothing else"},
-	"internal/webserver": {[]string{"internal/vhost", "internal/weblog"}, "it writes, tests, reloads and asks; what is to be served it is told"},
+	"internal/webserver": {[]string{"internal/safefs", "internal/vhost", "internal/weblog"}, "it writes, tests, reloads and asks; what is to be served it is told"},
 
 	"internal/task": {nil, "payloads of jobs are shared by control and agents, and need neither's parts"},
 

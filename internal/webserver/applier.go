@@ -150,15 +150,25 @@ func Open(ctx context.Context, o Options) (*Applier, error) {
 		return nil, err
 	}
 	if err := a.quarantine(ctx); err != nil {
-		var hint *upkeep.HintError
-		if errors.As(err, &hint) {
-			err = fmt.Errorf("%w; %s", err, hint.Hint)
+		o.Logger.Error("the web server's configuration does not pass its test", "err", withHint(err))
+	}
+	if o.PHP != nil { // before a php-fpm that is started later trips over pools that are there
+		if err := a.openSockets(); err != nil {
+			o.Logger.Error("sites cannot have PHP", "err", withHint(err))
 		}
-		o.Logger.Error("the web server's configuration does not pass its test", "err", err)
 	}
 	ctx, a.stop = context.WithCancel(context.WithoutCancel(ctx))
 	go a.loop(ctx)
 	return a, nil
+}
+
+// withHint is an error as a log has it: what to do is part of its text.
+func withHint(err error) error {
+	var hint *upkeep.HintError
+	if errors.As(err, &hint) {
+		return fmt.Errorf("%w; %s", err, hint.Hint)
+	}
+	return err
 }
 
 // folders are all that files are written into.

@@ -1,6 +1,7 @@
 package webserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,16 +97,23 @@ func (r *round) testPools(ctx context.Context) error {
 		}
 		return nil
 	}
+	fail := func(c *change, err error) {
+		c.fail(err)
+		c.field = "php"
+	}
+	folder := r.openSockets()
+	for _, c := range with {
+		if err := cmp.Or(folder, r.freeSocket(c.site)); err != nil {
+			fail(c, err)
+		}
+	}
+	with = slices.DeleteFunc(with, func(c *change) bool { return c.err != nil })
 	try := func(set []*change) error {
 		files, err := r.poolFiles(set)
 		if err != nil {
 			return err
 		}
 		return r.o.PHP.test(ctx, r.layout.FPM, files, r.o.State)
-	}
-	fail := func(c *change, err error) {
-		c.fail(err)
-		c.field = "php"
 	}
 	err := culprits(with, try, func(c *change, e *TestError) { fail(c, fmt.Errorf("php-fpm does not accept its pool: %s", e.Message)) })
 	if err != nil && ctx.Err() == nil {
@@ -165,7 +173,10 @@ func (r *round) reloadPools(ctx context.Context) {
 	if len(need) == 0 && r.lastPool(ctx) {
 		return
 	}
-	err := r.o.PHP.reload()
+	err := r.openSockets()
+	if err == nil {
+		err = r.o.PHP.reload()
+	}
 	if errors.Is(err, errNotRunning) && !r.phpAway {
 		err = untilRunning(ctx, r.o.Patience, r.o.PHP.reload)
 	}
@@ -176,8 +187,12 @@ func (r *round) reloadPools(ctx context.Context) {
 	if err == nil {
 		return
 	}
+	err = fmt.Errorf("reloading php-fpm: %w", err)
+	if r.phpAway {
+		err = upkeep.WithHint(err, "start php-fpm, which then reads the pool, and retry the job; where it does not start, its log says why")
+	}
 	for _, c := range need {
-		c.fail(upkeep.WithHint(fmt.Errorf("reloading php-fpm: %w", err), "start php-fpm, which then reads the pool, and retry the job"))
+		c.fail(err)
 		c.field = "php"
 	}
 	if len(need) == 0 {

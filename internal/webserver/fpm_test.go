@@ -3,6 +3,7 @@ package webserver
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,11 +36,13 @@ func (w *world) startFPM(config string) *testkit.Process {
 	return process
 }
 
-// Scripts run as the account's own user, with the site's environment and limits.
-func TestPHP(t *testing.T) {
+// newPHPWorld is a world with a php-fpm that has a pool of its own, and is to be
+// started with the function.
+func newPHPWorld(t *testing.T) (w *world, start func() *testkit.Process) {
+	t.Helper()
 	testkit.NeedRoot(t)
 	program := findFPM(t)
-	w := newWorld(t)
+	w = newWorld(t)
 	if err := w.Applier.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,9 +63,101 @@ pm.max_children = 1
 		t.Fatal(err)
 	}
 	w.options.PHP = &FPM{Program: program, Config: config, PIDFile: filepath.Join(w.dir, "run", "php.pid")}
-	start := func() *testkit.Process { return w.startFPM(config) }
-	process := start()
 	w.options.Patience = time.Second
+	return w, func() *testkit.Process { return w.startFPM(config) }
+}
+
+// The folder of the pools' sockets is made where it is not there. Where it cannot
+// be had, or a socket in it is another's, sites with PHP fail before php-fpm is
+// touched: it would end, and all other pools with it.
+func TestPHPSockets(t *testing.T) {
+	w, start := newPHPWorld(t)
+	folder := filepath.Join(w.dir, "run", "php", "sockets")
+	w.options.Layout.Sockets = folder
+	process := start()
+	w.open()
+	if err := os.RemoveAll(filepath.Dir(folder)); err != nil { // as somebody tidies up
+		t.Fatal(err)
+	}
+	in := func(name string) vhost.Input {
+		in := w.input(name, 1)
+		in.Site.PHP = &upkeep.PHP{}
+		return in
+	}
+	w.mustApply(in("example.test"))
+	info, err := os.Stat(folder)
+	if err != nil || info.Mode() != os.ModeDir|0o755 || info.Sys().(*unixStat).Uid != 0 {
+		t.Errorf("the folder of sockets: %v %v", info, err)
+	}
+	pings := func(site string) {
+		t.Helper()
+		if err := pingPool(t.Context(), w.options.Layout.Socket(site)); err != nil {
+			t.Errorf("the pool of %s: %v", site, err)
+		}
+	}
+	pings("example.test")
+	refused := func(site string, parts ...string) {
+		t.Helper()
+		r := w.apply(in(site))
+		if r.State != upkeep.JobFailed || r.Field != "php" {
+			t.Fatalf("%s: %+v", site, r)
+		}
+		for _, part := range parts {
+			if text := withHint(r.Err).Error(); !strings.Contains(text, part) {
+				t.Errorf("%q says nothing of %q", text, part)
+			}
+		}
+		if exists(filepath.Join(w.options.Layout.FPM, site+".conf")) {
+			t.Errorf("the pool of %s is where php-fpm reads", site)
+		}
+		pings("example.test")
+	}
+	chmod := func(mode os.FileMode) {
+		if err := os.Chmod(folder, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chmod(0o777)
+	refused("open.test", folder, "written to by others", "/run/upkeep-php")
+	chmod(0o700)
+	refused("closed.test", folder, "0700", "chmod 0755")
+	chmod(0o755)
+	if err := os.Chown(folder, 33, 33); err != nil {
+		t.Fatal(err)
+	}
+	refused("others.test", folder, "user 33")
+	if err := os.Chown(folder, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", w.options.Layout.Socket("taken.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("taken.test", fmt.Sprintf("process %d listens on %s", os.Getpid(), w.options.Layout.Socket("taken.test")))
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.mustApply(in("taken.test"))
+
+	// A boot empties /run. The agent makes the folder when it starts, and php-fpm,
+	// which ended without it, starts again.
+	process.Stop(5 * time.Second)
+	if err := w.Applier.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Dir(folder)); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	start()
+	pings("example.test")
+	pings("taken.test")
+}
+
+// Scripts run as the account's own user, with the site's environment and limits.
+func TestPHP(t *testing.T) {
+	w, start := newPHPWorld(t)
+	process := start()
 	w.open()
 	in := w.input("example.test", 1)
 	in.Site.PHP = &upkeep.PHP{Memory: 32}
