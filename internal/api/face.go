@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"upkeep"
 	"upkeep/internal/access"
 	"upkeep/internal/api/wire"
 )
@@ -71,7 +72,7 @@ func (a *API) noRoute(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", answer.header.Get("Allow"))
 		writeProblem(w, wire.NewProblem(answer.status, r.Method+" is not possible here; "+answer.header.Get("Allow")+" is", ""))
 	default:
-		writeProblem(w, wire.NewProblem(http.StatusNotFound, "there is nothing at "+r.URL.Path, "GET /api/v1/openapi.json lists what there is"))
+		writeProblem(w, wire.NewProblem(http.StatusNotFound, "there is nothing at "+upkeep.Printable(r.URL.Path), "GET /api/v1/openapi.json lists what there is"))
 	}
 }
 

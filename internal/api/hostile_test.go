@@ -98,6 +98,8 @@ func FuzzRequests(f *testing.F) {
 			}
 		}
 	}
+	f.Add(0, "/%00", "", "")
+	f.Add(0, "/%1b[2J", "text/\x7f", "\x00")
 	f.Fuzz(func(t *testing.T, i int, target, media, body string) {
 		if i < 0 || i >= len(operations) || operations[i].Streams() || strings.Contains(target, "/stream") {
 			return // nothing to send, or nothing that ends
