@@ -59,7 +59,8 @@ type Job struct {
 	Server  string `json:"server"`
 	Kind    string `json:"kind"`
 	// Object is what it is about, such as "site/example.test". While a job is
-	// pending there is no second one of its server, kind and object.
+	// pending there is no second one of its server, kind and object, other than of
+	// notifications.
 	Object     string   `json:"object"`
 	Generation int64    `json:"generation"`
 	State      JobState `json:"state"`

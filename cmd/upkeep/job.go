@@ -39,24 +39,38 @@ func jobFlags(c *cobra.Command, f *wire.JobFilter, states *[]string) {
 	c.Flags().StringVar(&f.Server, "server", "", "only jobs for this `server`")
 	c.Flags().StringVar(&f.Kind, "kind", "", "only jobs of this `kind`: "+strings.Join(task.Kinds(), ", "))
 	c.Flags().StringVar(&f.Object, "object", "", "only jobs about this `object`, such as site/example.test")
-	c.Flags().StringSliceVar(states, "state", nil, "only jobs in these `states`: pending, running, done, failed, superseded, cancelled")
+	c.Flags().StringSliceVar(states, "state", nil, "only jobs in these `states`: pending, running, done, failed, superseded, cancelled; of notifications also unread, read")
 }
 
-// chosen reads the states that jobs are chosen by, and refuses a kind that there
+// choose reads the states that jobs are chosen by, and refuses a kind that there
 // is not.
-func chosen(f wire.JobFilter, names []string) (states []upkeep.JobState, err error) {
+func choose(f *wire.JobFilter, names []string) error {
 	if f.Kind != "" && !slices.Contains(task.Kinds(), f.Kind) {
-		return nil, &usageError{err: fmt.Errorf("--kind %q must be one of %s", f.Kind, strings.Join(task.Kinds(), ", "))}
+		return &usageError{err: fmt.Errorf("--kind %q must be one of %s", f.Kind, strings.Join(task.Kinds(), ", "))}
 	}
+	f.States = nil
+	notes := 0
 	for _, name := range names {
-		switch state := upkeep.JobState(name); state {
+		state := upkeep.JobState(name)
+		if of, is := map[upkeep.JobState]upkeep.JobState{unread: upkeep.JobPending, read: upkeep.JobDone}[state]; is {
+			state = of
+			notes++
+		}
+		switch state {
 		case upkeep.JobPending, upkeep.JobRunning, upkeep.JobDone, upkeep.JobFailed, upkeep.JobSuperseded, upkeep.JobCancelled:
-			states = append(states, state)
+			f.States = append(f.States, state)
 		default:
-			return nil, &usageError{err: fmt.Errorf("--state %q must be pending, running, done, failed, superseded or cancelled", name)}
+			return &usageError{err: fmt.Errorf("--state %q must be pending, running, done, failed, superseded or cancelled; or, of notifications, unread or read", name)}
 		}
 	}
-	return states, nil
+	if notes > 0 && notes == len(names) && f.Kind == "" {
+		f.Kind = upkeep.JobNotification
+	}
+	if notes > 0 && f.Kind != upkeep.JobNotification {
+		// Control would choose by kind and by state apart, which is more than was asked for.
+		return &usageError{err: errors.New("--state unread and read are of notifications alone: ask for these without another --kind or other states")}
+	}
+	return nil
 }
 
 func newJobList(a *app) *cobra.Command {
@@ -67,11 +81,11 @@ func newJobList(a *app) *cobra.Command {
 		Short:   "List jobs, the newest first",
 		Example: "  upkeep job list --state pending,failed\n  upkeep job list --account acme",
 		Args:    noArgs,
-		RunE: func(c *cobra.Command, _ []string) (err error) {
+		RunE: func(c *cobra.Command, _ []string) error {
 			if f.Limit < 1 || f.Limit > maxListed {
 				return &usageError{err: fmt.Errorf("--limit %d must be 1 to %d", f.Limit, maxListed)}
 			}
-			if f.States, err = chosen(f, states); err != nil {
+			if err := choose(&f, states); err != nil {
 				return err
 			}
 			return a.jobs(c.Context(), f)
@@ -127,14 +141,20 @@ func jobTable(jobs []upkeep.Job, now time.Time) *table {
 	return t
 }
 
-// stateOf is the state of a job for people: a notification waits for nothing but
-// to be read.
+// What people call the states of a notification, which waits for nothing but to be
+// read.
+const (
+	unread upkeep.JobState = "unread"
+	read   upkeep.JobState = "read"
+)
+
+// stateOf is the state of a job for people.
 func stateOf(job upkeep.Job) string {
 	switch {
 	case job.Kind == upkeep.JobNotification && job.State == upkeep.JobPending:
-		return "unread"
+		return string(unread)
 	case job.Kind == upkeep.JobNotification && job.State == upkeep.JobDone:
-		return "read"
+		return string(read)
 	}
 	return string(job.State)
 }
@@ -297,7 +317,7 @@ func newJobWatch(a *app) *cobra.Command {
 when one of them failed. With -o json each change is one line of JSON.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) (err error) {
-			if f.States, err = chosen(f, states); err != nil {
+			if err := choose(&f, states); err != nil {
 				return err
 			}
 			var ids []int64

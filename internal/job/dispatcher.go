@@ -363,6 +363,9 @@ func (d *Dispatcher) Follow(ctx context.Context, tx store.Tx, changes []store.Al
 			return err
 		}
 	}
+	if around.unread, err = tx.Unread(ctx, concerned(changes)); err != nil {
+		return err
+	}
 	_, err = tx.Enqueue(ctx, follow(changes, around, tx.Who))
 	return err
 }

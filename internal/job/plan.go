@@ -36,6 +36,8 @@ type around struct {
 	serving map[string][]string
 	// users are the servers on which accounts that are deleted had sites.
 	users map[string][]string
+	// unread is how many messages accounts have that they did not read.
+	unread map[string]int
 }
 
 // follow says which jobs follow from a change of declared things that who made.
@@ -237,8 +239,26 @@ func (p *plan) tell(account, object, text string) {
 // nobody reads a thousand.
 const mostMessages = 5
 
-// notify adds the jobs that carry messages. A newer one about the same thing
-// takes the place of one that was not read.
+// noRoom is the last message of an account that reads none. Said twice it is one.
+const noRoom = "More was done for you than there is room for messages about, until some are read: your sites and your jobs show it."
+
+// concerned are the accounts that may be told of a change.
+func concerned(changes []store.Altered) (accounts []string) {
+	for _, change := range changes {
+		for _, object := range []upkeep.Object{change.Old, change.New} {
+			switch o := object.(type) {
+			case upkeep.Site:
+				accounts = append(accounts, o.Account)
+			case upkeep.Account:
+				accounts = append(accounts, o.Name)
+			}
+		}
+	}
+	slices.Sort(accounts)
+	return slices.Compact(accounts)
+}
+
+// notify adds the jobs that carry messages.
 func (p *plan) notify() {
 	many := map[string]int{}
 	for _, m := range p.messages {
@@ -246,12 +266,18 @@ func (p *plan) notify() {
 	}
 	told := map[string]bool{}
 	for _, m := range p.messages {
-		if n := many[m.account]; n > mostMessages {
+		n, full := many[m.account], p.around.unread[m.account] >= store.MaxUnread
+		if full || n > mostMessages {
 			if told[m.account] {
 				continue
 			}
 			told[m.account] = true
 			m.object = upkeep.KindAccount + "/" + m.account
+		}
+		switch {
+		case full:
+			m.text = noRoom
+		case n > mostMessages:
 			m.text = fmt.Sprintf("%s And %d more of your sites were added, changed or removed.", m.text, n-1)
 		}
 		p.add(upkeep.Job{Account: m.account, Kind: upkeep.JobNotification, Object: m.object}, task.Notification{Account: m.account, Text: m.text})

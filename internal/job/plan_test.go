@@ -68,6 +68,7 @@ func TestFollow(t *testing.T) {
 		changes []store.Altered
 		sites   []upkeep.Site
 		serving map[string][]string
+		unread  int
 		who     string
 		want    []string
 	}{
@@ -153,6 +154,14 @@ func TestFollow(t *testing.T) {
 				"3: site.apply site/4.test@1 on web1", "4: site.apply site/5.test@1 on web1", "5: site.apply site/6.test@1 on web1",
 				note(6, "account/acme", "1.test was added. And 5 more of your sites were added, changed or removed.")},
 		},
+		"an account that reads nothing": {
+			changes: []store.Altered{put(1, nil, named("1.test")), put(2, nil, named("2.test"))}, unread: store.MaxUnread,
+			want: []string{"0: site.apply site/1.test@1 on web1", "1: site.apply site/2.test@2 on web1", note(2, "account/acme", noRoom)},
+		},
+		"an account that has room for one more": {
+			changes: []store.Altered{put(1, nil, a)}, unread: store.MaxUnread - 1,
+			want: []string{"0: site.apply site/a.test@1 on web1", note(1, "site/a.test", "a.test was added.")},
+		},
 		"an account that says the same": {changes: []store.Altered{put(3, acme, upkeep.Account{Name: "acme", UID: 20001, Email: "a@b.test"})}, sites: []upkeep.Site{a}},
 		"a new account":                 {changes: []store.Altered{put(1, nil, suspended)}},
 		"a deleted account": {
@@ -174,7 +183,7 @@ func TestFollow(t *testing.T) {
 			if who == "" {
 				who = "uid 0"
 			}
-			jobs := follow(test.changes, around{sites, test.serving, map[string][]string{"acme": {"web1", "web2"}}}, who)
+			jobs := follow(test.changes, around{sites, test.serving, map[string][]string{"acme": {"web1", "web2"}}, map[string]int{"acme": test.unread}}, who)
 			if diff := cmp.Diff(test.want, told(jobs)); diff != "" {
 				t.Error(diff)
 			}

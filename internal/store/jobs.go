@@ -158,6 +158,9 @@ func (s *Store) AskFor(ctx context.Context, job NewJob) (made upkeep.Job, err er
 			return err
 		}
 		made = all[0]
+		if err := tx.roomFor(ctx, made); err != nil {
+			return err
+		}
 		return tx.auditJob(ctx, job.Job.Who, "asked for: "+made.Kind+" about "+made.Object, nil, made)
 	})
 	return made, err
@@ -169,24 +172,40 @@ func (t Tx) auditJob(ctx context.Context, who, what string, before any, after up
 	return addAudit(ctx, t.tx, t.At, audited{who: who, object: fmt.Sprintf("job/%d", after.ID), what: what, before: before, after: after})
 }
 
-// jobKey is what identifies a job while it is pending.
-type jobKey struct{ server, kind, object string }
+// jobKey is what identifies a job while it is pending. A notification is known by
+// what it says as well.
+type jobKey struct{ server, kind, object, message string }
 
-func (r jobRow) key() jobKey { return jobKey{r.Server, r.Kind, r.Object} }
+func (r jobRow) key() jobKey {
+	return keyOf(NewJob{Job: upkeep.Job{Server: r.Server, Kind: r.Kind, Object: r.Object}, Payload: []byte(r.Payload)})
+}
+
+func keyOf(j NewJob) jobKey {
+	key := jobKey{server: clean(j.Job.Server), kind: clean(j.Job.Kind), object: clean(j.Job.Object)}
+	if key.kind == upkeep.JobNotification {
+		key.message = string(j.Payload)
+	}
+	return key
+}
 
 // Enqueue makes jobs. Where one of the same server, kind and object is pending
 // already, that one stands for both: it keeps its id and its place, is that of
-// the higher generation, and waits for what either waits for.
+// the higher generation, and waits for what either waits for. A notification
+// stands for another only if both say the same to the same account.
 // What is returned corresponds to what was given.
 func (t Tx) Enqueue(ctx context.Context, jobs []NewJob) ([]upkeep.Job, error) {
 	rows, at, err := t.newRows(ctx, jobs)
 	if err != nil || len(rows) == 0 {
 		return nil, err
 	}
-	for part := range slices.Chunk(rows, chunk) {
+	fresh, err := t.withoutUnread(ctx, rows, at)
+	if err != nil {
+		return nil, err
+	}
+	for part := range slices.Chunk(fresh, chunk) {
 		// What the statement returns is in no particular order.
 		var stored []jobRow
-		_, err := t.tx.NewInsert().Model(&part).On("CONFLICT (server, kind, object) WHERE state = 'pending' DO UPDATE").
+		_, err := t.tx.NewInsert().Model(&part).On("CONFLICT (server, kind, object) WHERE state = 'pending' AND kind <> 'notification' DO UPDATE").
 			Set(newer("generation")).Set(newer("account")).Set(newer("payload")).Set(newer("who")).
 			Returning("*").Exec(ctx, &stored)
 		if err != nil {
@@ -260,12 +279,12 @@ func (t Tx) generations(ctx context.Context, n int) (first int64, err error) {
 func (t Tx) wait(ctx context.Context, jobs []NewJob, rows []jobRow, at map[jobKey]int) error {
 	var links []afterRow
 	for _, job := range jobs {
-		waiting := rows[at[keyOf(job.Job)]]
+		waiting := rows[at[keyOf(job)]]
 		for _, i := range job.Behind {
 			if i < 0 || i >= len(jobs) {
 				return fmt.Errorf("making a %s job: it waits for number %d of %d jobs", job.Job.Kind, i, len(jobs))
 			}
-			first := rows[at[keyOf(jobs[i].Job)]]
+			first := rows[at[keyOf(jobs[i])]]
 			if first.ID == waiting.ID {
 				return fmt.Errorf("making a %s job for %s: it waits for itself", waiting.Kind, waiting.Object)
 			}
@@ -292,8 +311,6 @@ func (t Tx) wait(ctx context.Context, jobs []NewJob, rows []jobRow, at map[jobKe
 	return nil
 }
 
-func keyOf(j upkeep.Job) jobKey { return jobKey{clean(j.Server), clean(j.Kind), clean(j.Object)} }
-
 // enqueued notes which of the jobs are ready, and returns all of them.
 func (t Tx) enqueued(ctx context.Context, jobs []NewJob, rows []jobRow, at map[jobKey]int) ([]upkeep.Job, error) {
 	stored := plainJobs(rows)
@@ -310,7 +327,7 @@ func (t Tx) enqueued(ctx context.Context, jobs []NewJob, rows []jobRow, at map[j
 	}
 	made := make([]upkeep.Job, len(jobs))
 	for i, job := range jobs {
-		made[i] = stored[at[keyOf(job.Job)]]
+		made[i] = stored[at[keyOf(job)]]
 	}
 	return made, t.ready(ctx, ready)
 }

@@ -88,7 +88,9 @@ func (t Tx) pendingKeys(ctx context.Context, rows []jobRow) (map[jobKey]int64, e
 		}
 		var pending []jobRow
 		err := t.tx.NewSelect().Model(&pending).Column("id", "server", "kind", "object").
-			Where("object IN (?)", bun.List(objects)).Where("state = ?", upkeep.JobPending).Scan(ctx)
+			Where("object IN (?)", bun.List(objects)).Where("state = ?", upkeep.JobPending).
+			Where("kind <> ?", upkeep.JobNotification). // which are never in the way
+			Scan(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -31,6 +31,8 @@ var jobTests = []test{
 	{"a job goes with the change that it follows from", jobsWithChange},
 	{"a removed server has no jobs", jobsOfRemovedServer},
 	{"what each server told last is found", jobsTold},
+	{"messages stand for themselves until they are read", jobsMessages},
+	{"an account that reads nothing gets no more messages", jobsUnread},
 	{"thousands at once", jobsMany},
 }
 
