@@ -73,10 +73,16 @@ func (g *agentVerb) settings() (agentConfig, error) {
 	if err != nil {
 		return file, err
 	}
-	return agentConfig{
+	settings := agentConfig{
 		Control: cmp.Or(g.flags.Control, file.Control), Data: cmp.Or(g.flags.Data, file.Data, agentFolder),
 		Policy: cmp.Or(g.flags.Policy, file.Policy, policy.DefaultFile), Log: cmp.Or(g.flags.Log, file.Log, "info"),
-	}, nil
+	}
+	// A flag may say where from here; the halves of the agent work in other folders.
+	if settings.Data, err = filepath.Abs(settings.Data); err != nil {
+		return settings, err
+	}
+	settings.Policy, err = filepath.Abs(settings.Policy)
+	return settings, err
 }
 
 // configPath is where the configuration is.
@@ -212,7 +218,8 @@ add has printed there. Control is recognised by the fingerprint in the token. Th
 token works once, and soon. Where control is, the data folder and the policy stand
 in the agent's configuration from then on.
 
-Then write a policy, and start the agent: systemctl enable --now upkeep-agent. With
+Then write a policy, and start the agent: systemctl enable --now upkeep-agent. One
+that runs when its server joins anew has to be started again. With
 --include the policy has to be there before; the line that has the web server read
 upkeep's folder is then added as upkeep agent include --add does.`,
 		Example: "  upkeep join https://control.example.test:8055 TOKEN\n  upkeep join https://control.example.test:8055 TOKEN --include",
@@ -233,6 +240,8 @@ upkeep's folder is then added as upkeep agent include --add does.`,
 			if err != nil {
 				return err
 			}
+			_, err = link.ReadIdentity(folder)
+			again := !errors.Is(err, fs.ErrNotExist)
 			var included *policy.Policy
 			if include {
 				if included, err = joinPolicy(file); err != nil {
@@ -251,14 +260,25 @@ upkeep's folder is then added as upkeep agent include --add does.`,
 					return fmt.Errorf("joined, but writing %s: %w", file, err)
 				}
 			}
-			j := joined{Server: identity.Server, Control: identity.Control, Folder: folder, Config: file}
+			kept, err := loadAgentConfig(file)
+			if err != nil {
+				return fmt.Errorf("joined, but %w", err)
+			}
+			j := joined{Server: identity.Server, Control: identity.Control, Folder: folder, Config: file, Policy: cmp.Or(kept.Policy, policy.DefaultFile), Again: again}
 			if included != nil {
 				if j.Include, err = setInclude(c.Context(), included, true); err != nil {
 					return upkeep.WithHint(fmt.Errorf("joined as %s, but adding the line that includes %s: %w", j.Server, included.Web.Include, err),
 						"when that is mended: upkeep agent include --add; there is no need to join again")
 				}
 			}
-			return a.tellJoined(j, "upkeep agent"+agentFlag(config, a.data))
+			start := "upkeep agent"
+			switch {
+			case config != "":
+				start += " --config " + file
+			case a.data != "":
+				start += " --data " + data
+			}
+			return a.tellJoined(j, start)
 		},
 	}
 	c.Flags().BoolVar(&include, "include", false, "also add the line that has the web server of the policy read upkeep's folder")
@@ -273,6 +293,8 @@ type joined struct {
 	Control string `json:"control"`
 	Folder  string `json:"folder"`
 	Config  string `json:"config"`
+	Policy  string `json:"policy"`
+	Again   bool   `json:"again"`             // it had joined before
 	Include string `json:"include,omitempty"` // what was done about the line, if it was asked for
 }
 
@@ -283,10 +305,14 @@ func (a *app) tellJoined(j joined, start string) error {
 	fmt.Fprintf(a.out, "joined as %s; what it needs is in %s, its settings are in %s\n", j.Server, upkeep.Printable(j.Folder), upkeep.Printable(j.Config))
 	if j.Include != "" {
 		fmt.Fprintln(a.out, upkeep.Printable(j.Include))
-	} else if _, err := os.Stat(policy.DefaultFile); errors.Is(err, os.ErrNotExist) {
-		fmt.Fprintf(a.out, "next: write %s (packaging/agent-policy.yaml is one to start from)\n", policy.DefaultFile)
+	} else if _, err := os.Stat(j.Policy); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintf(a.out, "next: write %s (packaging/agent-policy.yaml is one to start from)\n", upkeep.Printable(j.Policy))
 	}
-	fmt.Fprintln(a.out, "then: "+start+", or systemctl enable --now upkeep-agent")
+	if j.Again {
+		fmt.Fprintln(a.out, "this server had joined before, and an agent that runs goes by that: systemctl restart upkeep-agent, or end it and start anew: "+upkeep.Printable(start))
+		return nil
+	}
+	fmt.Fprintln(a.out, "then: "+upkeep.Printable(start)+", or systemctl enable --now upkeep-agent")
 	return nil
 }
 
@@ -305,14 +331,4 @@ func joinPolicy(config string) (*policy.Policy, error) {
 		return nil, upkeep.WithHint(fmt.Errorf("--include: the policy names no web server: %w", upkeep.ErrRefused), "it needs web with server and include; or join without --include")
 	}
 	return p, nil
-}
-
-func agentFlag(config, data string) string {
-	switch {
-	case config != "":
-		return " --config " + config
-	case data != "":
-		return " --data " + data
-	}
-	return ""
 }

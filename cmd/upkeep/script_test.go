@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -21,6 +22,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"upkeep/internal/api/wire"
 	"upkeep/internal/testkit"
 )
 
@@ -90,6 +92,7 @@ func sessions(dir string) testscript.Params {
 			"exits":   cmdExits,
 			"expand":  cmdExpand,
 			"fill":    cmdFill,
+			"invite":  cmdInvite,
 			"member":  cmdMember,
 			"until":   cmdUntil,
 		},
@@ -242,6 +245,17 @@ func cmdExpand(ts *testscript.TestScript, neg bool, args []string) {
 		text := os.Expand(ts.ReadFile(name), ts.Getenv)
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o644))
 	}
+}
+
+// cmdInvite sets $TOKEN to a new join token of a server: invite web1.
+func cmdInvite(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: invite SERVER")
+	}
+	ts.Check(ts.Exec("upkeep", "server", "token", args[0], "-o", "json"))
+	var invitation wire.Invitation
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &invitation))
+	ts.Setenv("TOKEN", invitation.Token)
 }
 
 // cmdFill writes a file of so many bytes of comment: fill FILE BYTES.
