@@ -63,6 +63,8 @@ type Facts struct {
 	// without one. URL is where it answers.
 	WebServer string `json:"web_server,omitempty"`
 	URL       string `json:"url,omitempty"`
+	// WebDown is why the web server does not run; empty while it does.
+	WebDown string `json:"web_down,omitempty"`
 	// Sites is how many sites of upkeep it serves, Foreign the names that it
 	// answers by hand-made configuration.
 	Sites   int      `json:"sites"`

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"upkeep"
@@ -39,6 +40,13 @@ type Front struct {
 	slots chan struct{}
 	steps chan link.Progress
 	jobs  sync.WaitGroup
+
+	// asked is true when control was told by a job of server.facts what watch has not
+	// seen.
+	asked atomic.Bool
+	// served is true when a site was applied, of which control takes that the web
+	// server runs.
+	served atomic.Bool
 
 	mu     sync.Mutex
 	conn   link.Conn // the present one, nil for none
@@ -111,7 +119,8 @@ func (f *Front) Serve(conn link.Conn) {
 const watchEvery = 5 * time.Second
 
 // watch says hello anew when sites went astray of which control has not been told,
-// which has them tried again, and when there are other warnings than before.
+// which has them tried again, and when there are other warnings than control was told
+// of last, by whatever way: of a web server that is down, and that it is back.
 func (f *Front) watch(ctx context.Context, conn link.Conn, told upkeep.Facts) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
@@ -122,7 +131,7 @@ func (f *Front) watch(ctx context.Context, conn link.Conn, told upkeep.Facts) {
 		case <-ticker.C:
 		}
 		facts := f.worker.Facts(ctx)
-		if ctx.Err() != nil || maps.Equal(facts.Astray, told.Astray) && maps.Equal(facts.InForce, told.InForce) && slices.Equal(facts.Warnings, told.Warnings) {
+		if ctx.Err() != nil || !f.asked.Swap(false) && !(f.served.Swap(false) && told.WebDown != "") && maps.Equal(facts.Astray, told.Astray) && maps.Equal(facts.InForce, told.InForce) && slices.Equal(facts.Warnings, told.Warnings) && facts.WebDown == told.WebDown {
 			continue
 		}
 		told = facts
@@ -140,7 +149,7 @@ func (f *Front) use(conn link.Conn) {
 
 // take has a job done in a goroutine of its own, which frees its slot.
 func (f *Front) take(signed link.Signed) {
-	id := claimed(signed)
+	id, kind := claimed(signed)
 	ctx, cancel := context.WithCancelCause(f.ctx)
 	mine := &taken{cancel}
 	f.mu.Lock()
@@ -157,6 +166,12 @@ func (f *Front) take(signed link.Signed) {
 			outcome.ID = id // it was refused before anybody knew whose it is
 		}
 		f.tell(outcome)
+		switch kind {
+		case upkeep.JobServerFacts:
+			f.asked.Store(true)
+		case upkeep.JobSiteApply:
+			f.served.Store(true)
+		}
 	})
 }
 
@@ -183,16 +198,17 @@ func (f *Front) abandon(id int64) {
 	}
 }
 
-// claimed is the id that an unverified job says it has: good enough to tell
-// control what became of it.
-func claimed(signed link.Signed) int64 {
+// claimed are the id and the kind that an unverified job says it has: good enough to
+// tell control what became of it.
+func claimed(signed link.Signed) (id int64, kind string) {
 	var job struct {
-		ID int64 `json:"id"`
+		ID   int64  `json:"id"`
+		Kind string `json:"kind"`
 	}
 	if json.Unmarshal(signed.Body, &job) != nil {
-		return 0
+		return 0, ""
 	}
-	return job.ID
+	return job.ID, job.Kind
 }
 
 // tell sends an outcome. Where that fails, control asks for the job again.

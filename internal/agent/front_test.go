@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -33,7 +34,7 @@ func (w worker) Facts(context.Context) upkeep.Facts {
 
 // patient does jobs that end when they are cancelled, and all others at once.
 var patient = worker{func(ctx context.Context, signed link.Signed, tell func(link.Progress)) link.Outcome {
-	id := claimed(signed)
+	id, _ := claimed(signed)
 	if bytes.Contains(signed.Body, []byte("wait")) {
 		tell(link.Progress{ID: id, Step: "waiting", Percent: 50})
 		<-ctx.Done()
@@ -289,7 +290,7 @@ func TestFrontTellsOfTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fine, looks := upkeep.Facts{URL: "http://web1"}, 0
 		astray, down := fine, fine
-		astray.Astray, down.Warnings = map[string]string{"a.test": "it was set aside"}, []string{"the web server: it does not run"}
+		astray.Astray, down.WebDown = map[string]string{"a.test": "it was set aside"}, "it does not run"
 		front := NewFront(restless{patient, []upkeep.Facts{fine, fine, astray, astray, down, fine}, &looks}, "1.0", slog.New(slog.DiscardHandler))
 		control, agent := link.Pipe()
 		go front.Serve(agent)
@@ -302,8 +303,50 @@ func TestFrontTellsOfTrouble(t *testing.T) {
 			if err != nil || m.Hello == nil {
 				t.Fatal(m, err)
 			}
-			if got := m.Hello.Facts; len(got.Astray) != len(want.facts.Astray) || len(got.Warnings) != len(want.facts.Warnings) || time.Since(begin) != want.after {
+			if got := m.Hello.Facts; len(got.Astray) != len(want.facts.Astray) || got.WebDown != want.facts.WebDown || time.Since(begin) != want.after {
 				t.Errorf("%d: after %s it says %+v", i, time.Since(begin), got)
+			}
+		}
+		if err := control.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := front.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What a job told control in between may be wrong by the next look, which is told
+// then though it is what the look before it saw.
+func TestFrontTellsAfterJobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down, looks := upkeep.Facts{URL: "http://web1", WebDown: "it does not run"}, 0
+		front := NewFront(restless{patient, []upkeep.Facts{down}, &looks}, "1.0", slog.New(slog.DiscardHandler))
+		control, agent := link.Pipe()
+		go front.Serve(agent)
+		begin := time.Now()
+		receive := func(after time.Duration) link.Message {
+			t.Helper()
+			m, err := control.Receive(t.Context())
+			if got := time.Since(begin); err != nil || got != after {
+				t.Errorf("after %s: %+v, %v", got, m, err)
+			}
+			return m
+		}
+		if m := receive(0); m.Hello == nil {
+			t.Fatal(m)
+		}
+		for i, kind := range []string{upkeep.JobServerFacts, upkeep.JobSiteApply} {
+			at := time.Since(begin)
+			job := fakeJob(fmt.Sprintf(`{"id":%d,"kind":%q}`, i+1, kind))
+			if err := control.Send(t.Context(), link.Message{Job: &job}); err != nil {
+				t.Fatal(err)
+			}
+			if m := receive(at); m.Outcome == nil {
+				t.Fatal(m)
+			}
+			if m := receive(at + watchEvery); m.Hello == nil || m.Hello.Facts.WebDown == "" {
+				t.Errorf("after %s it says %+v", kind, m)
 			}
 		}
 		if err := control.Close(); err != nil {

@@ -43,7 +43,8 @@ func (r *Root) Facts(ctx context.Context) upkeep.Facts {
 		}
 		facts.WebServer = plainText(version)
 		if _, err := web.Server.Process(); err != nil {
-			facts.Warnings = append(facts.Warnings, "the web server: "+plainText(err.Error()))
+			facts.WebDown = plainText(err.Error())
+			facts.Warnings = append(facts.Warnings, "the web server: "+facts.WebDown)
 		}
 	}
 	return facts

@@ -77,7 +77,8 @@ func (d *Desk) Servers(ctx context.Context) ([]upkeep.AgentStatus, error) {
 			s.Connected, s.Since = presence.Connected, presence.Since
 			s.Facts = &presence.Hello.Facts
 		}
-		if facts := told[server.Name]; facts != nil {
+		// The agent tells by itself when something changes: what it said last counts.
+		if facts := told[server.Name]; facts != nil && (s.Facts == nil || facts.At.After(s.Facts.At)) {
 			s.Facts = facts
 		}
 		if presence, known := links[server.Name]; known && presence.Connected {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 
 	"upkeep"
 	"upkeep/internal/store"
@@ -32,11 +31,7 @@ func (d *Dispatcher) astray(ctx context.Context, server string, facts upkeep.Fac
 		if !declared || one.Err != nil || !is || !slices.Contains(site.Servers, server) {
 			continue
 		}
-		reason := upkeep.Printable(strings.ReplaceAll(why[ref.Name], "\n", "; "))
-		if len(reason) > maxReason {
-			reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
-		}
-		stray := store.AstraySite{Site: site.Name, Account: site.Account, Generation: one.Generation, Reason: reason}
+		stray := store.AstraySite{Site: site.Name, Account: site.Account, Generation: one.Generation, Reason: bounded(why[ref.Name])}
 		// An agent of an older version does not tell, and one that tells of what never
 		// was is not believed.
 		if served, told := facts.InForce[site.Name]; told && served >= 0 && served <= one.Generation {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -74,5 +75,58 @@ func TestAstray(t *testing.T) {
 		}) {
 			t.Errorf("events %+v, %v", events, err)
 		}
+	})
+}
+
+// A site is not called live while the web server of one of its servers is down, of
+// which the agent tells, and is called so again once that is back.
+func TestWebServerDown(t *testing.T) {
+	onBoth(t, func(t *testing.T, dsn string) {
+		c := start(t, dsn)
+		ctx := context.Background()
+		one := connect(t, c, "web1", serves)
+		connect(t, c, "web2", serves)
+		both, suspended := site("a.test", "web1", "web2"), site("s.test", "web1")
+		suspended.Suspended = true
+		c.put(t, both, site("b.test", "web2"), suspended)
+		c.until(t, store.JobFilter{Kind: upkeep.JobSiteApply}, counts{upkeep.JobDone: 4})
+		expect := func(name, state, reason string) {
+			t.Helper()
+			testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+				status, err := c.SiteStatus(ctx, name)
+				return err == nil && status.State == state && strings.HasPrefix(status.Reason, reason), fmt.Sprint(status, err)
+			})
+			page, err := c.SitePage(ctx, upkeep.SiteFilter{Limit: 9})
+			if i := slices.IndexFunc(page.Sites, func(s upkeep.SiteStatus) bool { return s.Name == name }); err != nil || page.Sites[i].State != state || page.Counts[state] == 0 {
+				t.Errorf("the list has %+v, %v", page, err)
+			}
+		}
+		hello := func(down string) {
+			t.Helper()
+			if err := one.conn.Send(ctx, link.Message{Hello: &link.Hello{Version: "test", Protocol: link.Protocol, Facts: upkeep.Facts{WebDown: down}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hello("process 1 has ended\n\x1b[31m")
+		const why = "web1: nothing is answered there, the web server is down: process 1 has ended; "
+		expect("a.test", upkeep.SiteFailed, why)
+		expect("s.test", upkeep.SiteFailed, why)
+		expect("b.test", upkeep.SiteLive, "answers on web2")
+		hello("")
+		expect("a.test", upkeep.SiteLive, "answers on web1, web2")
+		expect("s.test", upkeep.SiteSuspended, "it answers 503")
+		// What a site has just answered with is newer than what was told before.
+		hello("process 2 has ended")
+		expect("a.test", upkeep.SiteFailed, "web1: nothing is answered")
+		both.WWW = new(bool)
+		c.put(t, both)
+		expect("a.test", upkeep.SiteLive, "answers on web1, web2")
+		// Of an agent that is away nothing is known.
+		hello("process 3 has ended")
+		expect("a.test", upkeep.SiteFailed, "web1: nothing is answered")
+		if err := one.conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		expect("a.test", upkeep.SiteLive, "answers on web1, web2")
 	})
 }

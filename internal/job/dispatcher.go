@@ -64,6 +64,14 @@ type Presence struct {
 	Hello link.Hello
 }
 
+// webDown is why the server's web server is known not to run; empty otherwise.
+func (p Presence) webDown() string {
+	if !p.Connected {
+		return ""
+	}
+	return bounded(p.Hello.Facts.WebDown)
+}
+
 // New prepares a dispatcher. From then on jobs follow from changes of the store,
 // which must not be shared before.
 func New(ctx context.Context, cfg Config) (*Dispatcher, error) {
@@ -157,6 +165,9 @@ func (d *Dispatcher) Serve(ctx context.Context, server string, hello link.Hello,
 			s.log.Warn(age)
 		}
 		d.back(server)
+		if hello.Facts.WebDown != "" {
+			d.roll.tellServer(server)
+		}
 		d.astray(ctx, server, hello.Facts)
 		err = s.run(ctx)
 		s.log.Info("agent disconnected", "why", err)
@@ -173,6 +184,9 @@ func (d *Dispatcher) Serve(ctx context.Context, server string, hello link.Hello,
 	delete(d.sessions, server)
 	d.seen[server] = Presence{Since: d.now(), Hello: s.presence().Hello}
 	d.mu.Unlock()
+	if s.presence().Hello.Facts.WebDown != "" { // which is not known any more
+		d.roll.tellServer(server)
+	}
 	close(s.ended)
 	return err
 }

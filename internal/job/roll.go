@@ -27,11 +27,18 @@ type roll struct {
 	mu       sync.Mutex
 	sites    map[string]bool // to be looked at again
 	accounts map[string]bool // whose sites are
+	servers  map[string]bool // on which sites are
 }
 
 type rollEntry struct {
 	account, state string
+	servers        []string
 	text           string // what can be searched for
+}
+
+// on reports whether the site is on one of some servers.
+func (e rollEntry) on(servers map[string]bool) bool {
+	return slices.ContainsFunc(e.servers, func(server string) bool { return servers[server] })
 }
 
 // rereading is how often all sites are looked at though nothing was told of them:
@@ -61,36 +68,43 @@ func (r *roll) tell(news store.JobNews) {
 	}
 }
 
-// take returns what is to be looked at again, and notes that it is.
-func (r *roll) take() (sites, accounts map[string]bool) {
+// tellServer notes that sites on a server may be in another state than before.
+func (r *roll) tellServer(server string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	sites, accounts = r.sites, r.accounts
-	r.sites, r.accounts = map[string]bool{}, map[string]bool{}
-	return sites, accounts
+	if r.servers == nil {
+		r.servers = map[string]bool{}
+	}
+	r.servers[server] = true
+}
+
+// take returns what is to be looked at again, and notes that it is.
+func (r *roll) take() (sites, accounts, servers map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sites, accounts, servers = r.sites, r.accounts, r.servers
+	r.sites, r.accounts, r.servers = map[string]bool{}, map[string]bool{}, map[string]bool{}
+	return sites, accounts, servers
 }
 
 // giveBack is for what could not be looked at.
-func (r *roll) giveBack(sites, accounts map[string]bool) {
+func (r *roll) giveBack(sites, accounts, servers map[string]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for site := range sites {
-		r.sites[site] = true
-	}
-	for account := range accounts {
-		r.accounts[account] = true
-	}
+	maps.Copy(r.sites, sites)
+	maps.Copy(r.accounts, accounts)
+	maps.Copy(r.servers, servers)
 }
 
 // refresh brings the roll up to date; r.reading is held.
 func (d *Dispatcher) refresh(ctx context.Context, r *roll) error {
-	sites, accounts := r.take()
+	sites, accounts, servers := r.take()
 	var names []string
 	for name := range sites {
 		names = append(names, name)
 	}
 	for name, entry := range r.entries {
-		if accounts[entry.account] && !sites[name] {
+		if (accounts[entry.account] || entry.on(servers)) && !sites[name] {
 			names = append(names, name)
 		}
 	}
@@ -104,7 +118,7 @@ func (d *Dispatcher) refresh(ctx context.Context, r *roll) error {
 	slices.Sort(names)
 	found, err := d.sites(ctx, names)
 	if err != nil {
-		r.giveBack(sites, accounts)
+		r.giveBack(sites, accounts, servers)
 		return err
 	}
 	if whole {
@@ -165,10 +179,12 @@ func (d *Dispatcher) reread(ctx context.Context) {
 
 func entryOf(site upkeep.SiteStatus) rollEntry {
 	text := append([]string{site.Account}, site.Names...)
-	for _, served := range site.Servers {
-		text = append(text, served.Server)
+	servers := make([]string, len(site.Servers))
+	for i, served := range site.Servers {
+		servers[i] = served.Server
 	}
-	return rollEntry{account: site.Account, state: site.State, text: strings.Join(text, "\n")}
+	text = append(text, servers...)
+	return rollEntry{account: site.Account, state: site.State, servers: servers, text: strings.Join(text, "\n")}
 }
 
 // sort puts what needs a look first.

@@ -321,8 +321,12 @@ func (s *session) receive(ctx context.Context) error {
 		switch {
 		case message.Hello != nil:
 			s.mu.Lock()
+			before := s.told.Facts.WebDown
 			s.told = *message.Hello
 			s.mu.Unlock()
+			if message.Hello.Facts.WebDown != before {
+				s.d.roll.tellServer(s.server)
+			}
 			s.d.astray(ctx, s.server, message.Hello.Facts)
 		case message.Progress != nil:
 			if s.hear(message.Progress.ID) {
@@ -360,7 +364,15 @@ func (s *session) outcome(told link.Outcome) {
 		told = superseded(told)
 	}
 	if facts, err := factsOf(p, told); err == nil {
+		if s.told.Facts.WebDown != facts.WebDown {
+			s.d.roll.tellServer(s.server)
+		}
 		s.told.Facts = facts
+	} else if s.told.Facts.WebDown != "" && p.job.Kind == upkeep.JobSiteApply && told.State == upkeep.JobDone {
+		// A site has just answered there. If that was the last that the web server did,
+		// the agent says so when it looks next.
+		s.told.Facts.WebDown = ""
+		s.d.roll.tellServer(s.server)
 	}
 	s.mu.Unlock()
 	if told.State == upkeep.JobFailed && told.Error == "" {

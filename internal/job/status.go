@@ -124,10 +124,7 @@ func (d *Dispatcher) suspendedAccounts(ctx context.Context, sites []store.Found,
 // with what they had.
 func damaged(found store.Found, states map[string]store.SiteState) upkeep.SiteStatus {
 	status := upkeep.SiteStatus{Name: found.Ref.Name, Generation: found.Generation, State: upkeep.SiteFailed, Names: []string{found.Ref.Name}, Servers: []upkeep.ServedStatus{}}
-	reason := upkeep.Printable(strings.ReplaceAll(found.Err.Error(), "\n", "; "))
-	if len(reason) > maxReason {
-		reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
-	}
+	reason := bounded(found.Err.Error())
 	status.Reason = "nothing is done by its row in the database: " + reason
 	if site, is := found.Object.(upkeep.Site); is {
 		status.Account = site.Account
@@ -142,8 +139,17 @@ func damaged(found store.Found, states map[string]store.SiteState) upkeep.SiteSt
 	return status
 }
 
-// maxReason bounds what is told of a damaged row, in bytes.
+// maxReason bounds what is told of a damaged row, and by an agent, in bytes.
 const maxReason = 500
+
+// bounded is a reason of others as a state has it.
+func bounded(text string) string {
+	reason := upkeep.Printable(strings.ReplaceAll(text, "\n", "; "))
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "") + "..."
+	}
+	return reason
+}
 
 func (d *Dispatcher) foundSites(ctx context.Context, names []string) ([]store.Found, error) {
 	if len(names) == 0 {
@@ -272,6 +278,9 @@ func (k knowledge) served(site upkeep.Site, server string, generation int64, sus
 		served.Reason = fmt.Sprintf("generation %d is not applied there; have it done with: upkeep regenerate %s", generation, server)
 	case suspended != (state.State == upkeep.SiteSuspended):
 		served.State, served.Reason = upkeep.SiteFailed, "what the server answers is not what is declared; have it put right with: upkeep regenerate "+server
+	case k.links[server].webDown() != "":
+		served.State = upkeep.SiteFailed
+		served.Reason = "nothing is answered there, the web server is down: " + k.links[server].webDown() + "; start it, and the site is called what it was within seconds"
 	}
 	return served
 }
