@@ -88,6 +88,14 @@ func (a *accounts) find(name string) (owner, error) {
 	return owner{entry.UID, entry.UID}, nil
 }
 
+// has reports whether a user is, or was, an account of upkeep's.
+func (a *accounts) has(uid int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, known := a.uids[uid]
+	return known
+}
+
 // group tells safefs whose folders may be worked in.
 func (a *accounts) group(uid int) (int, error) {
 	a.mu.Lock()

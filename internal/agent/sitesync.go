@@ -35,8 +35,10 @@ func siteSync(ctx context.Context, r *Root, j job) (any, error) {
 		if err := r.budget.spend(s.names()...); err != nil {
 			return nil, err
 		}
+		s.tend()
 		s.prepare(ctx)
 	} else if !t.Partial {
+		s.tend()
 		s.missing()
 	}
 	j.step(40, "comparing the files of %d sites", len(t.Sites))
@@ -78,6 +80,7 @@ type syncing struct {
 	known map[string]bool
 	// failed are why sites could not be prepared.
 	failed map[string]error
+	tended
 }
 
 // siteKinds are the kinds of jobs that say what a web server serves.
@@ -172,7 +175,7 @@ func (s *syncing) wanted() ([]webserver.Wanted, error) {
 		if err != nil {
 			return nil, err
 		}
-		wanted[i] = webserver.Wanted{Name: site.Site.Name, Generation: site.Generation, Key: sumOf(text), Input: func() (vhost.Input, error) {
+		wanted[i] = webserver.Wanted{Name: site.Site.Name, Generation: site.Generation, Key: sumOf(text), UID: s.uids[site.Site.Name], Input: func() (vhost.Input, error) {
 			full, err := s.t.Read(i)
 			return s.r.input(s.web, full), err
 		}}
@@ -228,6 +231,9 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 		if err == nil {
 			err = resultError(result)
 		}
+		if err == nil {
+			err = errors.Join(s.amiss[name], report.Amiss[name])
+		}
 		var about fieldError
 		errors.As(err, &about)
 		switch {
@@ -242,12 +248,17 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 	if report.Down != nil {
 		told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: "nothing is answered: " + plainText(report.Down.Error())})
 	}
+	for _, err := range []error{report.Blocked, report.Amiss[""]} {
+		if err != nil {
+			told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: plainText(err.Error())})
+		}
+	}
 	size, left, most := 0, 0, maxMended
 	if s.t.Verify {
 		most = maxDrift
 	}
-	for _, d := range report.Drift {
-		if d.Want == nil && d.Site == "" {
+	for _, d := range append(s.drift, report.Drift...) {
+		if d.Want == nil && d.WantRights == "" && d.Site == "" {
 			told.Strays = append(told.Strays, d.Path)
 			continue
 		}
@@ -279,7 +290,14 @@ func driftText(d webserver.Drift) string {
 		d.Have, d.Want = hidePasswords(d.Have), hidePasswords(d.Want)
 	}
 	d.Have, d.Want = hideEnvironment(d.Have), hideEnvironment(d.Want)
-	return string(diff.Diff(d.Path+" (on disk)", d.Have, d.Path+" (declared)", d.Want))
+	text := string(diff.Diff(d.Path+" (on disk)", d.Have, d.Path+" (declared)", d.Want))
+	if d.WantRights == "" {
+		return text
+	}
+	if text == "" {
+		text = fmt.Sprintf("--- %s (on disk)\n+++ %[1]s (declared)\n", d.Path)
+	}
+	return fmt.Sprintf("%s@@ mode and owner @@\n-%s\n+%s\n", text, d.HaveRights, d.WantRights)
 }
 
 // environmentLine is a line of Apache or nginx that hands a value to programs. One

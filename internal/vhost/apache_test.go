@@ -68,6 +68,9 @@ func golden(t *testing.T, name string, files []File) {
 	var b bytes.Buffer
 	for _, f := range files {
 		b.WriteString("== " + f.Path + " " + f.Mode.String() + "\n")
+		if mode, group := Rights(f.Path); mode != f.Mode || group != f.Group {
+			t.Errorf("by its path, %s would have mode %s and the web server's group %v", f.Path, mode, group)
+		}
 		b.Write(f.Text)
 	}
 	path := filepath.Join("testdata", name)

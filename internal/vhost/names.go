@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"strings"
 )
 
@@ -44,6 +45,18 @@ func Folders(site string) []string {
 }
 
 func poolFile(site string) string { return FolderFPM + "/" + shortName(site) + ".conf" }
+
+// Rights are the mode that a file of a path has, and whether the group of the web
+// server reads it: what its [File] says, for those who have the path alone.
+func Rights(path string) (mode fs.FileMode, group bool) {
+	switch folder, _, _ := strings.Cut(path, "/"); folder {
+	case FolderPages:
+		return 0o644, false
+	case FolderAuth:
+		return 0o640, true
+	}
+	return 0o600, false
+}
 
 const defaultFile = FolderSites + "/000-default.conf"
 

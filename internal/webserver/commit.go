@@ -190,7 +190,7 @@ func (r *round) settles() (probe vhost.Probe, want bool) {
 	}
 	for _, c := range r.live() {
 		for _, path := range c.removes {
-			text, err := os.ReadFile(r.layout.Place(path))
+			text, err := readPlain(r.layout.Place(path))
 			if err != nil || !isSite(path) {
 				continue
 			}

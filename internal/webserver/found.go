@@ -19,26 +19,28 @@ type found struct {
 // milliseconds at a time, and two changes within them look the same.
 const settled = time.Second
 
-// holds reports whether a file holds a text, and what it holds otherwise; nil
-// when it is not there. A file that was read before, and has not been touched
-// since, is not read again, but for a verification: that reads everything.
-func (r *round) holds(place string, text []byte, sum string) (is bool, onDisk []byte, err error) {
-	now := r.stamp(place)
-	if !r.verifies() && r.wasFound(place, now, sum) {
-		return true, nil, nil
+// holds reports whether a file is as it is to be written, and fills in what is there
+// otherwise. A file that was read before, and has not been touched since, is not read
+// again, but for a verification: that reads everything.
+func (r *round) holds(w *write, sum string) (bool, error) {
+	now := r.stamp(w.place)
+	if !r.verifies() && r.wasFound(w.place, now, sum) {
+		return true, nil
 	}
-	onDisk, err = os.ReadFile(place)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil, nil
+	w.rights = r.wrong(w.file.Path, now)
+	onDisk, err := readPlain(w.place)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errNotPlain) {
+		return false, nil
 	}
 	if err != nil {
-		return false, nil, err
+		return false, err
 	}
-	if !bytes.Equal(onDisk, text) {
-		return false, onDisk, nil
+	w.before = onDisk
+	if w.rights != "" || !bytes.Equal(onDisk, w.file.Text) {
+		return false, nil
 	}
-	r.remember(place, now, sum)
-	return true, nil, nil
+	r.remember(w.place, now, sum)
+	return true, nil
 }
 
 // wasFound reports whether a file of a stamp was read before, and of what sum.
@@ -53,13 +55,17 @@ func (r *round) remember(place string, now stamp, sum string) {
 	}
 }
 
-// holdsSum reports whether a file holds a text of a sum.
-func (r *round) holdsSum(place, sum string) bool {
+// holdsSum reports whether a file holds a text of a sum, and is as upkeep makes it.
+func (r *round) holdsSum(path, sum string) bool {
+	place := r.layout.Place(path)
 	now := r.stamp(place)
 	if now.inode == 0 || r.wasFound(place, now, sum) {
 		return now.inode != 0
 	}
-	text, err := os.ReadFile(place)
+	if r.wrong(path, now) != "" {
+		return false
+	}
+	text, err := readPlain(place)
 	if err != nil || sumOf(text) != sum {
 		return false
 	}

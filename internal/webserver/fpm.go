@@ -129,6 +129,9 @@ func (r *round) testPools(ctx context.Context) error {
 // a set is made.
 func (r *round) poolFiles(set []*change) ([]string, error) {
 	names, err := readable(r.layout.FPM)
+	if err == nil {
+		err = r.oddPools()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"upkeep"
 	"upkeep/internal/vhost"
@@ -51,10 +54,27 @@ func stampsIn(folder string) (included, error) {
 	now := make(included, len(names))
 	for _, name := range names {
 		if isRead(name) {
-			now[name] = stampAt(int(dir.Fd()), name, filepath.Join(folder, name))
+			now[name] = stampAt(int(dir.Fd()), name, filepath.Join(folder, name), unix.AT_SYMLINK_NOFOLLOW)
 		}
 	}
 	return now, nil
+}
+
+// odd refuses what is no regular file in the include folder. A server's own test
+// waits at a FIFO for somebody who writes to it, and so would the server; behind a
+// link is what others may change after the test. So neither is started.
+func (i included) odd() error {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(i)) {
+		if s := i[name]; s.inode != 0 && s.mode&unix.S_IFMT != unix.S_IFREG {
+			all = append(all, fmt.Sprintf("%s is %s", s.path, kindOf(s.mode)))
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return upkeep.WithHint(fmt.Errorf("the web server would read what is no regular file: %s", strings.Join(all, ", ")),
+		"move it away; until then no change reaches the web server")
 }
 
 // placed notes what upkeep itself put into the include folder, or took out.

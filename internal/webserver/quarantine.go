@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -25,6 +24,9 @@ func (f confFile) holds(file string) bool { return string(f) == file }
 func (a *Applier) quarantine(ctx context.Context) error {
 	now, err := a.look()
 	if err != nil {
+		return err
+	}
+	if err := now.odd(); err != nil {
 		return err
 	}
 	if err := a.surveyAnew(ctx, now); err != nil {
@@ -77,7 +79,7 @@ func (a *Applier) quarantine(ctx context.Context) error {
 func (a *Applier) takeAside(ctx context.Context, name string) error {
 	path := vhost.FolderSites + "/" + name
 	place := a.o.Layout.Place(path)
-	edited, err := os.ReadFile(place)
+	edited, err := readPlain(place)
 	if err != nil {
 		return err
 	}

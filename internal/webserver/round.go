@@ -30,6 +30,8 @@ type round struct {
 	// changes.
 	unchanged []*Wanted
 	layout    vhost.Layout
+	// blocked is why nothing could be changed, in a verification.
+	blocked error
 	// took is how long each step took, for the log.
 	took        []any
 	began, last time.Time
@@ -74,6 +76,7 @@ type write struct {
 	place  string
 	temp   string
 	before []byte // what was there; nil when nothing was
+	rights string // what was there, where mode or owner are not as they should be
 }
 
 // sumOf is the sum of one of its files.
@@ -137,6 +140,9 @@ func (r *round) work(ctx context.Context) error {
 		return err
 	}
 	verify := r.verifies()
+	if r.whole != nil {
+		r.tend()
+	}
 	if !verify && r.reloads() { // which is when a bad target would hurt
 		r.checkTargets()
 	}
@@ -341,12 +347,11 @@ func (r *round) compareOne(c *change) error {
 		wanted[f.Path] = true
 		c.sums[i] = sumOf(f.Text)
 		w := write{file: f, place: r.layout.Place(f.Path)}
-		holds, onDisk, err := r.holds(w.place, f.Text, c.sums[i])
+		holds, err := r.holds(&w, c.sums[i])
 		if err != nil {
 			return fmt.Errorf("reading what is there: %w", err)
 		}
 		if !holds {
-			w.before = onDisk
 			c.writes = append(c.writes, w)
 		}
 		same = same && c.before.Files[f.Path] == c.sums[i]

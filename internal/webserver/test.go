@@ -32,19 +32,23 @@ type stamp struct {
 	size    int64
 	changed int64 // of the content, in nanoseconds
 	moved   int64 // any change
+	// mode has the type and the permissions, as stat(2) does.
+	mode, uid, gid uint32
 }
 
+// stampOf is the stamp of what has a path itself: a link's own.
 func stampOf(path string) stamp {
-	return stampAt(unix.AT_FDCWD, path, path)
+	return stampAt(unix.AT_FDCWD, path, path, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // stampAt is the stamp of a name in an open folder; where the path ends is for the
 // caller to know.
-func stampAt(folder int, name, path string) stamp {
+func stampAt(folder int, name, path string, flags int) stamp {
 	s := stamp{path: path}
 	var stat unix.Stat_t
-	if err := unix.Fstatat(folder, name, &stat, 0); err == nil {
+	if err := unix.Fstatat(folder, name, &stat, flags); err == nil {
 		s.inode, s.size, s.changed, s.moved = stat.Ino, stat.Size, stat.Mtim.Nano(), stat.Ctim.Nano()
+		s.mode, s.uid, s.gid = stat.Mode, stat.Uid, stat.Gid
 	}
 	return s
 }
@@ -52,7 +56,7 @@ func stampAt(folder int, name, path string) stamp {
 func fingerprintOf(paths []string) fingerprint {
 	var f fingerprint
 	for _, path := range paths {
-		f.files = append(f.files, stampOf(path))
+		f.files = append(f.files, stampAt(unix.AT_FDCWD, path, path, 0)) // the operator's may be links
 	}
 	return f
 }
@@ -77,6 +81,13 @@ func withFolders(files []string) []string {
 func (r *round) survey(ctx context.Context) error {
 	now, err := r.look()
 	if err != nil {
+		return err
+	}
+	if err := now.odd(); err != nil {
+		if r.verifies() { // which runs nothing over it, and has more to tell
+			r.tested, r.included, r.blocked = fingerprint{}, now, err
+			return nil
+		}
 		return err
 	}
 	if len(r.tested.files) > 0 && fingerprintOf(r.testedPaths()).equal(r.tested) && maps.Equal(now, r.included) {

@@ -23,6 +23,7 @@ type whole struct {
 	// strays are files that belong to no site and were made by upkeep.
 	strays []string
 	report chan Report
+	tending
 }
 
 // Wanted is a site as a server is to serve it.
@@ -34,6 +35,8 @@ type Wanted struct {
 	Key string
 	// Input is asked for where the site is not served so already.
 	Input func() (vhost.Input, error)
+	// UID is whose its logs are to read; 0 where nobody can tell without the input.
+	UID int
 }
 
 // wantedOf are inputs as what is wanted.
@@ -55,6 +58,11 @@ type Report struct {
 	Err error
 	// Down is why nothing is answered at all, whatever the files are like.
 	Down error
+	// Blocked is why no change would reach the web server.
+	Blocked error
+	// Amiss is, by site or "" for what is nobody's, what is not as upkeep made it and
+	// cannot be put right without asking.
+	Amiss map[string]error
 }
 
 // Drift is one file that was not as it should be.
@@ -62,6 +70,8 @@ type Drift struct {
 	Site, Path string // Path is where it is on the server
 	// Have is nil for a missing file, Want for one that should not be there.
 	Have, Want []byte
+	// HaveRights and WantRights are mode and owner, where these differ; "" where not.
+	HaveRights, WantRights string
 	// Passwords is set for a file of NAME:HASH lines, which are not to be shown.
 	Passwords bool
 }
@@ -163,7 +173,7 @@ func (r *round) serves(w *Wanted, before *entry) bool {
 		}
 	}
 	for path, sum := range before.Files {
-		if !r.holdsSum(r.layout.Place(path), sum) {
+		if !r.holdsSum(path, sum) {
 			return false
 		}
 	}
@@ -234,7 +244,7 @@ func strays(dir, folder string, known map[string]bool) ([]string, error) {
 // made reports whether upkeep has made a configuration file. Others in the same
 // folder are somebody else's.
 func made(path string) bool {
-	text, err := os.ReadFile(path)
+	text, err := readPlain(path)
 	if err != nil {
 		return false
 	}
@@ -257,7 +267,7 @@ func (w *whole) sweepStrays(r *round) error {
 
 // done reports on all changes.
 func (w *whole) done(r *round, cause error) {
-	report := Report{Sites: make(map[string]Result, len(r.changes)+len(r.unchanged)), Err: cause}
+	report := Report{Sites: make(map[string]Result, len(r.changes)+len(r.unchanged)), Err: cause, Blocked: r.blocked}
 	for _, site := range r.unchanged {
 		report.Sites[site.Name] = Result{State: upkeep.JobDone, Generation: site.Generation, URL: r.o.URL}
 	}
@@ -274,13 +284,14 @@ func (w *whole) done(r *round, cause error) {
 	for _, path := range w.strays {
 		report.Drift = append(report.Drift, Drift{Path: r.layout.Place(path)})
 	}
+	report.Drift, report.Amiss = append(report.Drift, w.drift...), w.amiss
 	w.report <- report
 }
 
 func (r *round) drift(c *change) []Drift {
 	var all []Drift
 	for _, w := range c.writes {
-		all = append(all, Drift{Site: c.site, Path: w.place, Have: w.before, Want: w.file.Text, Passwords: strings.HasPrefix(w.file.Path, vhost.FolderAuth+"/")})
+		all = append(all, Drift{Site: c.site, Path: w.place, Have: w.before, Want: w.file.Text, HaveRights: w.rights, WantRights: r.wantRights(w), Passwords: strings.HasPrefix(w.file.Path, vhost.FolderAuth+"/")})
 	}
 	for _, path := range c.removes {
 		all = append(all, Drift{Site: c.site, Path: r.layout.Place(path)})
