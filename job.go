@@ -81,8 +81,11 @@ type Job struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	// Who asked for it.
 	Who string `json:"who"`
-	// After are jobs that must be done before this one starts. Where one of them
-	// fails, this one fails too.
+	// Away says, while it is pending, that it waits for the agent of its server, which
+	// is not connected.
+	Away string `json:"away,omitempty"`
+	// After are jobs that must be done before this one starts; while it is pending,
+	// those that are not done yet. Where one of them fails, this one fails too.
 	After    []int64   `json:"after,omitempty"`
 	Created  time.Time `json:"created"`
 	Started  time.Time `json:"started,omitzero"`

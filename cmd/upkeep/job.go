@@ -185,6 +185,8 @@ func what(job upkeep.Job) string {
 		return job.Progress
 	case job.State == upkeep.JobPending && len(job.After) > 0:
 		return "waits for job " + strings.Trim(strings.Join(strings.Fields(fmt.Sprint(job.After)), ", "), "[]")
+	case job.Away != "":
+		return job.Away
 	}
 	return ""
 }
@@ -420,20 +422,48 @@ func (a *app) followJobs(ctx context.Context, up *client.Client, ids []int64, ea
 	}
 }
 
-// await waits for jobs to end.
+// await waits for jobs to end, and says at once what cannot come soon: that the
+// agent of a server is not connected.
 func (a *app) await(ctx context.Context, up *client.Client, patience time.Duration, ids ...int64) ([]upkeep.Job, error) {
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	jobs, err := a.followJobs(waiting, up, ids, func(upkeep.Job) error { return nil })
-	if err != nil && ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) {
-		have := "jobs have"
-		if len(ids) == 1 {
-			have = "job has"
+	latest, said := map[int64]upkeep.Job{}, map[string]bool{}
+	jobs, err := a.followJobs(waiting, up, ids, func(job upkeep.Job) error {
+		latest[job.ID] = job
+		if job.Away != "" && !said[job.Away] {
+			said[job.Away] = true
+			fmt.Fprintf(a.err, "note: job %d %s\n", job.ID, upkeep.Printable(job.Away))
 		}
-		return nil, &timeoutError{waiting: fmt.Sprintf("%d %s not ended after %s; see: upkeep job list --state pending,running", len(ids), have, patience)}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) {
+		return nil, upkeep.WithHint(&timeoutError{waiting: notEnded(ctx, up, latest, ids, patience)}, "what is not done yet goes on; see: upkeep job list --state pending,running")
 	}
 	return jobs, err
 }
+
+// notEnded says of jobs that did not end in time what the first of them waits for, as
+// it is now: its agent may have gone since.
+func notEnded(ctx context.Context, up *client.Client, latest map[int64]upkeep.Job, ids []int64, patience time.Duration) string {
+	open := slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return latest[id].State.Ended() })
+	have := "jobs have"
+	if len(open) == 1 {
+		have = "job has"
+	}
+	text := fmt.Sprintf("%d %s not ended after %s", len(open), have, patience)
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	for _, id := range open {
+		job, err := up.Job(ctx, id)
+		if err == nil && job.Away != "" {
+			return fmt.Sprintf("%s: job %d %s", text, id, job.Away)
+		}
+	}
+	return text
+}
+
+// askTime bounds a question about what is late already.
+const askTime = 5 * time.Second
 
 // unlessDone is the error of the first job that did not end well.
 func unlessDone(jobs []upkeep.Job) error {

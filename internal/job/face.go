@@ -16,18 +16,20 @@ import (
 
 // List returns jobs, the newest first.
 func (d *Dispatcher) List(ctx context.Context, f store.JobFilter) ([]upkeep.Job, error) {
-	return d.store.Jobs(ctx, f)
+	jobs, err := d.store.Jobs(ctx, f)
+	return d.told(jobs...), err
 }
 
 // Show returns one job with its result, or [upkeep.ErrNotFound].
 func (d *Dispatcher) Show(ctx context.Context, id int64) (upkeep.Job, error) {
-	return d.store.Job(ctx, id)
+	job, err := d.store.Job(ctx, id)
+	return d.told(job)[0], err
 }
 
 // Pending returns what is still being done for an account, and the messages that
 // it has not read, the newest first.
 func (d *Dispatcher) Pending(ctx context.Context, account string) ([]upkeep.Job, error) {
-	return d.store.Jobs(ctx, store.JobFilter{Account: account, States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning}})
+	return d.List(ctx, store.JobFilter{Account: account, States: []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning}})
 }
 
 // Watch returns each job as it is made and whenever it changes, until the
@@ -83,7 +85,8 @@ func (d *Dispatcher) Retry(ctx context.Context, id int64, who string) (upkeep.Jo
 			return upkeep.Job{}, fmt.Errorf("retrying job %d: %w", id, err)
 		}
 	}
-	return d.store.RetryJob(ctx, id, who)
+	job, err = d.store.RetryJob(ctx, id, who)
+	return d.told(job)[0], err
 }
 
 // Read ends a notification.
@@ -170,7 +173,8 @@ func (d *Dispatcher) Run(ctx context.Context, kind string, payload json.RawMessa
 		}
 	}
 	job := upkeep.Job{Account: owner(decoded), Server: server, Kind: kind, Object: decoded.Object(), Who: who}
-	return d.store.AskFor(ctx, store.NewJob{Job: job, Payload: encode(decoded)})
+	made, err := d.store.AskFor(ctx, store.NewJob{Job: job, Payload: encode(decoded)})
+	return d.told(made)[0], err
 }
 
 // readable makes an error about a payload one about what a person typed.
@@ -261,16 +265,34 @@ func (d *Dispatcher) Verify(ctx context.Context, server, who string) (upkeep.Job
 	return d.Run(ctx, upkeep.JobSiteSync, encode(task.SiteSync{Verify: true}), server, who)
 }
 
-// Preview has web servers compare sites, as they would be, with what is there;
-// the results of the jobs say how that differs. Each job is about one site.
-func (d *Dispatcher) Preview(ctx context.Context, who string, sites []upkeep.Site) ([]upkeep.Job, error) {
+// Preview has web servers compare the sites among objects, as they would be, with
+// what is there; the results of the jobs say how that differs. Each job is about
+// one site. The accounts among the objects own them as they would.
+func (d *Dispatcher) Preview(ctx context.Context, who string, objects []upkeep.Object) ([]upkeep.Job, error) {
 	var refs []store.Ref
-	for _, site := range sites {
-		refs = append(refs, ref(upkeep.KindSite, site.Name), ref(upkeep.KindAccount, site.Account))
+	var sites []upkeep.Site
+	trial := store.Change{DryRun: true} // which says what number an account would get
+	for _, object := range objects {
+		switch o := object.(type) {
+		case upkeep.Site:
+			sites = append(sites, o)
+			refs = append(refs, ref(upkeep.KindSite, o.Name), ref(upkeep.KindAccount, o.Account))
+		case upkeep.Account:
+			trial.Put = append(trial.Put, o)
+		}
 	}
 	found, err := d.store.Declared(ctx, refs)
 	if err != nil {
 		return nil, err
+	}
+	if len(trial.Put) > 0 {
+		would, err := d.store.Apply(ctx, who, trial)
+		if err != nil {
+			return nil, err
+		}
+		for _, change := range would.Altered {
+			found[change.Ref] = store.Found{Ref: change.Ref, Declared: upkeep.Declared{Generation: change.Generation, Object: change.New}}
+		}
 	}
 	var jobs []store.NewJob
 	for _, site := range sites {

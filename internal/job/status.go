@@ -292,8 +292,27 @@ func (k knowledge) waiting(job upkeep.Job) string {
 		return job.Progress
 	case job.State == upkeep.JobRunning:
 		return fmt.Sprintf("job %d is being done on %s", job.ID, job.Server)
-	case !k.links[job.Server].Connected:
-		return fmt.Sprintf("job %d waits for %s, whose agent is not connected", job.ID, job.Server)
+	case away(job, k.links) != "":
+		return fmt.Sprintf("job %d %s", job.ID, away(job, k.links))
 	}
 	return fmt.Sprintf("job %d waits for its turn on %s", job.ID, job.Server)
+}
+
+// away says that a job waits for an agent that is not connected; empty where it
+// does not.
+func away(job upkeep.Job, links map[string]Presence) string {
+	link, known := links[job.Server]
+	if job.Server == "" || job.State != upkeep.JobPending || link.Connected {
+		return ""
+	}
+	return fmt.Sprintf("waits for %s, whose agent is not connected%s", job.Server, since(link, known))
+}
+
+// told are jobs as people see them, with what those that are pending wait for.
+func (d *Dispatcher) told(jobs ...upkeep.Job) []upkeep.Job {
+	links := d.Links()
+	for i := range jobs {
+		jobs[i].Away = away(jobs[i], links)
+	}
+	return jobs
 }

@@ -448,7 +448,8 @@ func (s *Store) LastResults(ctx context.Context, kind string) (map[string]json.R
 	return results, nil
 }
 
-// addAfter fills in which jobs others wait for.
+// addAfter fills in which jobs others wait for. Those that were done are not waited
+// for any more; of a job that has ended itself, all are told that it came after.
 func addAfter(ctx context.Context, db bun.IDB, jobs []upkeep.Job) error {
 	at := make(map[int64]int, len(jobs))
 	ids := make([]int64, len(jobs))
@@ -456,12 +457,20 @@ func addAfter(ctx context.Context, db bun.IDB, jobs []upkeep.Job) error {
 		at[job.ID], ids[i] = i, job.ID
 	}
 	for part := range slices.Chunk(ids, chunk) {
-		var links []afterRow
-		if err := db.NewSelect().Model(&links).Where("job IN (?)", bun.List(part)).Order("job", "after").Scan(ctx); err != nil {
+		var links []struct {
+			Job, After int64
+			State      upkeep.JobState // of the first of them
+		}
+		err := db.NewSelect().Model((*afterRow)(nil)).ModelTableExpr("job_after AS a").ColumnExpr("a.job, a.after, first.state").
+			Join("JOIN jobs AS first ON first.id = a.after").Where("a.job IN (?)", bun.List(part)).OrderExpr("a.job, a.after").Scan(ctx, &links)
+		if err != nil {
 			return err
 		}
 		for _, link := range links {
 			job := &jobs[at[link.Job]]
+			if job.State == upkeep.JobPending && (link.State == upkeep.JobDone || link.State == upkeep.JobSuperseded) {
+				continue
+			}
 			job.After = append(job.After, link.After)
 		}
 	}

@@ -358,6 +358,9 @@ func jobsAfter(t *testing.T, open func() *store.Store) {
 	claim(t, s, "files2", 3)
 	finish(t, s, upkeep.JobDone, "", 2)
 	wantReady(t, c)
+	if job, err := s.Job(ctx, 1); err != nil || fmt.Sprint(job.After) != "[3]" {
+		t.Errorf("with one of both done it waits for %v, %v", job.After, err)
+	}
 	// The same once more waits for what is not done yet, and for the new one.
 	enqueue(t, s, newJob("files1", upkeep.JobSiteFiles, "site/a.test", 2), newJob("web1", upkeep.JobSiteApply, "site/a.test", 2, 0))
 	wantReady(t, c, 4)
@@ -368,6 +371,9 @@ func jobsAfter(t *testing.T, open func() *store.Store) {
 	wantReady(t, c, 1)
 	if got := claim(t, s, "web1", 1); len(got) != 1 {
 		t.Error("cannot start")
+	}
+	if job, err := s.Job(ctx, 1); err != nil || fmt.Sprint(job.After) != "[2 3 4]" {
+		t.Errorf("it came after %v, %v", job.After, err)
 	}
 	for name, jobs := range map[string][]store.NewJob{
 		"itself":  {newJob("web9", upkeep.JobSiteApply, "site/z.test", 1, 0)},
