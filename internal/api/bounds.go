@@ -263,16 +263,26 @@ func sameSite(a, b upkeep.Site) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// Preview asks the web servers of sites what they, as they would be, change there.
-// They were checked by [Bounds.Apply] as a trial.
-func (b *Bounds) Preview(ctx context.Context, sites []upkeep.Site) ([]upkeep.Job, error) {
+// Preview asks the web servers of the sites among objects what they, as they would
+// be, change there, for the accounts among them as these would be. All were checked
+// by [Bounds.Apply] as a trial.
+func (b *Bounds) Preview(ctx context.Context, objects []upkeep.Object) ([]upkeep.Job, error) {
 	c := access.From(ctx)
-	for _, site := range sites {
-		if !c.Owns(site.Account) {
-			return nil, absent(upkeep.KindAccount, site.Account)
+	for _, object := range objects {
+		owner := ""
+		switch o := object.(type) {
+		case upkeep.Site:
+			owner = o.Account
+		case upkeep.Account:
+			owner = o.Name
+		default:
+			continue
+		}
+		if !c.Owns(owner) {
+			return nil, absent(upkeep.KindAccount, owner)
 		}
 	}
-	return b.sites.Preview(ctx, c.Who, sites)
+	return b.sites.Preview(ctx, c.Who, objects)
 }
 
 // Jobs returns jobs, the newest first.

@@ -23,8 +23,9 @@ type Sites interface {
 	History(ctx context.Context, name string) ([]store.Version, error)
 	// Undo declares a site as it was at a generation, under a new one.
 	Undo(ctx context.Context, who, name string, generation, still int64) (upkeep.SiteStatus, error)
-	// Preview asks the web servers what the sites, as they would be, change there.
-	Preview(ctx context.Context, who string, sites []upkeep.Site) ([]upkeep.Job, error)
+	// Preview asks the web servers what the sites among objects, as they would be,
+	// change there.
+	Preview(ctx context.Context, who string, objects []upkeep.Object) ([]upkeep.Job, error)
 }
 
 // Servers are the machines with agents.
@@ -183,13 +184,7 @@ func (a *API) preview(ctx context.Context, in ApplyInput) ([]upkeep.Job, error) 
 	if err != nil {
 		return nil, err
 	}
-	var sites []upkeep.Site
-	for _, object := range objects {
-		if site, is := object.(upkeep.Site); is {
-			sites = append(sites, site)
-		}
-	}
-	return a.bounds.Preview(ctx, sites)
+	return a.bounds.Preview(ctx, objects)
 }
 
 func (a *API) serverRoutes(h huma.API) {

@@ -93,9 +93,9 @@ func (f *fakeHosting) Undo(_ context.Context, who, name string, generation, stil
 	return upkeep.SiteStatus{Name: name, Generation: generation}, f.note(who, "undo "+name)
 }
 
-func (f *fakeHosting) Preview(_ context.Context, who string, sites []upkeep.Site) ([]upkeep.Job, error) {
-	for _, site := range sites {
-		f.asked = append(f.asked, who+" preview "+site.Name)
+func (f *fakeHosting) Preview(_ context.Context, who string, objects []upkeep.Object) ([]upkeep.Job, error) {
+	for _, object := range objects {
+		f.asked = append(f.asked, who+" preview "+object.ObjectName())
 	}
 	return f.jobs, f.fail
 }

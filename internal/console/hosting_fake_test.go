@@ -207,9 +207,10 @@ func (h *hosting) Undo(ctx context.Context, who, name string, generation, still 
 	return h.Site(ctx, name)
 }
 
-func (h *hosting) Preview(_ context.Context, who string, sites []upkeep.Site) ([]upkeep.Job, error) {
-	h.note("%s looks at %s", who, sites[0].Name)
-	job := upkeep.Job{ID: 100, Account: sites[0].Account, Server: "web1", Kind: upkeep.JobSiteSync, Object: "preview/" + sites[0].Name, State: upkeep.JobDone,
+func (h *hosting) Preview(_ context.Context, who string, objects []upkeep.Object) ([]upkeep.Job, error) {
+	site := objects[0].(upkeep.Site)
+	h.note("%s looks at %s", who, site.Name)
+	job := upkeep.Job{ID: 100, Account: site.Account, Server: "web1", Kind: upkeep.JobSiteSync, Object: "preview/" + site.Name, State: upkeep.JobDone,
 		Result: json.RawMessage(`{"sites":[{"site":"` + secretOfOther + `"}],"drift":{"/etc/x.conf":"--- a\n+++ b\n@@ -1 +1 @@\n-old\n+ServerAlias new.test\n"}}`)}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -367,7 +367,7 @@ func (c *Console) look(ctx context.Context, site upkeep.Site) []serverPreview {
 	defer cancel()
 	news, stop := c.o.Hosting.Jobs.Watch()
 	defer stop()
-	jobs, err := c.o.Hosting.Bounds.Preview(ctx, []upkeep.Site{site})
+	jobs, err := c.o.Hosting.Bounds.Preview(ctx, []upkeep.Object{site})
 	if err != nil {
 		c.o.Log.Warn("looking at what a site would change", "site", site.Name, "err", err)
 		return []serverPreview{{Says: "The servers cannot be asked what this would change: " + err.Error()}}

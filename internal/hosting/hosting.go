@@ -47,8 +47,8 @@ func (d *Desk) Site(ctx context.Context, name string) (upkeep.SiteStatus, error)
 
 // Preview asks the web servers of sites, as they would be, what that changes
 // there.
-func (d *Desk) Preview(ctx context.Context, who string, sites []upkeep.Site) ([]upkeep.Job, error) {
-	return d.Jobs.Preview(ctx, who, sites)
+func (d *Desk) Preview(ctx context.Context, who string, objects []upkeep.Object) ([]upkeep.Job, error) {
+	return d.Jobs.Preview(ctx, who, objects)
 }
 
 // Regenerate has every generated file of a web server made anew.

@@ -266,15 +266,22 @@ func TestPreviewMakesNoChange(t *testing.T) {
 	ctx := context.Background()
 	web2 := upkeep.Server{Name: "web2", Roles: []string{upkeep.RoleWeb}}
 	d.put(t, web1, web2, acme)
-	jobs, err := d.Preview(ctx, "tester", []upkeep.Site{site(func(s *upkeep.Site) { s.Servers = []string{"web1", "web2"} })})
+	jobs, err := d.Preview(ctx, "tester", []upkeep.Object{site(func(s *upkeep.Site) { s.Servers = []string{"web1", "web2"} })})
 	if err != nil || len(jobs) != 2 || jobs[0].Kind != upkeep.JobSiteSync || jobs[0].Server == jobs[1].Server {
 		t.Errorf("got %+v, %v", jobs, err)
 	}
 	if _, err := d.Site(ctx, "example.test"); !errors.Is(err, upkeep.ErrNotFound) {
 		t.Errorf("the site that was looked at: %v", err)
 	}
-	if _, err := d.Preview(ctx, "tester", []upkeep.Site{site(func(s *upkeep.Site) { s.Account = "nobody-yet" })}); !errors.Is(err, upkeep.ErrNotFound) {
+	if _, err := d.Preview(ctx, "tester", []upkeep.Object{site(func(s *upkeep.Site) { s.Account = "nobody-yet" })}); !errors.Is(err, upkeep.ErrNotFound) {
 		t.Errorf("an account that is not declared: %v", err)
+	}
+	jobs, err = d.Preview(ctx, "tester", []upkeep.Object{site(func(s *upkeep.Site) { s.Account = "beta" }), upkeep.Account{Name: "beta", Suspended: true}})
+	if err != nil || len(jobs) != 1 || jobs[0].Account != "beta" {
+		t.Errorf("an account that would be declared with it: %+v, %v", jobs, err)
+	}
+	if all, err := d.Store.All(ctx, upkeep.KindAccount); err != nil || len(all) != 1 {
+		t.Errorf("the account that was looked at is declared: %v, %v", all, err)
 	}
 }
 
