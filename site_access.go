@@ -19,10 +19,11 @@ func (s Site) checkAccess(r *rules) {
 	for i, p := range s.Protect {
 		at := fmt.Sprintf("protect[%d]", i)
 		r.sitePath(at+".path", p.Path)
-		if paths[p.Path] {
+		path := strings.TrimSuffix(p.Path, "/") // with it or without, the same is protected
+		if paths[path] {
 			r.add(at+".path", p.Path, "is protected twice")
 		}
-		paths[p.Path] = true
+		paths[path] = true
 		if p.Realm != "" && !realm.MatchString(p.Realm) {
 			r.add(at+".realm", p.Realm, "must be at most 64 letters, digits, blanks and - . _ , : ! ( )")
 		}

@@ -184,6 +184,7 @@ func TestSiteRules(t *testing.T) {
 		{"protect[0].path", protect(Protection{Path: "/a/./b", Users: users})},
 		{"protect[0].path", protect(Protection{Path: "/\">", Users: users})},
 		{"protect[1].path", func(s *Site) { s.Protect = []Protection{{Path: "/", Users: users}, {Path: "/", Users: users}} }},
+		{"protect[1].path", func(s *Site) { s.Protect = []Protection{{Path: "/p", Users: users}, {Path: "/p/", Users: users}} }},
 		{"protect[0].realm", protect(Protection{Path: "/", Realm: `a"b`, Users: users})},
 		{"protect[0].realm", protect(Protection{Path: "/", Realm: `trailing\`, Users: users})},
 		{"protect[0].realm", protect(Protection{Path: "/", Realm: "%{HTTP_HOST}", Users: users})},

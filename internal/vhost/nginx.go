@@ -149,13 +149,12 @@ func (s *nginxSite) body() {
 		if i == whole {
 			continue
 		}
-		path := strings.TrimSuffix(p.path, "/")
 		s.from("protect[" + strconv.Itoa(i) + "]")
-		s.begin(nLocation, word("="), value(path))
+		s.begin(nLocation, word("="), value(p.path))
 		s.password(p)
-		s.methods()
+		s.only(p.path)
 		s.end()
-		s.begin(nLocation, word("^~"), value(path+"/"))
+		s.begin(nLocation, word("^~"), value(p.path+"/"))
 		s.password(p)
 		s.content()
 		s.end()
@@ -275,11 +274,31 @@ func (s *nginxSite) content() {
 	s.begin(nLocation, word("~"), arg{text: `/\.ht`, fixed: true, raw: true})
 	s.put(nDeny, word("all"))
 	s.end()
-	in := s.site.in
-	if in.Site.PHP == nil {
+	if s.site.in.Site.PHP == nil {
 		return
 	}
 	s.begin(nLocation, word("~"), arg{text: `\.php$`, fixed: true, raw: true})
+	s.script()
+	s.end()
+}
+
+// only is [nginxSite.content] for the location of one exact path: nginx takes no
+// location inside such a one, so that what the path is has to be told here. Without
+// it the text of a protected script would be handed out as it is.
+func (s *nginxSite) only(path string) {
+	switch {
+	case strings.Contains(path, "/.ht"):
+		s.put(nDeny, word("all"))
+	case s.site.in.Site.PHP != nil && strings.HasSuffix(path, ".php"):
+		s.script()
+	default:
+		s.methods()
+	}
+}
+
+// script is what a location has whose files PHP runs.
+func (s *nginxSite) script() {
+	in := s.site.in
 	s.methods()
 	s.from("php")
 	s.put(nTryFiles, word("$uri"), word("=404"))
@@ -292,7 +311,6 @@ func (s *nginxSite) content() {
 	}
 	s.from("php")
 	s.put(nFastcgiPass, value("unix:"+in.Layout.Socket(in.Site.Name)))
-	s.end()
 }
 
 func (s *nginxSite) methods() {

@@ -219,6 +219,11 @@ func protectionsOf(s upkeep.Site) ([]protection, error) {
 		if err != nil {
 			return nil, err
 		}
+		// "/p/" is "/p" and all below it: were it only what is below, a file of that
+		// name, and not a folder, would stand open.
+		if decoded != "/" {
+			decoded = strings.TrimSuffix(decoded, "/")
+		}
 		one := protection{path: decoded, realm: p.Realm, file: FolderAuth + "/" + shortName(s.Name) + "/" + strconv.Itoa(i)}
 		if one.realm == "" {
 			one.realm = "restricted"
@@ -234,6 +239,9 @@ func protectionsOf(s upkeep.Site) ([]protection, error) {
 				return nil, refuse(field+".users."+user, "...", "must be a hash as htpasswd -B makes it")
 			}
 			one.text = append(one.text, user+":"+p.Users[user]+"\n"...)
+		}
+		if slices.ContainsFunc(all, func(p protection) bool { return p.path == one.path }) {
+			return nil, refuse(field+".path", p.Path, "is protected twice")
 		}
 		all = append(all, one)
 	}

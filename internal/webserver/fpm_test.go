@@ -40,9 +40,15 @@ func (w *world) startFPM(config string) *testkit.Process {
 // started with the function.
 func newPHPWorld(t *testing.T) (w *world, start func() *testkit.Process) {
 	t.Helper()
+	return phpWorld(t, newWorld)
+}
+
+// phpWorld is newPHPWorld with a web server of choice.
+func phpWorld(t *testing.T, server func(testing.TB) *world) (w *world, start func() *testkit.Process) {
+	t.Helper()
 	testkit.NeedRoot(t)
 	program := findFPM(t)
-	w = newWorld(t)
+	w = server(t)
 	if err := w.Applier.Close(); err != nil {
 		t.Fatal(err)
 	}

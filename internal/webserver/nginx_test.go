@@ -17,7 +17,7 @@ import (
 )
 
 // newNginxWorld is a world with an nginx of the operator's own.
-func newNginxWorld(t *testing.T) *world {
+func newNginxWorld(t testing.TB) *world {
 	t.Helper()
 	testkit.Need(t, "nginx")
 	program, err := testkit.Find("nginx")
@@ -39,7 +39,7 @@ func newNginxWorld(t *testing.T) *world {
 	if os.Geteuid() == 0 {
 		user = "user www-data;"
 	}
-	for _, folder := range []string{"etc", "scratch", "tmp", "logs", "sites", "home"} {
+	for _, folder := range []string{"etc", "scratch", "tmp", "logs", "sites", "home", "run"} {
 		if err := os.Mkdir(filepath.Join(dir, folder), 0o755); err != nil {
 			t.Fatal(err)
 		}
