@@ -129,8 +129,11 @@ func (a *adoption) redirect(words []string, came bool) bool {
 	if len(words) == 3 {
 		r.To = words[2]
 	}
-	at := slices.IndexFunc(a.site.Redirects, func(o upkeep.Redirect) bool { return o.From == r.From && !o.Exact })
+	at := slices.IndexFunc(a.site.Redirects, func(o upkeep.Redirect) bool { return redirectBase(o.From) == redirectBase(r.From) && !o.Exact })
+	// The first of the two lines that a redirect to a folder has; the second says it all.
+	first := r.From != "/" && strings.HasSuffix(r.From, "/") && strings.HasSuffix(r.To, "/")
 	switch {
+	case first:
 	case !came && at < 0:
 		a.root = a.site.Canonical != "" && r.From == "/"
 		return a.root

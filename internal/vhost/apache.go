@@ -196,10 +196,21 @@ func (s *apacheSite) redirects() {
 			}
 			s.exactRedirect(from, r.To, status)
 		case status == 410:
-			s.put(dRedirect, word("410"), value(from))
+			s.put(dRedirect, word("410"), value(cmp.Or(redirectBase(from), "/")))
 		default:
-			s.put(dRedirect, number(status), value(from), value(r.To))
+			s.redirectBelow(redirectBase(from), r.To, status)
 		}
+	}
+}
+
+// redirectBelow is for a path and all below it. mod_alias joins the rest bare: both
+// paths end in a slash, or neither does. The first that matches is taken.
+func (s *apacheSite) redirectBelow(base, to string, status int) {
+	if base == "" || strings.HasSuffix(to, "/") {
+		s.put(dRedirect, number(status), value(base+"/"), value(strings.TrimSuffix(to, "/")+"/"))
+	}
+	if base != "" {
+		s.put(dRedirect, number(status), value(base), value(to))
 	}
 }
 

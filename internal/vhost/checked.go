@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"upkeep"
 )
@@ -57,6 +58,15 @@ func redirectOf(field string, r upkeep.Redirect) (from string, err error) {
 	}
 	return from, nil
 }
+
+// Below the path of a redirect, the rest of what was asked for is joined to its
+// target by one slash, whichever of the two ends in one. Joined bare, the rest
+// could go on with the name of the host: "https://other.test" and "evil.test" for
+// a path /.evil.test.
+
+// redirectBase is the path of a redirect without its final slash: "/a" has all that
+// "/a/" has, and is itself sent on; "" for "/".
+func redirectBase(from string) string { return strings.TrimSuffix(from, "/") }
 
 // sharedFiles are those that any web server uses: texts of error pages and
 // password files.

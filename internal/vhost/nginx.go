@@ -187,8 +187,17 @@ func (s *nginxSite) errorPages() {
 
 // redirects compare with the request as it was sent, not as it was decoded: what
 // is decoded and put into an answer again can hold line ends.
+//
+// What is upkeep's own is left out: a redirect of all paths would take the one that
+// proves the site, and the texts of error pages.
 func (s *nginxSite) redirects() {
 	in := s.site.in
+	if len(in.Site.Redirects) > 0 {
+		s.from("redirects")
+		s.begin(nIf, word("($uri"), word("~"), nginxRegex("^"+regexp.QuoteMeta(tokenFolder)), word(")"))
+		s.put(nBreak)
+		s.end()
+	}
 	for i, r := range in.Site.Redirects {
 		field := "redirects[" + strconv.Itoa(i) + "]"
 		status := cmp.Or(r.Status, 302)
@@ -198,11 +207,14 @@ func (s *nginxSite) redirects() {
 			return
 		}
 		s.from(field)
-		encoded := regexp.QuoteMeta(strings.TrimSuffix((&url.URL{Path: from}).EscapedPath(), "/"))
+		encoded := regexp.QuoteMeta((&url.URL{Path: redirectBase(from)}).EscapedPath())
 		pattern := "^" + encoded + `(/[^?]*)?(\?.*)?$`
 		rest := "$1"
-		if r.Exact {
+		switch {
+		case r.Exact:
 			pattern, rest = "^"+regexp.QuoteMeta((&url.URL{Path: from}).EscapedPath())+`()(\?.*)?$`, ""
+		case strings.HasSuffix(r.To, "/"): // which is the one that joins
+			pattern = "^" + encoded + `(?:/([^?]*))?(\?.*)?$`
 		}
 		s.begin(nIf, word("($request_uri"), word("~"), nginxRegex(pattern), word(")"))
 		if status == 410 {

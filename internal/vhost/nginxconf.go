@@ -21,6 +21,7 @@ const (
 	nAuthBasic     ndirective = "auth_basic"
 	nAuthBasicFile ndirective = "auth_basic_user_file"
 	nAutoindex     ndirective = "autoindex"
+	nBreak         ndirective = "break"
 	nDefaultType   ndirective = "default_type"
 	nDeny          ndirective = "deny"
 	nSymlinks      ndirective = "disable_symlinks"
