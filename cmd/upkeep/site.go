@@ -216,15 +216,20 @@ func newSiteRemove(a *app) *cobra.Command {
 	var patience time.Duration
 	c := &cobra.Command{
 		Use:   "remove NAME",
-		Short: "Take a site back; its files are kept in the account's trash",
+		Short: "Take a site back; its folder is kept in the account's trash",
 		Args:  exactly("NAME"),
 		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
 			site, _, readErr := declaredSite(ctx, up, name) // whose it was, if it is there
+			status, statusErr := up.Site(ctx, name)
+			has, folderErr := folderOf(ctx, up, site)
+			if statusErr == nil && site.SubOf == "" && answered(status) {
+				has = ownFolder
+			}
 			if err := a.delete(ctx, []deletion{{Kind: upkeep.KindSite, Name: name}}); err != nil {
 				return err
 			}
-			if readErr == nil {
-				a.tellTrash(site)
+			if errors.Join(readErr, statusErr, folderErr) == nil { // it is removed, whatever cannot be told of it
+				a.tellTrash(site, has)
 			}
 			if !wait {
 				return nil
@@ -244,15 +249,6 @@ func newSiteRemove(a *app) *cobra.Command {
 	}
 	waitFlags(c, &wait, &patience)
 	return c
-}
-
-// tellTrash says where the files of a site go that is removed.
-func (a *app) tellTrash(site upkeep.Site) {
-	on := strings.Join(site.Servers, ", ")
-	if site.Files != "" {
-		on = site.Files
-	}
-	fmt.Fprintf(a.err, "note: the pages of %s go to .trash in the home of %s on %s, for root to move back\n", upkeep.Printable(site.Name), site.Account, on)
 }
 
 func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {

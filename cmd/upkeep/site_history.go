@@ -120,8 +120,8 @@ func newSiteUndo(a *app) *cobra.Command {
 		Use:   "undo NAME",
 		Short: "Declare a site as it was at an earlier generation",
 		Long: `Declare a site as it was at an earlier generation, as a new one. A site that was
-removed is declared again by it, with a new folder: its pages stay in the trash of
-its account, for root to move back.`,
+removed is declared again by it, with a new folder: the one that it had stays in
+the trash of its account, for root to move back.`,
 		Args: exactly("NAME"),
 		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
 			if generation < 0 {
@@ -135,20 +135,23 @@ its account, for root to move back.`,
 			if len(generations) > 0 {
 				read = generations[0].Generation
 			}
-			site, err := up.UndoSite(ctx, name, generation, read)
+			was, had, err := removedSite(ctx, up, name, generations) // before there are new jobs about it
+			if err != nil {
+				return err
+			}
+			status, err := up.UndoSite(ctx, name, generation, read)
 			if err != nil {
 				return err
 			}
 			if restored := restored(generations, generation); restored != 0 {
 				fmt.Fprintf(a.err, "note: %s is again as it was at generation %d\n", name, restored)
 			}
-			if len(generations) > 0 && generations[0].Deleted {
-				fmt.Fprintf(a.err, "note: the folder of %s is a new one; the pages from before its removal are in .trash in the home of %s, for root to move back\n", name, site.Account)
-			}
+			was.Account = status.Account
+			a.tellOldPages(was, had)
 			if wait {
 				return a.awaitSite(ctx, up, name, patience)
 			}
-			return a.siteDetails(site)
+			return a.siteDetails(status)
 		}),
 	}
 	c.Flags().Int64Var(&generation, "to", 0, "`generation` to go back to (default the newest that differs from the present one)")
