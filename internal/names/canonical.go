@@ -135,3 +135,10 @@ func Public(name string) bool {
 	suffix, official := publicsuffix.PublicSuffix(name)
 	return official && suffix == name
 }
+
+// Shared reports whether a name is in the private section of the list of public
+// suffixes, such as github.io: a company gives names below it to its customers.
+func Shared(name string) bool {
+	suffix, official := publicsuffix.PublicSuffix(name)
+	return !official && suffix == name && strings.Contains(suffix, ".") // without a dot it is in no section
+}

@@ -59,6 +59,12 @@ func (r Rules) rule(site upkeep.Site, name string) string {
 	if Public(base) {
 		return "is a public suffix, below which everybody may register domains; take one of these"
 	}
+	// The company itself may be a customer here: who has the name is for the operator to say.
+	if Shared(base) && !r.Held(site.Account, name) {
+		if _, _, valid := r.Tree.delegated(base, site.Account, r.Now); !valid {
+			return fmt.Sprintf("is a public suffix, below which a company gives names to its customers; account %s needs a delegation of %s", site.Account, base)
+		}
+	}
 	for _, reserved := range r.Reserved {
 		switch {
 		case upkeep.Within(base, reserved):

@@ -111,6 +111,11 @@ func TestPublic(t *testing.T) {
 			t.Errorf("%s: %v", name, !want)
 		}
 	}
+	for name, want := range map[string]bool{"github.io": true, "blogspot.com": true, "acme.github.io": false, "co.uk": false, "example.test": false, "test": false, "com": false} {
+		if Shared(name) != want {
+			t.Errorf("%s is shared: %v", name, !want)
+		}
+	}
 }
 
 func TestSkeleton(t *testing.T) {
@@ -234,6 +239,13 @@ func TestRules(t *testing.T) {
 		{"ended, but a wider one has not", []upkeep.Site{acme}, []upkeep.Delegation{delegation("x.example.test", "bob", "2020-01-01T00:00:00Z"), delegation("example.test", "bob", "")}, site("bob", "x.example.test"), "", ""},
 		{"above what was delegated", []upkeep.Site{site("bob", "x.example.test")}, []upkeep.Delegation{delegation("x.example.test", "bob", "")}, acme, "", ""},
 		{"public suffix", nil, nil, site("acme", "co.uk"), "name", "public suffix"},
+		{"suffix of a company", nil, nil, site("acme", "github.io"), "name", "account acme needs a delegation of github.io"},
+		{"suffix of a company by a wildcard", nil, nil, wild(site("acme", "github.io")), "name", "public suffix"},
+		{"suffix of a company as an alias", nil, nil, site("acme", "a.test", "github.io"), "aliases[0]", "public suffix"},
+		{"below a suffix of a company", nil, nil, site("acme", "acme.github.io"), "", ""},
+		{"suffix of a company that is a customer", nil, []upkeep.Delegation{delegation("github.io", "acme", "")}, wild(site("acme", "github.io")), "", ""},
+		{"suffix of a company, delegated to another", nil, []upkeep.Delegation{delegation("github.io", "bob", "")}, site("acme", "github.io"), "name", "public suffix"},
+		{"suffix of a company that was taken before", []upkeep.Site{site("acme", "github.io")}, nil, site("acme", "github.io"), "", ""},
 		{"public suffix as an alias", nil, nil, site("acme", "a.test", "co.uk"), "aliases[0]", "public suffix"},
 		{"reserved", nil, nil, site("acme", "panel.operator.test"), "name", "reserved"},
 		{"below what is reserved", nil, nil, site("acme", "a.test", "x.panel.operator.test"), "aliases[0]", "reserved"},
