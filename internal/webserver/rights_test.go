@@ -216,3 +216,26 @@ func TestOddFileOfOurs(t *testing.T) {
 		w.expect("GET", "first.test", "/nowhere", 404, "nothing here")
 	}
 }
+
+// Of a site that failed, nothing is said to have been put right.
+func TestFailedIsNotPutRight(t *testing.T) {
+	w := newWorld(t)
+	inputs := []vhost.Input{w.input("fails.test", 1), w.input("mended.test", 1)}
+	if report := w.Sync(t.Context(), inputs, false); report.Err != nil {
+		t.Fatal(report.Err)
+	}
+	for _, in := range inputs {
+		w.appendTo(w.confFile(in.Site.Name), "# by hand\n")
+	}
+	if err := os.RemoveAll(inputs[0].DocumentRoot()); err != nil {
+		t.Fatal(err)
+	}
+	if report := w.Sync(t.Context(), inputs, true); len(report.Drift) != 2 {
+		t.Errorf("a verification tells %+v", report.Drift)
+	}
+	report := w.Sync(t.Context(), inputs, false)
+	if report.Sites["fails.test"].State != upkeep.JobFailed || report.Sites["mended.test"].State != upkeep.JobDone ||
+		len(report.Drift) != 1 || report.Drift[0].Site != "mended.test" {
+		t.Errorf("told %+v and %+v", report.Drift, report.Sites)
+	}
+}

@@ -289,6 +289,9 @@ func (w *whole) done(r *round, cause error) {
 }
 
 func (r *round) drift(c *change) []Drift {
+	if c.err != nil && !r.verifies() {
+		return nil // which says why it was not put right
+	}
 	var all []Drift
 	for _, w := range c.writes {
 		all = append(all, Drift{Site: c.site, Path: w.place, Have: w.before, Want: w.file.Text, HaveRights: w.rights, WantRights: r.wantRights(w), Passwords: strings.HasPrefix(w.file.Path, vhost.FolderAuth+"/")})
