@@ -49,6 +49,7 @@ become, as documents. What cannot be taken over is said, with its row. With
 	flags.StringSliceVar(&i.options.Servers, "server", nil, "web `servers` that the sites are for")
 	flags.StringVar(&i.options.Home, "home", "/home", "`folder` of the homes in the old jobs")
 	flags.BoolVar(&i.options.Canonical, "canonical", true, "send visitors of www.NAME to NAME, as the script did")
+	flags.StringArrayVar(&i.accounts, "account", nil, "which account a user becomes, as `USER=NAME`; else the user's letters and digits are its name")
 	flags.BoolVar(&i.options.CGI, "cgi", true, "run programs in cgi-bin, as the script did for every site; web servers without suexec refuse such sites")
 	flags.BoolVar(&i.apply, "apply", false, "make what is shown")
 	return c
@@ -57,6 +58,7 @@ become, as documents. What cannot be taken over is said, with its row. With
 type importVerb struct {
 	*app
 	dump, mysql string
+	accounts    []string // USER=NAME
 	options     article.Options
 	apply       bool
 }
@@ -68,11 +70,22 @@ func (i *importVerb) run(ctx context.Context) error {
 	if len(i.options.Servers) == 0 {
 		return &usageError{err: errors.New("--server is required: the old tables do not say where the sites are to live")}
 	}
+	i.options.Accounts = map[string]string{}
+	for _, pair := range i.accounts {
+		at := strings.LastIndexByte(pair, '=') // names of users may have one, those of accounts have none
+		if at <= 0 || i.options.Accounts[pair[:at]] != "" {
+			return &usageError{err: fmt.Errorf("--account %s: give USER=NAME, once for each user", upkeep.Printable(pair))}
+		}
+		i.options.Accounts[pair[:at]] = pair[at+1:]
+	}
 	tables, err := i.read(ctx)
 	if err != nil {
 		return err
 	}
-	plan := tables.Convert(i.options)
+	plan, err := tables.Convert(i.options)
+	if err != nil {
+		return err
+	}
 	for _, note := range plan.Notes {
 		fmt.Fprintln(i.err, "note:", upkeep.Printable(note))
 	}

@@ -46,3 +46,25 @@ func TestImportOfARunningDatabase(t *testing.T) {
 		t.Errorf("--mysql shows\n%s%s--dump\n%s%s", fromDatabase, itsNotes, documents, notes)
 	}
 }
+
+// TestImportOfUsersOfOneAccount holds that users whose names differ in a dot alone are
+// not made one account, and that --account says what they become.
+func TestImportOfUsersOfOneAccount(t *testing.T) {
+	const dump = "INSERT INTO virtual_hosts (id, user, server, subof) VALUES (1, 'c3.imp', 'one.test', 0), (2, 'c3imp', 'two.test', 0);"
+	try := func(args ...string) (int, string, string) {
+		var out, failures bytes.Buffer
+		status := run(append([]string{"import", "article", "--server", "web1", "--dump", "-"}, args...), strings.NewReader(dump), &out, &failures)
+		return status, out.String(), failures.String()
+	}
+	if status, out, failures := try(); status == 0 || out != "" || !strings.Contains(failures, `"c3.imp", "c3imp"`) || !strings.Contains(failures, "--account USER=NAME") {
+		t.Errorf("status %d\n%s%s", status, out, failures)
+	}
+	if status, out, failures := try("--account", "c3.imp=other"); status != 0 || !strings.Contains(out, "account: other") || !strings.Contains(out, "account: c3imp") {
+		t.Errorf("status %d\n%s%s", status, out, failures)
+	}
+	for _, bad := range []string{"c3.imp", "=other", "nobody=other", "c3.imp=Not a name"} {
+		if status, out, _ := try("--account", bad); status == 0 || out != "" {
+			t.Errorf("--account %s: status %d\n%s", bad, status, out)
+		}
+	}
+}

@@ -6,7 +6,9 @@ package article
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -36,6 +38,8 @@ type Options struct {
 	// Canonical is whether visitors of www.NAME are sent on to NAME, as the
 	// article's script had it for every site.
 	Canonical bool
+	// Accounts are the accounts of users for whom the script's rule is not to decide.
+	Accounts map[string]string
 	// CGI is whether programs in cgi-bin are run, as the script had it for every
 	// site.
 	CGI bool
@@ -63,9 +67,13 @@ func (p Plan) Objects() []upkeep.Object {
 	return objects
 }
 
-// Convert makes a plan of the tables.
-func (t Tables) Convert(o Options) Plan {
-	c := converter{options: o, byID: map[string]string{}, accounts: map[string]bool{}, owners: map[string]string{}}
+// Convert makes a plan of the tables. It refuses where different users would become one
+// account, unless the options say so: one would have the other's sites.
+func (t Tables) Convert(o Options) (Plan, error) {
+	c := converter{options: o, byID: map[string]string{}, accounts: map[string]bool{}, owners: map[string]string{}, users: map[string]string{}}
+	if err := t.mapped(o.Accounts); err != nil {
+		return Plan{}, err
+	}
 	c.options.Home = cmp.Or(strings.TrimSuffix(o.Home, "/"), "/home")
 	for _, r := range t.hosts {
 		c.byID[r["id"]] = host(r)
@@ -83,7 +91,14 @@ func (t Tables) Convert(o Options) Plan {
 		seen[site.Name] = true
 		c.plan.Sites = append(c.plan.Sites, site)
 	}
+	if err := c.merged(); err != nil {
+		return Plan{}, err
+	}
 	for i, site := range c.plan.Sites {
+		if seen["www."+site.Name] {
+			c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("%s: does not answer www.%[1]s, which is a row of its own", site.Name))
+			c.plan.Sites[i].WWW, c.plan.Sites[i].Canonical, c.plan.Sites[i].CanonicalStatus = new(bool), "", 0
+		}
 		if site.SubOf != "" && !seen[site.SubOf] {
 			c.plan.Notes = append(c.plan.Notes, fmt.Sprintf("%s: is below %s, which was not taken over; it becomes a site of its own", site.Name, site.SubOf))
 			c.plan.Sites[i].SubOf = ""
@@ -92,7 +107,44 @@ func (t Tables) Convert(o Options) Plan {
 	for _, r := range t.jobs {
 		c.job(r)
 	}
-	return c.plan
+	return c.plan, nil
+}
+
+// mapped holds that users who are given an account are there, and that the account can be.
+func (t Tables) mapped(accounts map[string]string) error {
+	for _, user := range slices.Sorted(maps.Keys(accounts)) {
+		if broken := (upkeep.Account{Name: accounts[user]}).Validate(); len(broken) > 0 {
+			return fmt.Errorf("user %q cannot become account %q: the name %s", user, accounts[user], broken[0].Rule)
+		}
+		if !slices.ContainsFunc(t.hosts, func(r row) bool { return r["user"] == user }) {
+			return fmt.Errorf("user %q is to become account %s, and no row of %s has that user", user, accounts[user], tableHosts)
+		}
+	}
+	return nil
+}
+
+// merged refuses users who would share an account by no more than the script's rule.
+func (c *converter) merged() error {
+	users := map[string][]string{}
+	for user, account := range c.users {
+		users[account] = append(users[account], user)
+	}
+	var broken []error
+	for _, account := range slices.Sorted(maps.Keys(users)) {
+		all := users[account]
+		slices.Sort(all)
+		guessed := slices.ContainsFunc(all, func(user string) bool { return user != account && c.options.Accounts[user] == "" })
+		if len(all) < 2 || !guessed {
+			continue
+		}
+		var quoted []string
+		for _, user := range all {
+			quoted = append(quoted, strconv.Quote(upkeep.Printable(user)))
+		}
+		broken = append(broken, upkeep.WithHint(fmt.Errorf("the users %s would all become account %s, and have each other's sites and files: %w", strings.Join(quoted, ", "), account, upkeep.ErrRefused),
+			"say which account each of them becomes, with --account USER=NAME once a user; those who are one customer are given the same name"))
+	}
+	return errors.Join(broken...)
 }
 
 type converter struct {
@@ -101,6 +153,7 @@ type converter struct {
 	byID     map[string]string // server name by id of its row
 	accounts map[string]bool
 	owners   map[string]string // account by the number of the old front end
+	users    map[string]string // account by user, of sites that were taken over
 }
 
 func (c *converter) note(r row, format string, args ...any) {
@@ -125,6 +178,9 @@ func (c *converter) account(r row, user string) (string, bool) {
 		}
 		return -1
 	}, user))
+	if given := c.options.Accounts[user]; given != "" {
+		name = given
+	}
 	if broken := (upkeep.Account{Name: name}).Validate(); len(broken) > 0 {
 		c.note(r, "user %q: %s", user, broken[0].Rule)
 		return "", false
@@ -137,6 +193,7 @@ func (c *converter) account(r row, user string) (string, bool) {
 
 // owner takes an account into the plan, for one of its sites.
 func (c *converter) owner(r row, name string) {
+	c.users[r["user"]] = name
 	if !c.accounts[name] {
 		c.accounts[name] = true
 		c.plan.Accounts = append(c.plan.Accounts, upkeep.Account{Name: name})
@@ -155,7 +212,7 @@ func (c *converter) site(r row) (upkeep.Site, bool) {
 		Name: host(r), Account: account, Servers: c.options.Servers,
 		CGI: c.options.CGI, ErrorPages: c.errorPages(r), Deny: c.firewall(r), Environment: c.environment(r),
 	}
-	if c.options.Canonical {
+	if c.options.Canonical && site.HasWWW() {
 		site.Canonical, site.CanonicalStatus = "bare", 307
 	}
 	if parent := r["subof"]; parent != "" && parent != "0" {
@@ -352,7 +409,11 @@ func (c *converter) mkdir(r row) {
 		c.note(r, "mkdir %q is left out: %s", fields["path"], broken[0].Error())
 		return
 	}
-	if dir.Owner != "root" && !c.accounts[dir.Owner] {
+	if account := c.users[dir.Owner]; account != "" && account != dir.Owner {
+		c.note(r, "mkdir %q is left out: its user %s became account %s, whose files are elsewhere", fields["path"], dir.Owner, account)
+		return
+	}
+	if dir.Owner != "root" && c.users[dir.Owner] == "" {
 		c.note(r, "mkdir %q is left out: no site of its user %s was taken over", fields["path"], dir.Owner)
 		return
 	}

@@ -1,6 +1,7 @@
 package article
 
 import (
+	"errors"
 	"os"
 	"reflect"
 	"strings"
@@ -53,7 +54,7 @@ func FuzzReadDump(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, text string) {
 		tables, err := ReadDump(strings.NewReader(text))
 		if err == nil {
-			tables.Convert(Options{Servers: []string{"web"}, Canonical: true})
+			_, _ = tables.Convert(Options{Servers: []string{"web"}, Canonical: true})
 		}
 	})
 }
@@ -70,7 +71,10 @@ func TestDump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan := tables.Convert(Options{Servers: []string{"web1"}, Canonical: true, CGI: true})
+	plan, err := tables.Convert(Options{Servers: []string{"web1"}, Canonical: true, CGI: true})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var network upkeep.Network
 	networks := func(texts ...string) (all []upkeep.Network) {
 		for _, text := range texts {
@@ -121,7 +125,10 @@ func TestNamesOfOtherScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan := tables.Convert(Options{Servers: []string{"web1"}})
+	plan, err := tables.Convert(Options{Servers: []string{"web1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(plan.Sites) != 3 || plan.Sites[0].Name != "xn--gre-6ka8i.test" || plan.Sites[1].SubOf != "" ||
 		plan.Sites[2].Name != "shop.xn--gre-6ka8i.test" || plan.Sites[2].SubOf != plan.Sites[0].Name {
 		t.Errorf("got sites %+v, with notes %q", plan.Sites, plan.Notes)
@@ -146,7 +153,10 @@ func TestDumpOnThePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan := tables.Convert(Options{Servers: []string{"web1"}})
+	plan, err := tables.Convert(Options{Servers: []string{"web1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(plan.Notes) > 0 || len(plan.Accounts) != 1 || len(plan.Sites) != 2 || plan.Sites[1].SubOf != "example.test" || len(plan.Jobs) != 2 ||
 		len(plan.Sites[0].Deny) != 1 || plan.Sites[0].ErrorPages["404"] != "/missing.html" || plan.Sites[0].Environment["APP_ENV"] != "live" {
 		t.Errorf("got %+v", plan)
@@ -167,5 +177,83 @@ func TestDumpErrors(t *testing.T) {
 		if _, err := ReadDump(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", text, err, want)
 		}
+	}
+}
+
+// Users whom the script's rule would make one account are refused, both named; the
+// operator can say what they become.
+func TestUsersOfOneAccount(t *testing.T) {
+	read := func(mkdir string) Tables {
+		t.Helper()
+		tables, err := ReadDump(strings.NewReader("INSERT INTO virtual_hosts (id, user, server, subof) VALUES " +
+			"(1, 'c3.imp', 'one.test', 0), (2, 'c3imp', 'two.test', 0), (3, 'c3imp', 'three.test', 0), (4, 'a=b', 'four.test', 0);\n" +
+			"INSERT INTO upkeep (id, status, type, data) VALUES (5, 'pending', 'mkdir', 'a:3:{s:4:\"user\";s:5:\"" + mkdir + "\";s:5:\"group\";s:5:\"c3imp\";s:4:\"path\";s:15:\"/home/c3imp/bak\";}')"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tables
+	}
+	options := Options{Servers: []string{"web1"}}
+	plan, err := read("c3imp").Convert(options)
+	if err == nil || !strings.Contains(err.Error(), `the users "c3.imp", "c3imp" would all become account c3imp`) || len(plan.Objects()) > 0 {
+		t.Fatalf("got %v, with %+v", err, plan.Sites)
+	}
+	var hint *upkeep.HintError
+	if !errors.As(err, &hint) || !strings.Contains(hint.Hint, "--account USER=NAME") {
+		t.Errorf("no hint in %v", err)
+	}
+	for _, one := range []struct {
+		accounts map[string]string
+		want     string // accounts of the sites
+		jobs     int
+	}{
+		{map[string]string{"c3.imp": "other"}, "other c3imp c3imp ab", 1},
+		{map[string]string{"c3.imp": "c3imp"}, "c3imp c3imp c3imp ab", 1},
+		{map[string]string{"c3.imp": "c3imp", "c3imp": "other"}, "c3imp other other ab", 0}, // the folder was the other's
+		{map[string]string{"c3.imp": "other", "a=b": "third"}, "other c3imp c3imp third", 1},
+	} {
+		options.Accounts = one.accounts
+		plan, err := read("c3imp").Convert(options)
+		if err != nil {
+			t.Errorf("%v: %v", one.accounts, err)
+			continue
+		}
+		var got []string
+		for _, site := range plan.Sites {
+			got = append(got, site.Account)
+		}
+		if strings.Join(got, " ") != one.want || len(plan.Jobs) != one.jobs {
+			t.Errorf("%v: got %q and jobs %+v", one.accounts, got, plan.Jobs)
+		}
+	}
+	for _, accounts := range []map[string]string{{"nobody.there": "x"}, {"c3.imp": "Not A Name"}, {"c3.imp": "a", "a=b": "c3imp", "c3imp": ""}} {
+		options.Accounts = accounts
+		if _, err := read("c3imp").Convert(options); err == nil {
+			t.Errorf("%v was taken", accounts)
+		}
+	}
+}
+
+// A row for www.NAME is a site, with the names that it then can have, and the site
+// NAME does without that one.
+func TestWWWOfItsOwn(t *testing.T) {
+	tables, err := ReadDump(strings.NewReader("INSERT INTO virtual_hosts (id, user, server, subof) VALUES " +
+		"(1, 'acme', 'www.alone.test', 0), (2, 'acme', 'both.test', 0), (3, 'acme', 'www.both.test', 0), (4, 'acme', 'usual.test', 0);"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := tables.Convert(Options{Servers: []string{"web1"}, Canonical: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, site := range plan.Sites {
+		if broken := site.Validate(); len(broken) > 0 {
+			t.Error(broken)
+		}
+		got = append(got, strings.Join(site.Names(), "+")+" "+site.Canonical)
+	}
+	if want := []string{"www.alone.test ", "both.test ", "www.both.test ", "usual.test+www.usual.test bare"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q; notes %q", got, want, plan.Notes)
 	}
 }

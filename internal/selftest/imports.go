@@ -61,7 +61,10 @@ func poisonedImport(ctx context.Context, w *World) error {
 	if err != nil {
 		return fmt.Errorf("reading the tables: %w", err)
 	}
-	plan := tables.Convert(article.Options{Servers: []string{w.Server}, Canonical: true})
+	plan, err := tables.Convert(article.Options{Servers: []string{w.Server}, Canonical: true})
+	if err != nil {
+		return fmt.Errorf("making a plan of the tables: %w", err)
+	}
 	for _, note := range plan.Notes {
 		if err := printable(upkeep.Printable(note)); err != nil {
 			return err
@@ -134,13 +137,13 @@ func brokenImport(ctx context.Context, _ *World) error {
 		go func() {
 			tables, err := article.ReadDump(strings.NewReader(text))
 			if err == nil {
-				plan := tables.Convert(article.Options{Servers: []string{webServer}})
+				var plan article.Plan
+				plan, err = tables.Convert(article.Options{Servers: []string{webServer}})
 				if len(plan.Sites)+len(plan.Accounts)+len(plan.Jobs) > 0 {
 					err = fmt.Errorf("%s: something came out of it", what)
 					done <- err
 					return
 				}
-				err = nil
 			}
 			if err != nil && len(err.Error()) > 64<<10 {
 				done <- fmt.Errorf("%s: the error has %d bytes", what, len(err.Error()))
