@@ -220,6 +220,16 @@ func (a *app) drift(result task.SyncResult) error {
 			return err
 		}
 	}
+	if len(result.Removed) > 0 {
+		if _, err := fmt.Fprintf(a.out, "removed: %s; folders of sites go to the trash when removals that failed are retried: upkeep job list --state failed\n", upkeep.Printable(strings.Join(result.Removed, ", "))); err != nil {
+			return err
+		}
+	}
+	if len(result.Left) > 0 {
+		if _, err := fmt.Fprintf(a.out, "still served, and not declared: %s\n", upkeep.Printable(strings.Join(result.Left, ", "))); err != nil {
+			return err
+		}
+	}
 	for _, failed := range result.Failed {
 		if _, err := fmt.Fprintln(a.out, "failed:", upkeep.Printable(failed.Error())); err != nil {
 			return err

@@ -167,6 +167,9 @@ func (a *applied) judge(job job) (verdict, done) {
 			if !a.undone(last) {
 				return already, last
 			}
+		case kind == upkeep.JobSiteRemove && kind == job.Kind && last.Sum == "":
+			// A synchronisation took the site out of the web server. A removal of its own
+			// that had failed before does what is left to do: it takes its files away.
 		case job.ID < last.Job && (kind == job.Kind || removes(kind) != removes(job.Kind)):
 			return superseded, last
 		}

@@ -81,6 +81,38 @@ func (b *budget) spend(what ...string) error {
 	return nil
 }
 
+// spendSome takes the removal of as many of these things, in order, as the budget has
+// room for. It returns the others, and why.
+func (b *budget) spendSome(what []string) (left []string, why, err error) {
+	b.mu.Lock()
+	spent := b.recent(b.now())
+	room, some, refused := b.most-len(spent), []string(nil), slices.Clone(spent)
+	for _, one := range what {
+		again := slices.ContainsFunc(spent, func(r removal) bool { return r.What == one })
+		switch {
+		case again:
+		case room > 0:
+			room--
+			refused = append(refused, removal{one, b.now()})
+		default:
+			left = append(left, one)
+			continue
+		}
+		some = append(some, one)
+	}
+	for _, one := range left {
+		refused = append(refused, removal{one, b.now()})
+	}
+	b.mu.Unlock()
+	if err := b.spend(some...); err != nil { // where somebody else was faster, too
+		return nil, nil, err
+	}
+	if len(left) > 0 {
+		why = b.exceeded(left, refused)
+	}
+	return left, why, nil
+}
+
 // recent is what was spent within the last hour. A clock that was put back must
 // not make the past the future: what seems to lie ahead counts as now.
 func (b *budget) recent(now time.Time) []removal {

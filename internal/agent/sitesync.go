@@ -32,7 +32,7 @@ func siteSync(ctx context.Context, r *Root, j job) (any, error) {
 		return nil, err
 	}
 	if !t.Verify {
-		if err := r.budget.spend(s.names()...); err != nil {
+		if err := s.spend(); err != nil {
 			return nil, err
 		}
 		s.tend()
@@ -51,7 +51,7 @@ func siteSync(ctx context.Context, r *Root, j job) (any, error) {
 	default:
 		var wanted []webserver.Wanted
 		if wanted, err = s.wanted(); err == nil {
-			report = web.Applier.Bring(ctx, wanted, t.Keep...)
+			report = web.Applier.Bring(ctx, wanted, append(s.left, t.Keep...)...)
 		}
 	}
 	if err != nil {
@@ -78,6 +78,10 @@ type syncing struct {
 	gone []done
 	// known are the sites that were applied here at this very generation, by name.
 	known map[string]bool
+	// left are names of sites that would go and stay, since the budget of removals has
+	// no room for them, and why.
+	left    []string
+	leftWhy error
 	// failed are why sites could not be prepared.
 	failed map[string]error
 	tended
@@ -119,6 +123,22 @@ func (s *syncing) names() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// spend takes what the job would remove from the budget. What that has no room for
+// stays as it is, and all else is done: one mistake that is held up must not keep a
+// server from being put right.
+func (s *syncing) spend() error {
+	left, why, err := s.r.budget.spendSome(s.names())
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	s.leftWhy = why
+	s.gone = slices.DeleteFunc(s.gone, func(d done) bool { return slices.Contains(left, d.Object) })
+	for _, object := range left {
+		s.left = append(s.left, strings.TrimPrefix(object, upkeep.KindSite+"/"))
+	}
+	return nil
 }
 
 // prepare makes users and folders of the sites that were not applied here at
@@ -245,6 +265,17 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: about.field, Rule: strings.TrimPrefix(plainText(err.Error()), about.field+": ")})
 		}
 	}
+	if len(s.left) > 0 {
+		told.Left = s.left
+		told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: failed(0, s.leftWhy).Error + "; all else was done"})
+	}
+	for _, one := range s.gone {
+		name := strings.TrimPrefix(one.Object, upkeep.KindSite+"/")
+		if result, known := report.Sites[name]; !s.t.Verify && (!known || result.State == upkeep.JobDone) {
+			told.Removed = append(told.Removed, name)
+		}
+	}
+	slices.Sort(told.Removed)
 	if report.Down != nil {
 		told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: "nothing is answered: " + plainText(report.Down.Error())})
 	}
@@ -261,6 +292,9 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 		if d.Want == nil && d.WantRights == "" && d.Site == "" {
 			told.Strays = append(told.Strays, d.Path)
 			continue
+		}
+		if d.Have == nil && d.Want == nil && d.WantRights == "" {
+			continue // it is known of and gone already
 		}
 		if told.Differ++; size > most {
 			left++
@@ -290,7 +324,11 @@ func driftText(d webserver.Drift) string {
 		d.Have, d.Want = hidePasswords(d.Have), hidePasswords(d.Want)
 	}
 	d.Have, d.Want = hideEnvironment(d.Have), hideEnvironment(d.Want)
-	text := string(diff.Diff(d.Path+" (on disk)", d.Have, d.Path+" (declared)", d.Want))
+	want := " (declared)"
+	if d.Want == nil && d.WantRights == "" {
+		want = " (of a site that is not declared here, or not needed)"
+	}
+	text := string(diff.Diff(d.Path+" (on disk)", d.Have, d.Path+want, d.Want))
 	if d.WantRights == "" {
 		return text
 	}

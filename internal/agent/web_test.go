@@ -363,7 +363,6 @@ func TestSiteSync(t *testing.T) {
 	for _, name := range []string{"d.test", "e.test"} {
 		l.wantDone(apply(name, "acme", 20001, 1), 1)
 	}
-	l.wantFailed(task.SiteSync{}, 0, "allows 3 removals an hour")
 	// What control cannot read is neither removed nor taken for a stray.
 	unread := task.SiteSync{Sites: all.Sites[1:], Keep: []string{"a.test", "c.test", "d.test", "e.test"}}
 	if told := result(l.wantDone(unread, 0)); len(told.Drift) > 0 || len(told.Strays) > 0 || told.Served != 1 {
@@ -378,6 +377,70 @@ func TestSiteSync(t *testing.T) {
 	}
 	if outcome := l.do(apply("c.test", "acme", 20001, 2), 2); outcome.State != upkeep.JobDone {
 		t.Errorf("it does not come back: %+v", outcome)
+	}
+}
+
+// A synchronisation removes as many sites as the budget has room for, says which ones
+// it left, and does all else. A removal that had failed before ends well afterwards.
+func TestSyncWithinBudget(t *testing.T) {
+	l := newWebLab(t)
+	names := []string{"a.test", "b.test", "c.test", "d.test", "e.test"}
+	for _, name := range names {
+		site := apply(name, "acme", 20001, 1)
+		site.Site.Protect = []upkeep.Protection{{Path: "/x", Realm: "x", Users: map[string]string{"ann": "$2y$05$Kghm/VJ1GUKKHbwF2VnhL.CCMQR36lKVLth6Z6U3Ib/QWHlSGDRwy"}}}
+		l.wantDone(site, 1)
+		l.write(name, "acme", 20001)
+	}
+	mended := task.SiteSync{Sites: []task.SiteApply{apply("e.test", "acme", 20001, 2)}}
+	result := func(outcome link.Outcome) (told task.SyncResult) {
+		t.Helper()
+		l.must(json.Unmarshal(outcome.Result, &told))
+		return told
+	}
+	verify := mended
+	verify.Verify = true
+	told := result(l.wantDone(verify, 0))
+	for _, name := range names[:4] {
+		file := filepath.Join(l.o.Web.Layout.Include, "50-"+name+".conf")
+		if text := told.Drift[file]; !strings.Contains(text, "\n-\tServerName "+name) || !strings.Contains(text, "not declared here") {
+			t.Errorf("of %s it shows %q", file, text)
+		}
+	}
+	for path, text := range told.Drift {
+		if text == "" || strings.Contains(text, "Kghm") {
+			t.Errorf("of %s it shows %q", path, text)
+		}
+	}
+	if told.Differ != len(told.Drift) {
+		t.Errorf("%d files, and %d shown", told.Differ, len(told.Drift))
+	}
+	var removals []link.Signed
+	for _, name := range names[:4] {
+		remove := task.SiteRemove{Name: name, Account: "acme", Generation: 1}
+		removals = append(removals, l.sign(remove.Kind(), remove.Object(), 1, remove))
+	}
+	told = result(l.wantDone(mended, 0))
+	if told.Served != 1 || !slices.Equal(told.Removed, names[:3]) || !slices.Equal(told.Left, names[3:4]) || len(told.Failed) != 1 || told.Failed[0].Object != "server/web1" ||
+		!strings.Contains(told.Failed[0].Rule, "removing site d.test: the policy of this server allows 3 removals an hour, and 3 were made") || !strings.Contains(told.Failed[0].Rule, "try again after") {
+		t.Errorf("told %+v", told)
+	}
+	for i, name := range names {
+		if got, want := l.page(name) == "page of "+name, i > 2; got != want {
+			t.Errorf("%s answers: %v", name, got)
+		}
+	}
+	for i, name := range names[:3] {
+		if outcome := l.root.Do(t.Context(), removals[i], nil); outcome.State != upkeep.JobDone || l.like("home/acme/"+name) != "none" {
+			t.Errorf("%s is removed once more: %+v, and its folder is %s", name, outcome, l.like("home/acme/"+name))
+		}
+	}
+	if outcome := l.root.Do(t.Context(), removals[3], nil); outcome.State != upkeep.JobFailed || l.like("home/acme/d.test") == "none" {
+		t.Errorf("the budget has room for another: %+v", outcome)
+	}
+	l.now = l.now.Add(time.Hour)
+	l.wantDone(task.SiteRemove{Name: "d.test", Account: "acme", Generation: 1}, 1)
+	if l.like("home/acme/d.test") != "none" || l.page("d.test") == "page of d.test" {
+		t.Error("d.test is still there")
 	}
 }
 

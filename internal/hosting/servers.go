@@ -48,6 +48,10 @@ func (d *Desk) Servers(ctx context.Context) ([]upkeep.AgentStatus, error) {
 	if err != nil {
 		return nil, err
 	}
+	left, err := d.Store.LeftSites(ctx)
+	if err != nil {
+		return nil, err
+	}
 	told, err := latest[upkeep.Facts](ctx, d, upkeep.JobServerFacts)
 	if err != nil {
 		return nil, err
@@ -84,9 +88,23 @@ func (d *Desk) Servers(ctx context.Context) ([]upkeep.AgentStatus, error) {
 		if presence, known := links[server.Name]; known && presence.Connected {
 			s.Facts = warned(s.Facts, presence.Hello.Age())
 		}
+		s.Facts = warned(s.Facts, stillServed(server.Name, left[server.Name]))
 		all = append(all, s)
 	}
 	return all, nil
+}
+
+// stillServed says that a server answers for sites that were deleted, "" for none.
+// Whoever deleted them was told of nothing but that.
+func stillServed(server string, sites []string) string {
+	if len(sites) == 0 {
+		return ""
+	}
+	names, them := "site "+sites[0]+", which is", "its"
+	if len(sites) > 1 {
+		names, them = fmt.Sprintf("%d sites that are", len(sites)), "their"
+	}
+	return fmt.Sprintf("it still answers for %s not declared any more: upkeep job list --state failed says why %s removal failed, upkeep job retry JOB tries that again, and upkeep regenerate %s takes out of the web server what its policy allows", names, them, server)
 }
 
 // warned are facts with one more warning, if there is one.

@@ -289,6 +289,9 @@ func (p parcel) ending(told link.Outcome) store.JobEnd {
 			end.Sites, end.AllSites = syncStates(payload.Sites, told.Result)
 			// What is kept is not told of, and is served still.
 			end.AllSites = end.AllSites && len(payload.Keep) == 0
+			if !end.AllSites {
+				end.Sites = append(end.Sites, removedSites(payload.Sites, told.Result)...)
+			}
 		}
 	default:
 		if tellsMore(p.job.Kind) {
@@ -321,7 +324,7 @@ func syncStates(sites []task.SiteApply, result []byte) (states []store.SiteState
 	for _, name := range told.Newer {
 		newer[name] = true
 	}
-	all, layout := true, vhost.Layout{Home: told.Home}
+	all, layout := len(told.Left) == 0, vhost.Layout{Home: told.Home}
 	for _, site := range sites {
 		switch reason, fails := failed[site.Site.Name]; {
 		case fails:
@@ -335,6 +338,24 @@ func syncStates(sites []task.SiteApply, result []byte) (states []store.SiteState
 		}
 	}
 	return states, all
+}
+
+// removedSites are the states of sites that a server has removed at a sync of others.
+func removedSites(sites []task.SiteApply, result []byte) (states []store.SiteState) {
+	var told task.SyncResult
+	if json.Unmarshal(result, &told) != nil {
+		return nil
+	}
+	wanted := make(map[string]bool, len(sites))
+	for _, site := range sites {
+		wanted[site.Site.Name] = true
+	}
+	for _, name := range told.Removed {
+		if !wanted[name] { // what it was told to serve it tells of elsewhere
+			states = append(states, store.SiteState{Site: name})
+		}
+	}
+	return states
 }
 
 // maxPlace bounds what an agent says of where its sites are, in bytes: it is written

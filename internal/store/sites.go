@@ -101,6 +101,25 @@ func (s *Store) CountSites(ctx context.Context) (map[string]int, error) {
 	return counts, nil
 }
 
+// LeftSites are the sites that each server goes on answering for though they are
+// declared no more, and no job is under way that would change that.
+func (s *Store) LeftSites(ctx context.Context) (map[string][]string, error) {
+	var rows []siteStateRow
+	err := s.read.NewSelect().Model(&rows).ModelTableExpr("site_state AS st").ColumnExpr("st.server, st.site").Where("st.generation > 0").
+		Where("NOT EXISTS (SELECT 1 FROM objects AS o WHERE o.kind = ? AND o.name = st.site AND NOT o.deleted)", upkeep.KindSite).
+		Where("NOT EXISTS (SELECT 1 FROM jobs AS j WHERE j.object = ? || st.site AND j.server = st.server AND j.state IN (?))",
+			upkeep.KindSite+"/", bun.List([]upkeep.JobState{upkeep.JobPending, upkeep.JobRunning})).
+		OrderExpr("st.server, st.site").Scan(ctx)
+	if err != nil {
+		return nil, s.explain("looking for sites that were left", err)
+	}
+	left := map[string][]string{}
+	for _, row := range rows {
+		left[row.Server] = append(left[row.Server], row.Site)
+	}
+	return left, nil
+}
+
 // keepSites writes down what the jobs that ended have told of sites.
 func (t Tx) keepSites(ctx context.Context, ends []JobEnd, ended []jobRow) error {
 	servers := make(map[int64]string, len(ended))

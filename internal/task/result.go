@@ -37,6 +37,11 @@ type SyncResult struct {
 	Differ int `json:"differ,omitempty"`
 	// Changing are sites that were not compared, since jobs for them are under way.
 	Changing []string `json:"changing,omitempty"`
+	// Removed are sites that it served and does not any more, since they are not in the
+	// job, and Left those that it goes on with, because its policy allows no more
+	// removals in an hour.
+	Removed []string `json:"removed,omitempty"`
+	Left    []string `json:"left,omitempty"`
 	// Strays are files that belong to no declared site.
 	Strays []string `json:"strays,omitempty"`
 }

@@ -60,6 +60,9 @@ type change struct {
 
 	writes  []write
 	removes []string // files that are no longer wanted, as paths of package vhost
+	// gone are the texts of these, for who asked about all sites; none where there is
+	// no file.
+	gone map[string][]byte
 	// unproven is true when the site has not answered with these files yet.
 	unproven bool
 	// moved is true when what is in place is not what was there before.
@@ -363,6 +366,11 @@ func (r *round) compareOne(c *change) error {
 		}
 		wanted[path] = true
 	}
+	if r.whole != nil {
+		if err := r.readRemoved(c); err != nil {
+			return err
+		}
+	}
 	if r.whole == nil && c != r.common { // else they are among the strays
 		left, err := r.leftovers(c.site, wanted)
 		if err != nil {
@@ -370,6 +378,20 @@ func (r *round) compareOne(c *change) error {
 		}
 		c.removes = append(c.removes, left...)
 		c.unproven = c.unproven || slices.ContainsFunc(left, isSite)
+	}
+	return nil
+}
+
+// readRemoved reads what a change would remove, so that it can be shown.
+func (r *round) readRemoved(c *change) error {
+	c.gone = make(map[string][]byte, len(c.removes))
+	for _, path := range c.removes {
+		text, err := os.ReadFile(r.layout.Place(path))
+		if err == nil {
+			c.gone[path] = append([]byte{}, text...) // not nil, which is no file
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("reading what is there: %w", err)
+		}
 	}
 	return nil
 }

@@ -297,7 +297,7 @@ func (r *round) drift(c *change) []Drift {
 		all = append(all, Drift{Site: c.site, Path: w.place, Have: w.before, Want: w.file.Text, HaveRights: w.rights, WantRights: r.wantRights(w), Passwords: strings.HasPrefix(w.file.Path, vhost.FolderAuth+"/")})
 	}
 	for _, path := range c.removes {
-		all = append(all, Drift{Site: c.site, Path: r.layout.Place(path)})
+		all = append(all, Drift{Site: c.site, Path: r.layout.Place(path), Have: c.gone[path], Passwords: strings.HasPrefix(path, vhost.FolderAuth+"/")})
 	}
 	return all
 }
