@@ -82,7 +82,9 @@ func (f *Front) Serve(conn link.Conn) {
 	defer cancel()
 	facts := f.worker.Facts(ctx)
 	if err := conn.Send(ctx, link.Message{Hello: &link.Hello{Version: f.version, Protocol: link.Protocol, Kinds: facts.Kinds, Facts: facts}}); err != nil {
-		f.log.Warn("saying hello to control", "error", err)
+		if !errors.Is(err, link.ErrClosed) { // of which the dialer tells
+			f.log.Warn("saying hello to control", "error", err)
+		}
 		return
 	}
 	f.use(conn)

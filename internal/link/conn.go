@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Conn is one side of a link.
@@ -27,6 +28,9 @@ type Conn interface {
 
 // ErrClosed says that a link has ended.
 var ErrClosed = errors.New("the link is closed")
+
+// errHere is ErrClosed of a link that this side has closed, which is no news there.
+var errHere = fmt.Errorf("%w at this side", ErrClosed)
 
 // queued is how many received messages wait for Receive before the other side
 // has to: enough that the two do not take turns, and a bound.

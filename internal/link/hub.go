@@ -232,6 +232,10 @@ func (h *Hub) run(link, before *held) {
 	ctx, stop := context.WithTimeout(context.Background(), h.patient)
 	hello, err := h.greet(ctx, link)
 	stop()
+	if errors.Is(err, errHere) {
+		h.Log.Debug("a link was closed before its agent said hello", "server", link.server)
+		return
+	}
 	if err != nil {
 		h.Log.Warn("an agent did not connect", "server", link.server, "from", link.from, "error", err)
 		return

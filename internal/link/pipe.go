@@ -99,4 +99,9 @@ func (p *pipe) Close() error {
 	return nil
 }
 
-func (p *pipe) end() error { return fmt.Errorf("%w by %s", ErrClosed, p.closed.by) }
+func (p *pipe) end() error {
+	if p.closed.by == p.name {
+		return errHere
+	}
+	return fmt.Errorf("%w by %s", ErrClosed, p.closed.by)
+}

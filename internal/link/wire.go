@@ -156,7 +156,7 @@ func (w *wire) Close() error {
 
 // end closes the link and tells the other side why, in at most 120 bytes.
 func (w *wire) end(code websocket.StatusCode, why string) {
-	w.fail(fmt.Errorf("%w at this side", ErrClosed), true, code, why)
+	w.fail(errHere, true, code, why)
 	const patience = 2 * time.Second
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
