@@ -191,7 +191,7 @@ func checkErrorPage(r *rules, code, page string) {
 	at := "error_pages." + code
 	switch {
 	case !slices.Contains(errorCodes, code):
-		r.add(at, page, "must be for an HTTP status of 400 to 599 that web servers know, such as 404")
+		r.add(at, page, "must be for an HTTP status of 400 to 511 that web servers know, such as 404")
 	case strings.HasPrefix(page, "/"):
 		r.sitePath(at, page)
 	case strings.HasPrefix(page, "http://"), strings.HasPrefix(page, "https://"):

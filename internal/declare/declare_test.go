@@ -160,7 +160,7 @@ func TestReadErrors(t *testing.T) {
 		{"number without a unit", check + "ttl: 60", `7:6: ttl: "60": is not a duration such as 500ms, 1s, 5m, 12h, 30d or 10y`},
 		{"sexagesimal", check + "ttl: 1:30", `7:6: ttl: "1:30": is not a duration such as 500ms, 1s, 5m, 12h, 30d or 10y`},
 		{"empty text", check + `ttl: ""`, `7:6: ttl: must not be empty`},
-		{"on", "check: {type: ping, burst: on}", `6:28: check.burst: "on": must be true or false, without quotes`},
+		{"on", "check: {type: ping, burst: on}", `6:28: check.burst: "on": must be true or false`},
 		{"quoted truth", `check: {type: ping, burst: "true"}`, `6:28: check.burst: "true": must be true or false, without quotes`},
 		{"octal", "check: {type: tcp, port: 0123}", `6:26: check.port: "0123": must be a whole number in decimal digits, without quotes`},
 		{"hexadecimal", "check: {type: tcp, port: 0x50}", `6:26: check.port: "0x50": must be a whole number in decimal digits, without quotes`},

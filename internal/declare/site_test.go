@@ -100,7 +100,7 @@ servers: [web1]
 		`x.yaml:2:7: name: "xn--a.test": must be a host name; this is none by the rules for other scripts than ASCII (UTS 46): invalid label`,
 		`x.yaml:3:10: account: "root": is a name that systems use themselves; take another`,
 		`x.yaml:4:10: servers: is required: the web servers that answer for the site`,
-		`x.yaml:5:20: error_pages.200: "/x": must be for an HTTP status of 400 to 599 that web servers know, such as 404`,
+		`x.yaml:5:20: error_pages.200: "/x": must be for an HTTP status of 400 to 511 that web servers know, such as 404`,
 		`x.yaml:5:29: error_pages.404: "404": must be text`, `error_pages.503`, `x.yaml:6:8: deny[0]: "192.0.2.1/24": has bits set behind its length: write 192.0.2.0/24`,
 		`deny[1]: "all": must be an address or a prefix`, `x.yaml:7:11: aliases[0]`, `aliases[2]: "example.test": is given twice`,
 		`x.yaml:8:10: methods: cannot be empty or zero; leave it out for the default, [GET, HEAD, POST]`, `php.children: "0": cannot be`,

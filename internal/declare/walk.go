@@ -282,8 +282,12 @@ func (w *walker) scalar(at, node *yaml.Node, v reflect.Value, path string) {
 	case reflect.String:
 		w.words(at, node, v, path)
 	case reflect.Bool:
-		if quoted || text != "true" && text != "false" {
+		switch {
+		case quoted:
 			w.fail(at, path, text, "must be true or false, without quotes")
+			return
+		case text != "true" && text != "false":
+			w.fail(at, path, text, "must be true or false")
 			return
 		}
 		v.SetBool(text == "true")
