@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,7 +31,7 @@ type accountView struct {
 	upkeep.Account
 	Sites []upkeep.SiteStatus `json:"sites"`
 	// Pending are jobs that have not ended, and Failed the latest that did not end
-	// well; both the newest first.
+	// well, unless that was overcome since; both the newest first.
 	Pending []upkeep.Job `json:"pending"`
 	Failed  []upkeep.Job `json:"failed"`
 	// Unread are messages that nobody has said to have read.
@@ -153,6 +154,7 @@ func accountViews(ctx context.Context, up *client.Client, name string) ([]accoun
 		case v == nil: // of one that was deleted
 		case job.Kind == upkeep.JobNotification:
 			v.Unread = append(v.Unread, job)
+		case job.State == upkeep.JobFailed && overcome(job, v.Sites):
 		case job.State == upkeep.JobFailed:
 			v.Failed = append(v.Failed, job)
 		default:
@@ -160,6 +162,25 @@ func accountViews(ctx context.Context, up *client.Client, name string) ([]accoun
 		}
 	}
 	return views, nil
+}
+
+// overcome reports whether what a failed job was to bring about has come to be by
+// another: its site is served as it was then, or newer. The job itself stays, and
+// upkeep job list shows it.
+func overcome(job upkeep.Job, sites []upkeep.SiteStatus) bool {
+	as := func(state string, generation int64) bool {
+		return (state == upkeep.SiteLive || state == upkeep.SiteSuspended) && generation >= job.Generation
+	}
+	at := slices.IndexFunc(sites, func(s upkeep.SiteStatus) bool { return job.Object == upkeep.KindSite+"/"+s.Name })
+	switch {
+	case at < 0:
+		return false
+	case job.Kind == upkeep.JobSiteFiles:
+		return as(sites[at].State, sites[at].Generation)
+	case job.Kind == upkeep.JobSiteApply:
+		return slices.ContainsFunc(sites[at].Servers, func(s upkeep.ServedStatus) bool { return s.Server == job.Server && as(s.State, s.Generation) })
+	}
+	return false
 }
 
 func (a *app) accountDetails(v accountView) error {

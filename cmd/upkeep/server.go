@@ -132,9 +132,16 @@ func newServerToken(a *app) *cobra.Command {
 }
 
 func (a *app) invite(ctx context.Context, up *client.Client, name string) error {
+	servers, err := up.Servers(ctx)
+	if err != nil {
+		return err
+	}
 	invitation, err := up.InviteServer(ctx, name)
 	if err != nil {
 		return err
+	}
+	if slices.ContainsFunc(servers, func(s upkeep.AgentStatus) bool { return s.Name == name && s.State == "waiting" }) {
+		fmt.Fprintf(a.err, "note: the token that was printed before for %s is of no use any more\n", upkeep.Printable(name))
 	}
 	if a.output != "table" {
 		return a.show(invitation)

@@ -156,8 +156,9 @@ func (d *Dispatcher) Run(ctx context.Context, kind string, payload json.RawMessa
 	if len(payload) == 0 {
 		payload = json.RawMessage("{}") // there are kinds that need no more
 	}
-	if kind == upkeep.JobUserEnsure {
-		payload = d.numbered(ctx, payload)
+	payload, err := d.numbered(ctx, kind, payload)
+	if err != nil {
+		return upkeep.Job{}, err
 	}
 	decoded, err := task.Decode(kind, payload)
 	if err != nil {
@@ -189,19 +190,35 @@ func readable(kind string, err error) error {
 	return &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "payload", Rule: err.Error()}}}
 }
 
-// numbered fills in the number of a declared account; a payload that cannot be
-// read is left to be refused.
-func (d *Dispatcher) numbered(ctx context.Context, payload json.RawMessage) json.RawMessage {
-	var asked task.UserEnsure
-	if json.Unmarshal(payload, &asked) != nil {
-		return payload
+// numbered fills in the number of the account whose user is to be made or removed.
+// A payload that cannot be read is left to be refused.
+func (d *Dispatcher) numbered(ctx context.Context, kind string, payload json.RawMessage) (json.RawMessage, error) {
+	var asked task.Tenant
+	if kind != upkeep.JobUserEnsure && kind != upkeep.JobUserRemove || json.Unmarshal(payload, &asked) != nil || !upkeep.ValidAccount(asked.Account) {
+		return payload, nil
 	}
 	name := ref(upkeep.KindAccount, asked.Account)
 	found, err := d.store.Declared(ctx, []store.Ref{name})
-	if account, is := found[name].Object.(upkeep.Account); err == nil && is {
-		return encode(task.UserEnsure{Tenant: tenant(account)})
+	if err != nil {
+		return nil, err
 	}
-	return payload
+	account, is := found[name].Object.(upkeep.Account)
+	switch {
+	case is && (kind == upkeep.JobUserEnsure || asked.UID == 0):
+		asked = tenant(account)
+	case is || kind == upkeep.JobUserRemove && asked.UID != 0:
+		return payload, nil
+	case kind == upkeep.JobUserRemove:
+		if asked.UID, err = d.store.AccountNumber(ctx, asked.Account); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, upkeep.WithHint(fmt.Errorf("account %s: %w", asked.Account, upkeep.ErrNotFound), "declare it first: its user gets the number of the account")
+	}
+	if kind == upkeep.JobUserRemove {
+		return encode(task.UserRemove{Tenant: asked}), nil
+	}
+	return encode(task.UserEnsure{Tenant: asked}), nil
 }
 
 // able refuses jobs that no agent would get, or take.

@@ -336,6 +336,16 @@ func (p *plan) knownUIDs(ctx context.Context, names []string, numbers []int) (ui
 	return uids, accounts, nil
 }
 
+// AccountNumber is the number that an account has or, if it was deleted, had.
+func (s *Store) AccountNumber(ctx context.Context, account string) (int, error) {
+	var row uidRow
+	found, err := notFound(s.read.NewSelect().Model(&row).Where("account = ?", clean(account)).Scan(ctx))
+	if err == nil && !found {
+		return 0, fmt.Errorf("account %s: %w", account, upkeep.ErrNotFound)
+	}
+	return int(row.UID), s.explain("finding the number of an account", err)
+}
+
 // numbering gives out numbers.
 type numbering struct {
 	plan     *plan
