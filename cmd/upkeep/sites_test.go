@@ -131,14 +131,14 @@ func cmdPage(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(filepath.Join(root, args[1]), []byte(args[2]+"\n"), 0o644))
 }
 
-// cmdEdit replaces a text in a file: edit FILE OLD NEW.
+// cmdEdit replaces a text in a file: edit FILE OLD NEW, where \n in NEW ends a line.
 func cmdEdit(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: edit FILE OLD NEW")
 	}
 	text, err := os.ReadFile(ts.MkAbs(args[0]))
 	ts.Check(err)
-	changed := bytes.ReplaceAll(text, []byte(args[1]), []byte(args[2]))
+	changed := bytes.ReplaceAll(text, []byte(args[1]), []byte(strings.ReplaceAll(args[2], `\n`, "\n")))
 	if bytes.Equal(text, changed) {
 		ts.Fatalf("%s has no %q", args[0], args[1])
 	}

@@ -54,16 +54,48 @@ func (a *app) adopt(ctx context.Context, names []string, patience time.Duration)
 	if err != nil {
 		return err
 	}
+	var unserved []error
 	for _, name := range slices.Sorted(maps.Keys(found)) {
-		if err := d.one(ctx, name, found[name]); err != nil {
-			others = append(others, fmt.Errorf("site/%s is not adopted: %w", name, err))
+		var kept *adoptedError
+		switch err := d.one(ctx, name, found[name]); {
+		case errors.As(err, &kept):
+			unserved = append(unserved, kept)
+		case err != nil:
+			others = append(others, hinted(fmt.Errorf("site/%s is not adopted: %w", name, err)))
 		}
 	}
-	if len(others) == 0 {
+	const again = "upkeep site show NAME says what failed; when that is put right: upkeep regenerate"
+	switch {
+	case len(others)+len(unserved) == 0:
 		return nil
+	case len(others) == 0:
+		return upkeep.WithHint(errors.Join(unserved...), again)
+	case len(unserved) > 0:
+		unserved = append(unserved, errors.New(again))
 	}
-	return upkeep.WithHint(errors.Join(others...), "declare what was meant, with upkeep get site NAME -o yaml and upkeep apply -f -, or put it back with upkeep verify --overwrite")
+	return upkeep.WithHint(errors.Join(append(others, unserved...)...), "declare what was meant, with upkeep get site NAME -o yaml and upkeep apply -f -, or put it back with upkeep verify --overwrite")
 }
+
+// hinted is an error whose hint is in its text, as one of several that have one in
+// common.
+func hinted(err error) error {
+	if hint := hintOf(err); hint != "" {
+		return fmt.Errorf("%w; %s", err, hint)
+	}
+	return err
+}
+
+// adoptedError says what is still wrong with a site that is declared as it was edited.
+type adoptedError struct {
+	site string
+	err  error
+}
+
+func (e *adoptedError) Error() string {
+	return fmt.Sprintf("site/%s is declared as it was edited, and not served so yet: %s", e.site, e.err)
+}
+
+func (e *adoptedError) Unwrap() error { return e.err }
 
 // look learns which servers have Apache, and which files are whose.
 func (d *adoption) look(ctx context.Context) error {
@@ -131,11 +163,15 @@ func (d *adoption) one(ctx context.Context, name string, files []edited) error {
 	if err != nil {
 		return err
 	}
+	gone, came = withoutVersion(gone), withoutVersion(came)
+	if len(gone)+len(came) == 0 {
+		return &adoptedError{name, fmt.Errorf("nothing differs on %s but the generation that %s says, which is not the one that is declared", server, path.Base(files[0].path))}
+	}
 	next, err := vhost.Adopt(site, gone, came)
 	if err != nil {
 		return err
 	}
-	if err := d.prove(ctx, server, next); err != nil {
+	if err := d.prove(ctx, files, next); err != nil {
 		return err
 	}
 	result, err := d.declareIf(ctx, d.up, generation, next)
@@ -143,12 +179,16 @@ func (d *adoption) one(ctx context.Context, name string, files []edited) error {
 		return err
 	}
 	d.changes(result)
-	return d.awaitSite(ctx, d.up, name, d.patience)
+	if err := d.awaitSite(ctx, d.up, name, d.patience); err != nil {
+		return &adoptedError{name, err}
+	}
+	return nil
 }
 
 // prove holds that the files that a server has of a site are what is made of it as it
 // would be, but for the lines that say which version of them it is.
-func (d *adoption) prove(ctx context.Context, server string, site upkeep.Site) error {
+func (d *adoption) prove(ctx context.Context, files []edited, site upkeep.Site) error {
+	server := files[0].server
 	text, err := documents(site)
 	if err != nil {
 		return err
@@ -164,9 +204,20 @@ func (d *adoption) prove(ctx context.Context, server string, site upkeep.Site) e
 		if len(l.Failed) > 0 {
 			return l.Failed[0]
 		}
-		for _, diff := range l.Drift {
-			if line := differing(diff); line != "" {
-				return fmt.Errorf("%q would not be written so: %w", line, upkeep.ErrRefused)
+		for _, file := range slices.Sorted(maps.Keys(l.Drift)) {
+			line, how, err := differing(l.Drift[file])
+			switch {
+			case err != nil:
+				return err
+			case line != "" && !slices.ContainsFunc(files, func(f edited) bool { return f.path == file }):
+				return upkeep.WithHint(fmt.Errorf("%s is a file of the site, too, and does not have the same edit (%q is where it differs): %w", file, line, upkeep.ErrRefused),
+					"edit both files alike")
+			case how == missing:
+				return upkeep.WithHint(fmt.Errorf("upkeep would write %q as well, which %s does not have: %w", line, file, upkeep.ErrRefused), "add that line there")
+			case how == elsewhere:
+				return fmt.Errorf("%q does not stand in %s where, or not indented as, upkeep would write it: %w", line, file, upkeep.ErrRefused)
+			case line != "":
+				return fmt.Errorf("%q in %s would not be written so: %w", line, file, upkeep.ErrRefused)
 			}
 		}
 		return nil
@@ -199,17 +250,44 @@ func editedLines(diff string) (gone, came []string, err error) {
 // ofVersion are the lines that each version of a file has its own of.
 var ofVersion = regexp.MustCompile(`^(# made by upkeep, .*|\s*Redirect 204 /\.well-known/upkeep/[0-9a-f]{32})$`)
 
+func withoutVersion(lines []string) []string {
+	return slices.DeleteFunc(lines, func(line string) bool { return ofVersion.MatchString(line) })
+}
+
+// How a line differs.
+const (
+	written   = iota // it is on the disk and not declared
+	missing          // it is declared and not on the disk
+	elsewhere        // it is both, at another place
+)
+
 // differing is the first line by which the two sides of a diff differ, "" where it is
 // only in what says their version.
-func differing(diff string) string {
+func differing(diff string) (line string, how int, err error) {
 	gone, came, err := editedLines(diff)
 	if err != nil {
-		return err.Error()
+		return "", written, err
 	}
-	for _, line := range append(came, gone...) {
-		if !ofVersion.MatchString(line) {
-			return strings.TrimSpace(line)
+	gone, came = trimmed(withoutVersion(gone)), trimmed(withoutVersion(came))
+	for _, one := range came {
+		if !slices.Contains(gone, one) {
+			return one, written, nil
 		}
 	}
-	return ""
+	for _, one := range gone {
+		if !slices.Contains(came, one) {
+			return one, missing, nil
+		}
+	}
+	if len(came) > 0 {
+		return came[0], elsewhere, nil
+	}
+	return "", written, nil
+}
+
+func trimmed(lines []string) []string {
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	return lines
 }

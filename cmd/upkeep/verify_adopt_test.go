@@ -22,8 +22,17 @@ func TestEditedLines(t *testing.T) {
 		"": "its file is not there: refused",
 	} {
 		text := string(diff.Diff("file (on disk)", []byte(disk), "file (declared)", []byte(want)))
-		if got := differing(text); got != differs {
-			t.Errorf("of %q it says %q, want %q", text, got, differs)
+		got, how, err := differing(text)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != differs || how != written {
+			t.Errorf("of %q it says %q, how %v, want %q", text, got, how, differs)
+		}
+	}
+	for disk, want := range map[string]int{"one\nthree\n": missing, "\ttwo\none\nthree\n": elsewhere, "one\ntwo\nthree\n": elsewhere} {
+		if line, how, err := differing(string(diff.Diff("a", []byte(disk), "b", []byte("one\n\ttwo\nthree\n")))); line != "two" || how != want || err != nil {
+			t.Errorf("of %q it says %q, how %v, %v, want %v", disk, line, how, err, want)
 		}
 	}
 	gone, came, err := editedLines(string(diff.Diff("a", []byte("one\n--- two\n"), "b", []byte("one\n+++ three\n"))))
