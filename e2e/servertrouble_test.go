@@ -49,6 +49,19 @@ func TestWebServerComesAndGoes(t *testing.T) {
 		}
 	}
 	h.live("one.test")
+
+	// Programs of sites that suexec would not run are warned of, while that is so.
+	suexec := func(root string, warned bool) {
+		t.Helper()
+		h.must(os.WriteFile(web1.path("etc/apache2/suexec/www-data"), []byte(root+"\npublic_html/cgi-bin\n"), 0o644))
+		const warning = "warning: web1: suexec runs programs below /var/www alone, and sites are in /home: those with cgi answer 500 there; make /home the first line of /etc/apache2/suexec/www-data\n"
+		testkit.Eventually(t, 30*time.Second, func() (bool, string) {
+			servers := h.says("server", "list")
+			return strings.Contains(servers, warning) == warned, servers
+		})
+	}
+	suexec("/var/www", true)
+	suexec("/home", false)
 }
 
 // What the budget of removals refuses is not lost from sight: the list of servers says

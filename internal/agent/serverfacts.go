@@ -42,6 +42,9 @@ func (r *Root) Facts(ctx context.Context) upkeep.Facts {
 			facts.Warnings = append(facts.Warnings, "the web server's version: "+plainText(err.Error()))
 		}
 		facts.WebServer = plainText(version)
+		if err := web.Applier.CheckSuexec(ctx); err != nil {
+			facts.Warnings = append(facts.Warnings, failed(0, err).Error)
+		}
 		if _, err := web.Server.Process(); err != nil {
 			facts.WebDown = plainText(err.Error())
 			facts.Warnings = append(facts.Warnings, "the web server: "+facts.WebDown)

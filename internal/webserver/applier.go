@@ -59,6 +59,7 @@ type Applier struct {
 	phpAway  bool // php-fpm was
 
 	version version
+	suexec  suexec
 	// maker stands for all that files are made from beside what is wanted of a site:
 	// this program, the kind of server and where things are.
 	maker string
