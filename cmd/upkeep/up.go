@@ -38,7 +38,7 @@ starts one of them in turn, so that there is something to see.`,
 		RunE:    func(c *cobra.Command, _ []string) error { return u.run(c.Context()) },
 	}
 	c.Flags().StringArrayVarP(&u.files, "file", "f", nil, filesHelp)
-	c.Flags().StringVar(&u.apache, "apache", fromEnv("UPKEEP_APACHE", "auto"), "serve sites by an Apache of upkeep's own at this `ADDR`: auto for a free port of 127.0.0.1, none for not at all ($UPKEEP_APACHE)")
+	c.Flags().StringVar(&u.apache, "apache", fromEnv("UPKEEP_APACHE", "auto"), "serve sites by an Apache of upkeep's own at this `ADDR`: auto for a free port of 127.0.0.1 from 8080 up, none for not at all ($UPKEEP_APACHE)")
 	c.Flags().BoolVar(&u.demo, "demo", false, "play the members of the quick start, stopping one in turn")
 	u.flags(c.Flags(), "127.0.0.1:5301", "127.0.0.1:8053", "127.0.0.1:8054")
 	return c

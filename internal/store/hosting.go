@@ -361,7 +361,7 @@ func (n *numbering) number(ctx context.Context, account upkeep.Account) (uid int
 	case known && (account.UID == 0 || account.UID == had):
 		return had, "", nil
 	case known:
-		return 0, fmt.Sprintf("must be %d, the number that files of %s on servers carry", had, account.Name), nil
+		return 0, fmt.Sprintf("must be %d, which %s got for good: files on servers may carry it; only another name gets another number", had, account.Name), nil
 	case account.UID != 0 && other != "":
 		return 0, fmt.Sprintf("is the number of account %s, whose files on servers carry it even when it was deleted", other), nil
 	case account.UID != 0:
