@@ -262,7 +262,7 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 		case errors.Is(err, errSuperseded):
 			told.Newer = append(told.Newer, name)
 		default:
-			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: about.field, Rule: strings.TrimPrefix(plainText(err.Error()), about.field+": ")})
+			told.Failed = append(told.Failed, upkeep.FieldError{Object: "site/" + name, Field: about.field, Rule: strings.TrimPrefix(advised(err), about.field+": ")})
 		}
 	}
 	if len(s.left) > 0 {
@@ -277,11 +277,11 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 	}
 	slices.Sort(told.Removed)
 	if report.Down != nil {
-		told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: "nothing is answered: " + plainText(report.Down.Error())})
+		told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: "nothing is answered: " + advised(report.Down)})
 	}
 	for _, err := range []error{report.Blocked, report.Amiss[""]} {
 		if err != nil {
-			told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: plainText(err.Error())})
+			told.Failed = append(told.Failed, upkeep.FieldError{Object: upkeep.KindServer + "/" + s.r.o.Server, Rule: advised(err)})
 		}
 	}
 	size, left, most := 0, 0, maxMended
@@ -315,6 +315,25 @@ func (s *syncing) result(report webserver.Report) task.SyncResult {
 		told.Strays = told.Strays[:10_000]
 	}
 	return told
+}
+
+// advised is an error with what to do next, of several that were joined each with its own.
+func advised(err error) string {
+	if several, is := err.(interface{ Unwrap() []error }); is {
+		var plain, all []string
+		for _, one := range several.Unwrap() {
+			plain, all = append(plain, one.Error()), append(all, advised(one))
+		}
+		if err.Error() == strings.Join(plain, "\n") { // else it says more than its parts
+			return strings.Join(all, "; ")
+		}
+	}
+	text := plainText(err.Error())
+	var hint *upkeep.HintError
+	if errors.As(err, &hint) {
+		text += "; " + plainText(hint.Hint)
+	}
+	return text
 }
 
 // driftText is how a file differs. It is kept with the job and shown to who may

@@ -66,18 +66,27 @@ func (t tending) site(site, account, folder, pages string) {
 		return
 	}
 	t.uids[site] = owner.uid
-	if !t.folder(site, "", account, owner, t.r.roots0751()) {
+	if there, _ := t.folder(site, "", account, owner, t.r.roots0751()); !there {
 		return
 	}
-	want := siteFolder(owner, t.group)
-	if !t.folder(site, account, folder, owner, want) {
+	there, in := t.folder(site, account, folder, owner, siteFolder(owner, t.group), "htdocs", "log")
+	if !there {
 		return
 	}
 	path := account + "/" + folder
-	for name := range strings.SplitSeq(pages, "/") {
+	if in == nil { // a site that lives in it came first
+		if _, in, err = t.home.Look(path, "htdocs", "log"); err != nil || in == nil {
+			t.cannot(site, err)
+			return
+		}
+	}
+	for i, name := range strings.Split(pages, "/") {
 		path += "/" + name
-		found, err := t.home.Look(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		found := in[0]
+		if i > 0 {
+			found, _, err = t.home.Look(path)
+		}
+		if found.Missing || errors.Is(err, fs.ErrNotExist) {
 			break // the pages are gone, which is told and mended elsewhere
 		}
 		if err != nil {
@@ -89,7 +98,7 @@ func (t tending) site(site, account, folder, pages string) {
 				fmt.Sprintf("if it is the account's: chown %d:%d %s", owner.uid, owner.gid, t.at(path))))
 		}
 	}
-	if folder == site {
+	if folder == site && in[1].Missing {
 		t.link(site, account, folder)
 	}
 }
@@ -97,44 +106,44 @@ func (t tending) site(site, account, folder, pages string) {
 func (t tending) at(relative string) string { return t.home.Path() + "/" + relative }
 
 // folder looks at a folder in the home of accounts, or in one account's, once. It
-// reports whether there is something to look at in it.
-func (t tending) folder(site, in, name string, owner owner, want safefs.Attributes) bool {
+// reports whether there is a folder, and what has some names in it, the first time.
+func (t tending) folder(site, in, name string, owner owner, want safefs.Attributes, names ...string) (there bool, within []safefs.Found) {
 	path := strings.TrimPrefix(in+"/"+name, "/")
 	if there, seen := t.seen[path]; seen {
-		return there
+		return there, nil
 	}
-	found, err := t.home.Look(path)
+	found, within, err := t.home.Look(path, names...)
 	t.seen[path] = err == nil && found.Dir
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return false
+		return false, nil
 	case err != nil:
 		t.cannot(site, err)
-		return false
+		return false, nil
 	case !found.Dir:
 		t.cannot(site, fmt.Errorf("%s is not a folder", t.at(path)))
-		return false
+		return false, nil
 	}
 	if want.Keep { // its owner may have chosen the mode, but not that everybody writes there
 		want.Mode = found.Mode &^ 0o002
 	}
 	if found.UID == want.UID && found.GID == want.GID && found.Mode == want.Mode {
-		return true
+		return true, within
 	}
 	if found.UID != owner.uid && found.UID != os.Geteuid() && t.r.accounts.has(found.UID) {
 		t.cannot(site, upkeep.WithHint(fmt.Errorf("%s belongs to user %d, another account, and is not taken from it", t.at(path), found.UID),
 			fmt.Sprintf("once it is clear whose it is, move it away, or: chown %d:%d %s", want.UID, want.GID, t.at(path))))
-		return true
+		return true, within
 	}
 	d := webserver.Drift{Site: site, Path: t.at(path), HaveRights: rights(found.Mode, found.UID, found.GID), WantRights: rights(want.Mode, want.UID, want.GID)}
 	if !t.t.Verify {
 		if err := t.giveBack(in, name, want); err != nil {
 			t.cannot(site, fmt.Errorf("putting %s right: %w", t.at(path), err))
-			return true
+			return true, within
 		}
 	}
 	t.drift = append(t.drift, d)
-	return true
+	return true, within
 }
 
 func rights(mode fs.FileMode, uid, gid int) string {
@@ -152,25 +161,17 @@ func (t tending) giveBack(in, name string, want safefs.Attributes) error {
 	return errors.Join(account.GiveBack(name, want), account.Close())
 }
 
-// link has the link to a site's logs where nothing has its name. What the owner has put
-// there instead is the owner's business.
+// link makes the link to a site's logs, where nothing has its name. What the owner has
+// put there instead is the owner's business.
 func (t tending) link(site, account, folder string) {
-	path := account + "/" + folder + "/log"
-	lacks, err := t.home.Lacks(path)
-	if err != nil {
-		t.cannot(site, err)
-	}
-	if !lacks {
-		return
-	}
-	target := t.web.Layout.LogFolder(site)
+	path, target := t.at(account+"/"+folder+"/log"), t.web.Layout.LogFolder(site)
 	if !t.t.Verify {
 		if err := t.makeLink(account+"/"+folder, target); err != nil {
-			t.cannot(site, fmt.Errorf("making the link %s: %w", t.at(path), err))
+			t.cannot(site, fmt.Errorf("making the link %s: %w", path, err))
 			return
 		}
 	}
-	t.drift = append(t.drift, webserver.Drift{Site: site, Path: t.at(path), HaveRights: "nothing", WantRights: "a link to " + target})
+	t.drift = append(t.drift, webserver.Drift{Site: site, Path: path, HaveRights: "nothing", WantRights: "a link to " + target})
 }
 
 func (t tending) makeLink(folder, target string) error {
