@@ -29,21 +29,36 @@ func (b *bench) asked() map[string][]string {
 		"GET /sites/{name}/remove":  {one + "/remove"},
 		"GET /jobs": {"/jobs", "/jobs?state=failed", "/jobs?state=cancelled", "/jobs?state=cancelled&state=superseded&state=failed", "/jobs?state=pending", "/jobs?account=" + account(7),
 			"/jobs?account=" + account(7) + "&state=superseded", "/jobs?server=" + web(7), "/jobs?server=" + web(7) + "&state=cancelled", "/jobs?object=site/" + site(50), "/jobs?kind=user.ensure&state=failed", fmt.Sprintf("/jobs?before=%d", b.jobs/2)},
-		"GET /jobs/{id}": {fmt.Sprintf("/jobs/%d", b.jobs/2)},
-		"GET /servers":   {"/servers"},
-		"GET /accounts":  {"/accounts"},
-		"GET /users":     {"/users"},
-		"GET /me":        {"/me"},
-		"GET /signin":    nil, // of strangers
-		"GET /setup":     nil, // of nobody any more
-		"GET /live":      nil, // has no end
-		"GET /":          {"/nothing"},
-		"GET /assets/":   nil,
-		"GET /healthz":   nil,
-		"GET /metrics":   nil,
-		"GET /api/":      nil,
-		"GET /openapi":   nil,
-		"GET /status/":   nil, // are not behind a sign-in
+		"GET /jobs/{id}":                     {fmt.Sprintf("/jobs/%d", b.jobs/2)},
+		"GET /servers":                       {"/servers"},
+		"GET /servers/{name}":                {"/servers/" + web(7)},
+		"GET /zones/{name}":                  {"/zones/" + zone(7)},
+		"GET /audit":                         {"/audit"},
+		"GET /audit/{id}":                    {"/audit/1"},
+		"GET /declared":                      {"/declared"},
+		"GET /declare/{kind}":                {"/declare/pool"},
+		"GET /declared/{kind}/{name}":        {"/declared/pool/" + pool(0), "/declared/zone/" + zone(7)},
+		"GET /declared/{kind}/{name}/remove": {"/declared/pool/" + pool(0) + "/remove"},
+		"GET /receivers/new":                 {"/receivers/new"},
+		"GET /receivers/{name}/edit":         nil, // there are none
+		"GET /delegations/new":               {"/delegations/new"},
+		"GET /delegations/{name}/edit":       nil,
+		"GET /images":                        {"/images"},
+		"GET /images/":                       nil, // there are none
+		"GET /docs/api":                      {"/docs/api"},
+		"GET /accounts":                      {"/accounts"},
+		"GET /users":                         {"/users"},
+		"GET /me":                            {"/me"},
+		"GET /signin":                        nil, // of strangers
+		"GET /setup":                         nil, // of nobody any more
+		"GET /live":                          nil, // has no end
+		"GET /":                              {"/nothing"},
+		"GET /assets/":                       nil,
+		"GET /healthz":                       nil,
+		"GET /metrics":                       nil,
+		"GET /api/":                          nil,
+		"GET /openapi":                       nil,
+		"GET /status/":                       nil, // are not behind a sign-in
 	}
 }
 
