@@ -1,8 +1,10 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -211,4 +213,22 @@ func TestPipeLeavesNobodyWaiting(t *testing.T) {
 		}
 		synctest.Wait() // the bubble fails if one still does
 	})
+}
+
+// Who closes a link is not warned that it ended before its agent said hello; who
+// finds it closed by the other side is.
+func TestClosedBeforeHello(t *testing.T) {
+	for name, warned := range map[string]bool{"control": false, "the agent": true} {
+		var log bytes.Buffer
+		hub := NewHub(HubOptions{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})), Now: time.Now})
+		control, agent := Pipe()
+		closes := map[string]Conn{"control": control, "the agent": agent}[name]
+		_ = closes.Close() // never fails
+		if err := hub.Attach("local", control); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "an agent did not connect"); got != warned {
+			t.Errorf("closed by %s: %q", name, log.String())
+		}
+	}
 }
