@@ -75,6 +75,11 @@ func ValidHost(s string) bool {
 	return len(last) < len(s) && strings.ContainsFunc(last, func(c rune) bool { return c >= 'a' && c <= 'z' })
 }
 
+// OwnDomain is what the names lie in that upkeep gives to what is nobody's, such as
+// the web server that answers for unknown names (RFC 6761 section 6.4). No site has
+// one of these: that server would answer for it.
+const OwnDomain = "upkeep.invalid"
+
 // ValidObject reports whether s can name a declared thing that is neither zone,
 // site nor domain: lower-case letters, digits and hyphens, at most 63.
 func ValidObject(s string) bool { return objectName.MatchString(s) }

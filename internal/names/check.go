@@ -65,7 +65,7 @@ func (r Rules) rule(site upkeep.Site, name string) string {
 			return fmt.Sprintf("is a public suffix, below which a company gives names to its customers; account %s needs a delegation of %s", site.Account, base)
 		}
 	}
-	for _, reserved := range r.Reserved {
+	for _, reserved := range append(slices.Clip(r.Reserved), upkeep.OwnDomain) {
 		switch {
 		case upkeep.Within(base, reserved):
 			return "is reserved for the operator of this upkeep"

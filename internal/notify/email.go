@@ -97,7 +97,7 @@ func (e *email) compose(m Message, to []string) (*mail.Msg, error) {
 
 // messageID is the same when the same is sent again, so that mailboxes can tell.
 func (e *email) messageID(m Message, to []string) string {
-	domain := "upkeep.invalid"
+	domain := upkeep.OwnDomain
 	if from, err := stdmail.ParseAddress(e.receiver.From); err == nil {
 		domain = from.Address[strings.LastIndexByte(from.Address, '@')+1:]
 	}

@@ -3,6 +3,8 @@ package vhost
 import (
 	"fmt"
 	"path/filepath"
+
+	"upkeep"
 )
 
 // What logs have in each line. Where one pipe takes the lines of all sites, the
@@ -13,7 +15,7 @@ const (
 )
 
 // UnknownHost is the server name of what answers names that no site has.
-const UnknownHost = "unknown-host.upkeep.invalid"
+const UnknownHost = "unknown-host." + upkeep.OwnDomain
 
 const suspendedPage = `<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Suspended</title></head>
