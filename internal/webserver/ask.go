@@ -54,28 +54,6 @@ func (a *asker) answers(ctx context.Context, p vhost.Probe, fresh bool) error {
 	return nil
 }
 
-// until asks again and again until the server answers as wanted or the deadline
-// passes. A server that has just been told to reload still answers from before
-// for some milliseconds, and then lets new connections wait.
-func (a *asker) until(ctx context.Context, deadline time.Time, p vhost.Probe, want bool) error {
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		err := a.answers(ctx, p, true)
-		if (err == nil) == want {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			if err == nil {
-				err = fmt.Errorf("%s still answers for %s", a.address, p.Host)
-			}
-			return err
-		case <-time.After(pause):
-		}
-	}
-}
-
 // askersAtOnce is how many connections ask side by side.
 const askersAtOnce = 4
 

@@ -52,9 +52,9 @@ func (a *Applier) Astray() map[string]Astray {
 	return astray
 }
 
-// told forgets that a site went astray: the job that failed says why it is not
+// spoken forgets that a site went astray: the job that failed says why it is not
 // served. It reports whether there was anything to forget.
-func (c *change) told() bool {
+func (c *change) spoken() bool {
 	if c.input == nil || c.before == nil || c.before.Astray == "" || errors.Is(c.err, errNotRunning) {
 		return false
 	}

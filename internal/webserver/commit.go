@@ -17,7 +17,7 @@ import (
 // the sites.
 func (r *round) commit(ctx context.Context) error {
 	reload := r.reloads()
-	probe, want := r.settles()
+	settles := r.settles()
 	if err := r.move(); err != nil {
 		r.doubt()
 		return errors.Join(fmt.Errorf("moving files into their places: %w", err), r.putBack(r.live()))
@@ -35,17 +35,16 @@ func (r *round) commit(ctx context.Context) error {
 		r.doubt()
 		return fmt.Errorf("reloading the web server: %w", err)
 	}
-	start := time.Now()
 	r.count(func(s *Stats) { s.Reloads++ })
-	err := r.client.until(ctx, r.deadline(), probe, want)
-	stall := time.Since(start)
+	deadline := r.deadline()
+	stall, err := r.settled(ctx, deadline, settles)
 	r.pace.reload(time.Now(), stall)
 	r.count(func(s *Stats) { s.Stall = stall })
 	if err != nil {
-		return r.afterFailedReload(ctx, err)
+		return r.afterFailedReload(ctx, deadline, err)
 	}
 	r.step("reload")
-	r.proveAll(ctx)
+	r.proveAll(ctx, deadline)
 	r.step("prove")
 	return nil
 }
@@ -177,37 +176,29 @@ func (r *Applier) restore(f vhost.File, text []byte) error {
 	return os.Rename(temp, place)
 }
 
-// settles is what the server answers, or does not answer any more, once it has
-// taken its configuration anew.
-func (r *round) settles() (probe vhost.Probe, want bool) {
-	for _, c := range r.live() {
-		if c.input == nil || !c.unproven {
-			continue
-		}
-		if probes := r.probesOf(c); len(probes) > 0 {
-			return probes[0], true
-		}
-	}
+// vanishes is what shows that the server has taken its configuration anew when no
+// site is changed that it could be asked for.
+func (r *round) vanishes() expected {
 	for _, c := range r.live() {
 		for _, path := range c.removes {
-			text, err := readPlain(r.layout.Place(path))
+			text, err := os.ReadFile(r.layout.Place(path))
 			if err != nil || !isSite(path) {
 				continue
 			}
 			if probes := r.o.Server.Renderer().Probes([]vhost.File{{Path: path, Text: text}}); len(probes) > 0 {
-				return probes[0], false
+				return expected{probes[0], false}
 			}
 		}
 	}
-	return r.common.probes[0], true
+	return expected{r.common.probes[0], true}
 }
 
 // afterFailedReload finds out whether the server survived. A server that ended
 // over what we gave it gets back what it had, and is started if we may.
-func (r *round) afterFailedReload(ctx context.Context, cause error) error {
+func (r *round) afterFailedReload(ctx context.Context, deadline time.Time, cause error) error {
 	r.doubt()
 	if _, err := r.o.Server.Process(); err == nil {
-		r.proveAll(ctx) // it runs: the fault may be with the one site that was asked first
+		r.proveAll(ctx, deadline) // it runs: the fault may be with its sites
 		if slices.ContainsFunc(r.changes, func(c *change) bool { return c.input != nil && c.err == nil }) {
 			return nil
 		}
@@ -226,32 +217,3 @@ func (r *round) afterFailedReload(ctx context.Context, cause error) error {
 
 // doubt makes the next round test everything.
 func (r *round) doubt() { r.tested = fingerprint{} }
-
-// proveAll asks every site whose files the server had not been seen to answer
-// with.
-func (r *round) proveAll(ctx context.Context) {
-	deadline := r.deadline()
-	var ask []*change
-	for _, c := range r.live() {
-		if c.input != nil && c.unproven {
-			ask = append(ask, c)
-		}
-	}
-	each(ask, func(c *change) {
-		if err := r.provePool(ctx, c, deadline); err != nil {
-			c.fail(err)
-			c.field = "php"
-			return
-		}
-		for _, p := range r.probesOf(c) {
-			if r.client.answers(ctx, p, false) == nil {
-				continue
-			}
-			if err := r.client.until(ctx, deadline, p, true); err != nil {
-				c.fail(upkeep.WithHint(fmt.Errorf("the server was reloaded, and the site does not answer: %w", err),
-					"look whether other configuration of the web server takes its requests, for example a virtual host for one address"))
-				return
-			}
-		}
-	})
-}

@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -165,7 +164,7 @@ func (r *round) reloadPools(ctx context.Context) {
 	var need []*change
 	gone := r.whole != nil && slices.ContainsFunc(r.whole.strays, isPool)
 	for _, c := range r.live() {
-		if c.runsPHP() && (c.unproven || c.pool() != nil) {
+		if c.runsPHP() && (c.unproven || c.pool() != nil) && !c.samePool() {
 			need = append(need, c)
 		}
 		gone = gone || slices.ContainsFunc(c.removes, isPool)
@@ -215,25 +214,4 @@ func (r *round) lastPool(ctx context.Context) bool {
 		r.o.Logger.Warn("php-fpm goes on with pools that were removed: it does not accept what is left", "err", err)
 	}
 	return err != nil
-}
-
-// provePool asks the pool of a site, which starts a process of the account's,
-// until it answers or the deadline has passed.
-func (r *round) provePool(ctx context.Context, c *change, deadline time.Time) error {
-	if !c.runsPHP() {
-		return nil
-	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	for {
-		err := pingPool(ctx, r.layout.Socket(c.site))
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return upkeep.WithHint(fmt.Errorf("its PHP does not answer: %w", err), "php-fpm's log says why; then retry the job")
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }

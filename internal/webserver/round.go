@@ -68,6 +68,10 @@ type change struct {
 	// moved is true when what is in place is not what was there before.
 	moved  bool
 	probes []vhost.Probe
+	// asked is true once the server was asked for it, waits as long as it has not
+	// answered, and told when those who asked for the change were told of it.
+	asked, waits, told bool
+
 	result upkeep.JobState
 	err    error
 	field  string
@@ -538,11 +542,11 @@ func (r *round) finish() error {
 	var good []byte
 	r.manifest.Piped = r.layout.Piped
 	for _, c := range r.changes {
-		if c.result == upkeep.JobSuperseded {
+		if c.result == upkeep.JobSuperseded || c.waits || c.told { // told is what was written down
 			continue
 		}
 		if c.err != nil && !c.moved {
-			dirty = c.told() || dirty
+			dirty = c.spoken() || dirty
 			continue
 		}
 		if e := c.entry(); e == nil {
@@ -602,14 +606,7 @@ func (e *entry) equal(o *entry) bool {
 // answer tells those who asked.
 func (r *round) answer(cause error) {
 	for _, c := range r.changes {
-		result := r.resultOf(c)
-		for _, req := range c.requests {
-			one := result
-			if req.generation < c.generation && one.State == upkeep.JobDone {
-				one.State = upkeep.JobSuperseded
-			}
-			req.result <- one
-		}
+		r.tell(c)
 	}
 	if r.whole != nil {
 		r.whole.done(r, cause)
