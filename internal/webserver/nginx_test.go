@@ -1,6 +1,7 @@
 package webserver
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -139,4 +140,20 @@ func TestNginx(t *testing.T) {
 	if v, err := w.options.Server.Version(t.Context()); err != nil || !strings.HasPrefix(v, "nginx/") {
 		t.Errorf("%q, %v", v, err)
 	}
+}
+
+// A name that is longer than nginx has room for is refused by its field, with what helps.
+func TestNginxLongName(t *testing.T) {
+	w := newNginxWorld(t)
+	long := strings.Repeat("long", 15) + "." + strings.Repeat("name", 15) + ".test"
+	inAlias := w.input("short.test", 1)
+	inAlias.Site.Aliases = []string{"shop." + long}
+	for field, in := range map[string]vhost.Input{"name": w.input(long, 1), "aliases": inAlias} {
+		r := w.apply(in)
+		var hint *upkeep.HintError
+		if r.State != upkeep.JobFailed || r.Field != field || !errors.As(r.Err, &hint) || !strings.Contains(r.Err.Error(), "could not build server_names_hash, you should increase") {
+			t.Errorf("%s: %+v", field, r)
+		}
+	}
+	w.mustApply(w.input("example.test", 1))
 }

@@ -21,6 +21,10 @@ func TestTestError(t *testing.T) {
 		{"(2)No such file or directory: AH02291: Cannot access directory '/var/log/x/' for error log of vhost defined at /etc/x/50-y.conf:3\n",
 			TestError{"50-y.conf", 3, "(2)No such file or directory: Cannot access directory '' for error log of vhost defined at 50-y.conf:3"}},
 		{"nginx: [emerg] unknown directive \"foo\" in /etc/nginx/x.conf:12\nnginx: configuration file /etc/nginx/nginx.conf test failed\n", TestError{"x.conf", 12, "unknown directive \"foo\""}},
+		{"2026/11/27 10:41:20 [emerg] 19440#19440: duplicate location \"/p\" in /etc/nginx/50-x.conf:12\n", TestError{"50-x.conf", 12, "duplicate location \"/p\""}},
+		{"nginx: [emerg] could not build server_names_hash, you should increase server_names_hash_bucket_size: 64\nnginx: configuration file /etc/nginx/nginx.conf test failed\n",
+			TestError{"", 0, "could not build server_names_hash, you should increase server_names_hash_bucket_size: 64"}},
+		{"2026/11/27 10:41:20 [emerg] 7#7: could not build server_names_hash\n", TestError{"", 0, "could not build server_names_hash"}},
 		{"AH00558: could not\nsomething\x1b[31m else\n", TestError{"", 0, "something?[31m else"}},
 	} {
 		if got := testError(one.output); *got != one.want {

@@ -174,13 +174,31 @@ func (r *round) testStaged(ctx context.Context, others []string) error {
 			"nothing was changed; mend that first")
 	}
 	return culprits(staged, try, func(c *change, e *TestError) {
-		c.fail(fmt.Errorf("the web server does not accept it: %s", e.Message))
+		err := fmt.Errorf("the web server does not accept it: %s", e.Message)
+		if strings.Contains(e.Message, "server_names_hash") {
+			c.fail(upkeep.WithHint(err, longNames))
+			c.field = c.longestName()
+			return
+		}
+		c.fail(err)
 		for _, w := range c.writes {
 			if base(w.file.Path) == e.File {
 				c.field = r.o.Server.Renderer().Field(w.file.Text, e.Line)
 			}
 		}
 	})
+}
+
+// longNames says what nginx needs for names that are longer than it expects.
+const longNames = "take a shorter name, or have the operator of the server raise server_names_hash_bucket_size in the http block of nginx.conf (128 is enough for names of about 100 characters)"
+
+// longestName is the field of the site's longest name.
+func (c *change) longestName() string {
+	longest := slices.MaxFunc(append(slices.Clone(c.names), c.site), func(a, b string) int { return len(a) - len(b) })
+	if longest == c.site || longest == "www."+c.site || longest == "*."+c.site {
+		return "name"
+	}
+	return "aliases"
 }
 
 // namedAtOnce is how many culprits are believed to be those that the program

@@ -62,9 +62,11 @@ var (
 	// "... error log of vhost defined at /etc/x.conf:1"
 	definedAt = regexp.MustCompile(`defined at (\S+):(\d+)`)
 	// "nginx: [emerg] unknown directive "x" in /etc/x.conf:7"
-	nginxError = regexp.MustCompile(`(?m)\[emerg\] (.*) in (\S+):(\d+)$`)
-	code       = regexp.MustCompile(`AH\d{5}: `)
-	folders    = regexp.MustCompile(`/(?:[A-Za-z0-9_.@+-]+/)+`)
+	nginxError = regexp.MustCompile(`(?m)\[emerg\] (?:\d+#\d+: )?(.*) in (\S+):(\d+)$`)
+	// The same without a file, with the time and its process, or its own name.
+	nginxSays = regexp.MustCompile(`(?m)\[emerg\] (?:\d+#\d+: )?(.*)$`)
+	code      = regexp.MustCompile(`AH\d{5}: `)
+	folders   = regexp.MustCompile(`/(?:[A-Za-z0-9_.@+-]+/)+`)
 )
 
 // testError reads the output of a configuration test.
@@ -77,6 +79,8 @@ func testError(output string) *TestError {
 	} else if m := nginxError.FindStringSubmatch(output); m != nil {
 		e.Message, e.File = m[1], base(m[2])
 		e.Line, _ = strconv.Atoi(m[3])
+	} else if m := nginxSays.FindStringSubmatch(output); m != nil {
+		e.Message = m[1]
 	} else if m := definedAt.FindStringSubmatch(output); m != nil {
 		e.File = base(m[1])
 		e.Line, _ = strconv.Atoi(m[2])
