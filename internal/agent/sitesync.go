@@ -127,8 +127,13 @@ func (s *syncing) names() []string {
 
 // spend takes what the job would remove from the budget. What that has no room for
 // stays as it is, and all else is done: one mistake that is held up must not keep a
-// server from being put right.
+// server from being put right. An order that a server serve nothing at all has nothing
+// else to do, and is what a mistake or a thief of control's key would give: it is done
+// whole or not at all.
 func (s *syncing) spend() error {
+	if len(s.t.Sites) == 0 {
+		return s.r.budget.spend(s.names()...)
+	}
 	left, why, err := s.r.budget.spendSome(s.names())
 	if err != nil || len(left) == 0 {
 		return err

@@ -414,6 +414,8 @@ func TestSyncWithinBudget(t *testing.T) {
 	if told.Differ != len(told.Drift) {
 		t.Errorf("%d files, and %d shown", told.Differ, len(told.Drift))
 	}
+	// An order that nothing at all be served is refused whole.
+	l.wantFailed(task.SiteSync{}, 0, "removing site a.test and 4 more: the policy of this server allows 3 removals an hour, and 0 were made")
 	var removals []link.Signed
 	for _, name := range names[:4] {
 		remove := task.SiteRemove{Name: name, Account: "acme", Generation: 1}
