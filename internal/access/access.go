@@ -59,6 +59,15 @@ type Change struct {
 	Would upkeep.Site
 }
 
+// CheckRemoval says whether a caller may remove a site. Removed and declared anew, a
+// suspended one would answer again.
+func CheckRemoval(c Caller, site upkeep.Site) []upkeep.FieldError {
+	if c.Staff || !site.Suspended {
+		return nil
+	}
+	return []upkeep.FieldError{{Object: upkeep.KindSite + "/" + site.Name, Field: "suspended", Value: "true", Rule: "a suspended site is for staff to remove"}}
+}
+
 // CheckSites says what a caller may not do to sites. Names, accounts and servers
 // are checked by the store, for everybody. Servers that are for staff to choose are
 // given by name; a site that is on one stays there.

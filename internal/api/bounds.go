@@ -146,6 +146,9 @@ func (b *Bounds) Delete(ctx context.Context, still map[store.Ref]int64, refs ...
 			if site == nil || !c.Owns(site.Account) {
 				return absent(ref.Kind, ref.Name)
 			}
+			if broken := access.CheckRemoval(c, *site); len(broken) > 0 {
+				return &upkeep.InvalidError{Fields: broken}
+			}
 			if want, given := still[ref]; given && want != generation {
 				return fmt.Errorf("%s has generation %d, not %d: %w", ref, generation, want, upkeep.ErrChanged)
 			}

@@ -87,6 +87,23 @@ func TestServersThatAreOffered(t *testing.T) {
 	}
 }
 
+// What staff suspended is for staff to remove: declared anew, it would answer again.
+func TestSuspendedSiteStays(t *testing.T) {
+	h := twoCustomers()
+	h.sites[0].Suspended = true // acme.test
+	a := house(t, typical(), h)
+	w := ask(a.Public(), "eve", "POST", "/sites/acme.test/remove", "generation=3")
+	if w.Code != 409 || !strings.Contains(w.Body.String(), "is for staff to remove") || slices.Contains(h.did(), "user eve deletes [site/acme.test]") {
+		t.Errorf("a customer removes a suspended site: %d, %v\n%s", w.Code, h.did(), w.Body.String())
+	}
+	if w := ask(a.Public(), "eve", "DELETE", "/api/v1/objects/site/acme.test", ""); w.Code != 422 || !strings.Contains(w.Body.String(), "is for staff to remove") {
+		t.Errorf("a customer removes a suspended site by the API: %d\n%s", w.Code, w.Body.String())
+	}
+	if w := ask(a.Public(), "ada", "POST", "/sites/acme.test/remove", "generation=3"); w.Code != 303 || !slices.Contains(h.did(), "user ada deletes [site/acme.test]") {
+		t.Errorf("staff removes a suspended site: %d, %v", w.Code, h.did())
+	}
+}
+
 // A document is changed by the page as by the command line: what is wrong is said
 // beside its line, what it changes is shown first, and what was typed stays.
 func TestDocuments(t *testing.T) {
