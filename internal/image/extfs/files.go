@@ -2,7 +2,6 @@ package extfs
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -27,7 +26,7 @@ func (f *FS) Open(name string) (fs.File, error) {
 	}
 	info := &info{n, path.Base(name)}
 	if info.IsDir() {
-		return &folder{info: info}, nil
+		return lookup.Folder(info, info.n.entries), nil
 	}
 	return &file{io.NewSectionReader(n, 0, n.size), info}, nil
 }
@@ -203,39 +202,6 @@ type file struct {
 
 func (f *file) Stat() (fs.FileInfo, error) { return f.info, nil }
 func (f *file) Close() error               { return nil }
-
-// folder is an open folder.
-type folder struct {
-	info    *info
-	entries []fs.DirEntry
-	read    bool
-}
-
-func (f *folder) Stat() (fs.FileInfo, error) { return f.info, nil }
-func (f *folder) Close() error               { return nil }
-
-func (f *folder) Read([]byte) (int, error) {
-	return 0, &fs.PathError{Op: "read", Path: f.info.name, Err: errors.New("is a directory")}
-}
-
-func (f *folder) ReadDir(n int) ([]fs.DirEntry, error) {
-	if !f.read {
-		var err error
-		if f.entries, err = f.info.n.entries(); err != nil {
-			return nil, err
-		}
-		f.read = true
-	}
-	if n <= 0 {
-		n = len(f.entries)
-	} else if len(f.entries) == 0 {
-		return nil, io.EOF
-	}
-	n = min(n, len(f.entries))
-	found := f.entries[:n]
-	f.entries = f.entries[n:]
-	return found, nil
-}
 
 // entry implements [fs.DirEntry]. What it is is read when it is asked for.
 type entry struct {

@@ -30,7 +30,7 @@ func (f *Files) Open(name string) (fs.File, error) {
 	}
 	i := &info{n, path.Base(name)}
 	if n.Type() == TypeFolder {
-		return &folder{files: f, info: i}, nil
+		return lookup.Folder(i, func() ([]fs.DirEntry, error) { return f.entries(n) }), nil
 	}
 	if n.Type() != TypeFile {
 		return &file{info: i}, nil
@@ -251,40 +251,6 @@ func (f *file) Read(b []byte) (int, error) {
 		return 0, &fs.PathError{Op: "read", Path: f.info.name, Err: fs.ErrInvalid}
 	}
 	return f.SectionReader.Read(b)
-}
-
-// folder is an open folder.
-type folder struct {
-	files   *Files
-	info    *info
-	entries []fs.DirEntry
-	read    bool
-}
-
-func (f *folder) Stat() (fs.FileInfo, error) { return f.info, nil }
-func (f *folder) Close() error               { return nil }
-
-func (f *folder) Read([]byte) (int, error) {
-	return 0, &fs.PathError{Op: "read", Path: f.info.name, Err: errors.New("is a directory")}
-}
-
-func (f *folder) ReadDir(n int) ([]fs.DirEntry, error) {
-	if !f.read {
-		var err error
-		if f.entries, err = f.files.entries(f.info.n); err != nil {
-			return nil, err
-		}
-		f.read = true
-	}
-	if n <= 0 {
-		n = len(f.entries)
-	} else if len(f.entries) == 0 {
-		return nil, io.EOF
-	}
-	n = min(n, len(f.entries))
-	found := f.entries[:n]
-	f.entries = f.entries[n:]
-	return found, nil
 }
 
 // entry implements [fs.DirEntry].

@@ -1,7 +1,6 @@
 package vfat
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"path"
@@ -19,7 +18,7 @@ func (f *FS) Open(name string) (fs.File, error) {
 		return nil, err
 	}
 	if n.isFolder() {
-		return &folder{info: info{n, path.Base(name)}}, nil
+		return lookup.Folder(info{n, path.Base(name)}, n.list), nil
 	}
 	c, err := n.content()
 	if err != nil {
@@ -129,36 +128,3 @@ type file struct {
 
 func (f *file) Stat() (fs.FileInfo, error) { return f.info, nil }
 func (f *file) Close() error               { return nil }
-
-// folder is an open folder.
-type folder struct {
-	info    info
-	entries []fs.DirEntry
-	read    bool
-}
-
-func (f *folder) Stat() (fs.FileInfo, error) { return f.info, nil }
-func (f *folder) Close() error               { return nil }
-
-func (f *folder) Read([]byte) (int, error) {
-	return 0, &fs.PathError{Op: "read", Path: f.info.name, Err: errors.New("is a directory")}
-}
-
-func (f *folder) ReadDir(n int) ([]fs.DirEntry, error) {
-	if !f.read {
-		var err error
-		if f.entries, err = f.info.n.list(); err != nil {
-			return nil, err
-		}
-		f.read = true
-	}
-	if n <= 0 {
-		n = len(f.entries)
-	} else if len(f.entries) == 0 {
-		return nil, io.EOF
-	}
-	n = min(n, len(f.entries))
-	found := f.entries[:n]
-	f.entries = f.entries[n:]
-	return found, nil
-}
