@@ -88,6 +88,9 @@ func (b *Bounds) customerApplies(ctx context.Context, c access.Caller, still map
 
 // present is a site as it is declared, nil and 0 when it is not.
 func (b *Bounds) present(ctx context.Context, name string) (*upkeep.Site, int64, error) {
+	if name == "" { // stands for all of them; validation says what is wrong with it
+		return nil, 0, nil
+	}
 	found, err := b.declarer.Objects(ctx, upkeep.KindSite, name)
 	if errors.Is(err, upkeep.ErrNotFound) || err == nil && len(found) == 0 {
 		return nil, 0, nil

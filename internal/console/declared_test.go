@@ -104,6 +104,16 @@ func TestSuspendedSiteStays(t *testing.T) {
 	}
 }
 
+// A site without a name is told the rule of names, and not held beside a site that is
+// another's.
+func TestSiteWithoutAName(t *testing.T) {
+	a := house(t, typical(), twoCustomers())
+	w := ask(a.Public(), "eve", "POST", "/sites/new", "name=&servers=web1")
+	if body := html.UnescapeString(w.Body.String()); w.Code != 422 || !strings.Contains(body, "ust be a host name") || strings.Contains(body, "s taken") {
+		t.Errorf("a site without a name: %d\n%s", w.Code, body)
+	}
+}
+
 // A document is changed by the page as by the command line: what is wrong is said
 // beside its line, what it changes is shown first, and what was typed stays.
 func TestDocuments(t *testing.T) {
