@@ -29,6 +29,9 @@ func realPath(path string) (string, error) {
 		_, err := stat(path)
 		return path, err
 	}
+	if _, err := os.Stat(path); err != nil { // of links in a circle EvalSymlinks has words of its own alone
+		return "", hold.OpenError(path, err)
+	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return "", hold.OpenError(path, err)
