@@ -76,7 +76,9 @@ func (f *Front) Close() error {
 
 // Serve works off one link, until that ends: it is what [link.Dialer.Run] calls.
 // Jobs that are under way then go on; control asks for them again on the next
-// link, where their outcomes are told.
+// link, and is told there what became of what it asked for there. An outcome is
+// never told on another link than the one that its job came by: control may ask for
+// a newer generation under the same id, and would take the older one's end for it.
 func (f *Front) Serve(conn link.Conn) {
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
@@ -109,7 +111,7 @@ func (f *Front) Serve(conn link.Conn) {
 			f.log.Warn("control said something that is not understood", "error", err)
 			return
 		case m.Job != nil:
-			f.take(*m.Job)
+			f.take(conn, *m.Job)
 		case m.Cancel != nil:
 			f.abandon(m.Cancel.ID)
 		}
@@ -150,7 +152,7 @@ func (f *Front) use(conn link.Conn) {
 }
 
 // take has a job done in a goroutine of its own, which frees its slot.
-func (f *Front) take(signed link.Signed) {
+func (f *Front) take(from link.Conn, signed link.Signed) {
 	id, kind := claimed(signed)
 	ctx, cancel := context.WithCancelCause(f.ctx)
 	mine := &taken{cancel}
@@ -167,7 +169,7 @@ func (f *Front) take(signed link.Signed) {
 		if outcome.ID == 0 {
 			outcome.ID = id // it was refused before anybody knew whose it is
 		}
-		f.tell(outcome)
+		f.tell(from, outcome)
 		switch kind {
 		case upkeep.JobServerFacts:
 			f.asked.Store(true)
@@ -214,12 +216,12 @@ func claimed(signed link.Signed) (id int64, kind string) {
 }
 
 // tell sends an outcome. Where that fails, control asks for the job again.
-func (f *Front) tell(outcome link.Outcome) {
+func (f *Front) tell(to link.Conn, outcome link.Outcome) {
 	if outcome.ID <= 0 {
 		f.log.Warn("something that is no job was refused", "error", outcome.Error)
 		return
 	}
-	f.send(link.Message{Outcome: &outcome}, time.Minute)
+	f.send(to, link.Message{Outcome: &outcome}, time.Minute)
 }
 
 // step never waits: a link that is stuck must not hold up a job.
@@ -230,27 +232,28 @@ func (f *Front) step(p link.Progress) {
 	}
 }
 
+// tellSteps tells how far jobs are on whichever link there is: of one that was sent
+// again, what is under way is its first sending.
 func (f *Front) tellSteps() {
 	for {
 		select {
 		case p := <-f.steps:
-			f.send(link.Message{Progress: &p}, 5*time.Second)
+			f.mu.Lock()
+			conn := f.conn
+			f.mu.Unlock()
+			if conn != nil {
+				f.send(conn, link.Message{Progress: &p}, 5*time.Second)
+			}
 		case <-f.ctx.Done():
 			return
 		}
 	}
 }
 
-func (f *Front) send(m link.Message, patience time.Duration) {
-	f.mu.Lock()
-	conn := f.conn
-	f.mu.Unlock()
-	if conn == nil {
-		return
-	}
+func (f *Front) send(to link.Conn, m link.Message, patience time.Duration) {
 	ctx, cancel := context.WithTimeout(f.ctx, patience)
 	defer cancel()
-	if err := conn.Send(ctx, m); err != nil {
+	if err := to.Send(ctx, m); err != nil {
 		f.log.Debug("telling control", "error", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -87,7 +88,8 @@ func conversation(t *testing.T, w Worker) {
 	if o := receive().Outcome; o == nil || o.ID != 1 || o.State != upkeep.JobCancelled {
 		t.Errorf("said %+v", o)
 	}
-	// A job under way survives the end of the link, and is told on the next one.
+	// A job under way survives the end of the link, and is told of on the next one when
+	// it was sent there too.
 	say(link.Message{Job: &waiting})
 	if p := receive().Progress; p == nil {
 		t.Error("it did not begin")
@@ -103,14 +105,70 @@ func conversation(t *testing.T, w Worker) {
 		front.Serve(agent)
 	}()
 	receive()
+	say(link.Message{Job: &waiting})
+	if p := receive().Progress; p == nil {
+		t.Error("it did not begin on the next link")
+	}
 	say(link.Message{Cancel: &link.Cancel{ID: 1}})
 	if o := receive().Outcome; o == nil || o.ID != 1 || o.State != upkeep.JobCancelled {
 		t.Errorf("said %+v", o)
+	}
+	say(link.Message{Job: &quick})
+	if o := receive().Outcome; o == nil || o.ID != 2 {
+		t.Errorf("the end of what came by the link before was told too: %+v", o)
 	}
 	if err := front.Close(); err != nil {
 		t.Error(err)
 	}
 	<-served
+}
+
+// A job is sent, the link breaks, and it is sent again by the next one as a newer
+// generation, under the same id. Control must not take the end of the first for
+// that of the second.
+func TestOutcomeOfAnOlderSending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := make(chan struct{}), make(chan struct{})
+		front := NewFront(worker{func(_ context.Context, signed link.Signed, tell func(link.Progress)) link.Outcome {
+			var of struct{ ID, Generation int64 }
+			if err := json.Unmarshal(signed.Body, &of); err != nil {
+				t.Error(err)
+			}
+			until := second
+			if of.Generation == 1 {
+				until = first
+			}
+			<-until
+			return link.Outcome{ID: of.ID, State: upkeep.JobDone, Result: fmt.Appendf(nil, `{"generation":%d}`, of.Generation)}
+		}}, "1.0", slog.New(slog.DiscardHandler))
+		defer func() { _ = front.Close() }()
+		var links []link.Conn
+		for generation := range 2 {
+			control, agent := link.Pipe()
+			links = append(links, control)
+			go front.Serve(agent)
+			if _, err := control.Receive(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			job := fakeJob(fmt.Sprintf(`{"id":7,"generation":%d}`, generation+1))
+			if err := control.Send(t.Context(), link.Message{Job: &job}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if generation == 0 {
+				_ = control.Close()
+				synctest.Wait()
+			}
+		}
+		close(first)
+		synctest.Wait()
+		close(second)
+		m, err := links[1].Receive(t.Context())
+		if err != nil || m.Outcome == nil || string(m.Outcome.Result) != `{"generation":2}` {
+			t.Errorf("control was told %+v, %v", m.Outcome, err)
+		}
+		_ = links[1].Close()
+	})
 }
 
 func TestFrontInThisProcess(t *testing.T) {

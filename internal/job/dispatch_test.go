@@ -241,6 +241,40 @@ func TestBrokenLinks(t *testing.T) {
 	})
 }
 
+// What an agent tells of a job as it was sent before the link broke is not taken for
+// the end of what was sent since under the same id: the site would be called by what
+// it is not.
+func TestOutcomeOfAnOlderSending(t *testing.T) {
+	onBoth(t, func(t *testing.T, dsn string) {
+		c := start(t, dsn)
+		nothing := func(link.Job) link.Outcome { return link.Outcome{} }
+		first := connect(t, c, "web1", nothing)
+		a := site("a.test", "web1")
+		c.put(t, a)
+		testkit.Eventually(t, 10*time.Second, func() (bool, string) { return len(first.sent()) == 1, "nothing was sent" })
+		_ = first.conn.Close()
+		<-first.over
+		a.Aliases = []string{"b.test"}
+		c.put(t, a)
+		second := connect(t, c, "web1", nothing)
+		testkit.Eventually(t, 10*time.Second, func() (bool, string) { return len(second.sent()) == 1, "nothing was sent again" })
+		if first.jobs[0].ID != second.jobs[0].ID || second.jobs[0].Generation <= first.jobs[0].Generation {
+			t.Fatalf("sent %v, then %v", first.sent(), second.sent())
+		}
+		for _, sent := range []link.Job{first.jobs[0], second.jobs[0]} {
+			result := fmt.Appendf(nil, `{"name":"a.test","generation":%d}`, sent.Generation)
+			if err := second.conn.Send(context.Background(), link.Message{Outcome: &link.Outcome{ID: sent.ID, State: upkeep.JobDone, Result: result}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.until(t, web(all), counts{upkeep.JobDone: 1})
+		status, err := c.SiteStatus(context.Background(), "a.test")
+		if err != nil || status.State != upkeep.SiteLive || status.Servers[0].Generation != second.jobs[0].Generation {
+			t.Errorf("the site is %+v, %v", status, err)
+		}
+	})
+}
+
 // A job that breaks every link fails in the end, alone; the rest is done.
 func TestPoison(t *testing.T) {
 	onBoth(t, func(t *testing.T, dsn string) {

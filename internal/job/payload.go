@@ -262,6 +262,14 @@ func batch(parcels []parcel) {
 	}
 }
 
+// older reports whether an outcome is that of another generation, sent under the same
+// id before a link broke. Agents up to 1.0 tell it on the next link.
+func (p parcel) older(told link.Outcome) bool {
+	apply, is := p.payload.(task.SiteApply)
+	var result task.SiteResult
+	return is && told.State == upkeep.JobDone && json.Unmarshal(told.Result, &result) == nil && result.Generation > 0 && result.Generation < apply.Generation
+}
+
 // ending is how an outcome that an agent told ends its job.
 func (p parcel) ending(told link.Outcome) store.JobEnd {
 	end := store.JobEnd{ID: p.job.ID, State: told.State, Error: told.Error, Field: told.Field}

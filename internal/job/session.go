@@ -360,6 +360,11 @@ func (s *session) outcome(told link.Outcome) {
 		return
 	}
 	p := h.parcel
+	if p.older(told) {
+		s.mu.Unlock()
+		s.log.Debug("an outcome of an older sending", "job", told.ID)
+		return
+	}
 	if h.gaveWay && told.State == upkeep.JobCancelled {
 		told = superseded(told)
 	}
