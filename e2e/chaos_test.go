@@ -10,11 +10,13 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"upkeep"
+	"upkeep/internal/api/client"
 	"upkeep/internal/api/wire"
 	"upkeep/internal/declare"
 	"upkeep/internal/testkit"
@@ -473,7 +475,7 @@ func (c *chaos) whole() {
 			want = upkeep.SiteSuspended
 		}
 		if s.State != want {
-			c.t.Errorf("%s is %s, wanted %s: %s", s.Name, s.State, want, s.Reason)
+			c.t.Errorf("%s is %s, wanted %s: %s\n%s", s.Name, s.State, want, s.Reason, c.story(s))
 			continue
 		}
 		site := c.sites[s.Name]
@@ -492,4 +494,24 @@ func (c *chaos) whole() {
 	for _, j := range failed {
 		c.t.Logf("job %d (%s %s on %s, generation %d) failed: %s", j.ID, j.Kind, j.Object, j.Server, j.Generation, j.Error)
 	}
+}
+
+// story is all that is known of how a site came to be as it is.
+func (c *chaos) story(s upkeep.SiteStatus) string {
+	text := &strings.Builder{}
+	fmt.Fprintf(text, "declared generation %d: %s\n", s.Generation, document(c.sites[s.Name]))
+	for _, served := range s.Servers {
+		fmt.Fprintf(text, "%+v\n", served)
+	}
+	jobs, err := c.api().Jobs(context.Background(), wire.JobFilter{Object: upkeep.KindSite + "/" + s.Name, Limit: 30})
+	c.must(err)
+	for _, j := range jobs {
+		fmt.Fprintf(text, "%+v\n", j)
+	}
+	events, err := c.api().Events(context.Background(), client.EventFilter{Object: upkeep.KindSite + "/" + s.Name, Limit: 60})
+	c.must(err)
+	for _, e := range events {
+		fmt.Fprintf(text, "%s %s %s %s %s\n", e.At.Format(time.StampMilli), e.Kind, e.Who, e.What, e.Why)
+	}
+	return text.String()
 }

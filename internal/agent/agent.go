@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"upkeep"
 	"upkeep/internal/link"
 	"upkeep/internal/policy"
@@ -329,27 +331,36 @@ func failed(id int64, err error) link.Outcome {
 	return outcome
 }
 
-// turns lets jobs for one object run one after another.
+// turns lets jobs that claim the same run one after another.
 type turns struct {
 	mu   sync.Mutex
 	held map[string]*turn
 }
 
 type turn struct {
-	token chan struct{}
+	token *semaphore.Weighted
 	users int
 }
 
-// take waits for the turn of each name, which must be in order.
-func (t *turns) take(ctx context.Context, names []string) (release func(), err error) {
+// claim is what a job needs for itself, or shares with others that say so too.
+type claim struct {
+	name   string
+	shared bool
+}
+
+// whole is all there is of a claim; those who share take one part each.
+const whole = 1 << 30
+
+// take waits for the turn of each claim, which must be in the order of their names.
+func (t *turns) take(ctx context.Context, claims []claim) (release func(), err error) {
 	var releases []func()
 	release = func() {
 		for _, f := range releases {
 			f()
 		}
 	}
-	for _, name := range names {
-		one, err := t.takeOne(ctx, name)
+	for _, claim := range claims {
+		one, err := t.takeOne(ctx, claim)
 		if err != nil {
 			release()
 			return nil, err
@@ -359,29 +370,31 @@ func (t *turns) take(ctx context.Context, names []string) (release func(), err e
 	return release, nil
 }
 
-func (t *turns) takeOne(ctx context.Context, name string) (release func(), err error) {
+func (t *turns) takeOne(ctx context.Context, c claim) (release func(), err error) {
 	t.mu.Lock()
 	if t.held == nil {
 		t.held = map[string]*turn{}
 	}
-	if t.held[name] == nil {
-		t.held[name] = &turn{token: make(chan struct{}, 1)}
+	if t.held[c.name] == nil {
+		t.held[c.name] = &turn{token: semaphore.NewWeighted(whole)}
 	}
-	mine := t.held[name]
+	mine := t.held[c.name]
 	mine.users++
 	t.mu.Unlock()
 	leave := func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if mine.users--; mine.users == 0 {
-			delete(t.held, name)
+			delete(t.held, c.name)
 		}
 	}
-	select {
-	case mine.token <- struct{}{}:
-		return func() { <-mine.token; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
+	part := int64(whole)
+	if c.shared {
+		part = 1
 	}
+	if err := mine.token.Acquire(ctx, part); err != nil {
+		leave()
+		return nil, err
+	}
+	return func() { mine.token.Release(part); leave() }, nil
 }

@@ -372,18 +372,18 @@ func TestPoisonedJob(t *testing.T) {
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var turns turns
-		first, err := turns.take(t.Context(), []string{"a"})
+		first, err := turns.take(t.Context(), []claim{{name: "a"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		other, err := turns.take(t.Context(), []string{"b"})
+		other, err := turns.take(t.Context(), []claim{{name: "b"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		other()
 		got := make(chan func())
 		go func() {
-			second, err := turns.take(t.Context(), []string{"a"})
+			second, err := turns.take(t.Context(), []claim{{name: "a"}})
 			if err != nil {
 				t.Error(err)
 			}
@@ -392,7 +392,7 @@ func TestTurns(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		failed := make(chan error)
 		go func() {
-			_, err := turns.take(ctx, []string{"a"})
+			_, err := turns.take(ctx, []claim{{name: "a"}})
 			failed <- err
 		}()
 		synctest.Wait()
@@ -406,6 +406,31 @@ func TestTurns(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		first()
+		(<-got)()
+		shared := []claim{{name: "a", shared: true}}
+		one, err := turns.take(t.Context(), shared)
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := turns.take(t.Context(), shared)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one()
+		go func() {
+			alone, err := turns.take(t.Context(), []claim{{name: "a"}})
+			if err != nil {
+				t.Error(err)
+			}
+			got <- alone
+		}()
+		synctest.Wait()
+		select {
+		case <-got:
+			t.Error("what is shared was taken away")
+		default:
+		}
+		two()
 		(<-got)()
 		if len(turns.held) > 0 {
 			t.Errorf("%d turns are kept", len(turns.held))

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"upkeep"
 	"upkeep/internal/task"
@@ -43,12 +44,34 @@ var handlers = map[string]handler{
 }
 
 // turn is what a job waits for: that no other job for its object runs, or for one
-// that it reads.
-func (h handler) turn(j job) []string {
-	if reads, is := j.payload.(interface{ From() task.ImageAt }); is {
-		both := []string{j.Object, reads.From().Object()}
-		slices.Sort(both)
-		return slices.Compact(both)
+// that it reads. A site that lives in another's folder shares that folder with its
+// like, and with nobody who takes it away.
+func (h handler) turn(j job) []claim {
+	claims := []claim{{name: j.Object}}
+	switch payload := j.payload.(type) {
+	case interface{ From() task.ImageAt }:
+		if from := payload.From().Object(); from != j.Object {
+			claims = append(claims, claim{name: from})
+		}
+	case task.SiteApply:
+		claims = append(claims, folderOf(payload.Site)...)
+	case task.SiteFiles:
+		claims = append(claims, folderOf(payload.Site)...)
+	case task.SiteRemove:
+		if !payload.KeepFiles {
+			claims = append(claims, claim{name: folder + payload.Name})
+		}
 	}
-	return []string{j.Object}
+	slices.SortFunc(claims, func(a, b claim) int { return strings.Compare(a.name, b.name) })
+	return claims
+}
+
+// folder stands before the name of a site in the name of a claim to its folder.
+const folder = "folder of "
+
+func folderOf(site upkeep.Site) []claim {
+	if site.SubOf == "" {
+		return nil
+	}
+	return []claim{{name: folder + site.SubOf, shared: true}}
 }

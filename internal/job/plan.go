@@ -83,7 +83,8 @@ func removable(changes []store.Altered, sites []upkeep.Declared) (names []string
 	return names
 }
 
-// ordered puts sites whose folders others live in before those.
+// ordered puts sites whose folders others live in before those, as a person would
+// read it.
 func ordered(changes []store.Altered) []store.Altered {
 	changes = slices.Clone(changes)
 	slices.SortStableFunc(changes, func(a, b store.Altered) int { return depth(a.New) - depth(b.New) })
@@ -164,22 +165,25 @@ func (p *plan) users(changes []store.Altered) {
 }
 
 // apply adds the jobs that have a site answered for as declared, and returns
-// them: first its files, then each of its web servers.
+// them: first its files, then each of its web servers. A site that lives in the folder
+// of another does not wait for that one, which may be waiting for a name that this one
+// is to give up: each makes the folder where it is missing.
 func (p *plan) apply(site upkeep.Site, generation int64) []int {
 	job := upkeep.Job{Account: site.Account, Object: site.ObjectKind() + "/" + site.Name, Generation: generation}
-	var first []int
-	if site.Files != "" {
-		job.Server, job.Kind = site.Files, upkeep.JobSiteFiles
-		first = append(first, p.add(job, nil))
-	}
-	var applied []int
-	for _, server := range site.Servers {
-		behind := slices.Clone(first)
-		if parent, is := p.applies[[2]string{site.SubOf, server}]; is {
-			behind = append(behind, parent)
-		}
-		job.Server, job.Kind = server, upkeep.JobSiteApply
+	add := func(server, kind string, behind ...int) int {
+		job.Server, job.Kind = server, kind
 		i := p.add(job, nil, behind...)
+		if site.SubOf != "" {
+			p.jobs[i].BehindRemoval = upkeep.KindSite + "/" + site.SubOf // which takes the folder that it lives in
+		}
+		return i
+	}
+	var first, applied []int
+	if site.Files != "" {
+		first = append(first, add(site.Files, upkeep.JobSiteFiles))
+	}
+	for _, server := range site.Servers {
+		i := add(server, upkeep.JobSiteApply, first...)
 		p.applies[[2]string{site.Name, server}] = i
 		applied = append(applied, i)
 	}

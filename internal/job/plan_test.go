@@ -42,6 +42,9 @@ func told(jobs []store.NewJob) (texts []string) {
 		for j, behind := range job.Behind {
 			text += map[bool]string{true: " after ", false: ","}[j == 0] + fmt.Sprint(behind)
 		}
+		if job.BehindRemoval != "" {
+			text += " unless " + job.BehindRemoval + " is being removed"
+		}
 		if job.Payload != nil {
 			text += " " + string(job.Payload)
 		}
@@ -130,13 +133,17 @@ func TestFollow(t *testing.T) {
 			changes: []store.Altered{put(2, a, off)},
 			want:    []string{"0: site.apply site/a.test@2 on web1", note(1, "site/a.test", "a.test was suspended: it answers 503 and keeps everything.")},
 		},
-		"a site in another's folder comes after it, wherever it stands": {
+		"a site in another's folder is named after it, and does not wait for it": {
 			changes: []store.Altered{put(1, nil, sub), put(1, nil, a)}, who: "acme",
-			want: []string{"0: site.apply site/a.test@1 on web1", "1: site.apply site/sub.a.test@1 on web1 after 0"},
+			want: []string{"0: site.apply site/a.test@1 on web1", "1: site.apply site/sub.a.test@1 on web1 unless site/a.test is being removed"},
+		},
+		"a name goes from a site to the one in whose folder it lives": {
+			changes: []store.Altered{put(2, sub, sub), put(2, a, a)}, who: "acme",
+			want: []string{"0: site.apply site/a.test@2 on web1", "1: site.apply site/sub.a.test@2 on web1 unless site/a.test is being removed"},
 		},
 		"a suspended account": {
 			changes: []store.Altered{put(2, acme, suspended)}, sites: []upkeep.Site{a, others, sub},
-			want: []string{"0: site.apply site/a.test@7 on web1", "1: site.apply site/sub.a.test@7 on web1 after 0",
+			want: []string{"0: site.apply site/a.test@7 on web1", "1: site.apply site/sub.a.test@7 on web1 unless site/a.test is being removed",
 				note(2, "account/acme", "Your account was suspended: its sites answer 503 and keep everything.")},
 		},
 		"an account that works again": {
@@ -171,7 +178,7 @@ func TestFollow(t *testing.T) {
 		},
 		"a site and its account together": {
 			changes: []store.Altered{put(8, nil, a), put(2, acme, suspended)}, sites: []upkeep.Site{a, sub}, who: "acme",
-			want: []string{"0: site.apply site/a.test@8 on web1", "1: site.apply site/sub.a.test@7 on web1 after 0"},
+			want: []string{"0: site.apply site/a.test@8 on web1", "1: site.apply site/sub.a.test@7 on web1 unless site/a.test is being removed"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

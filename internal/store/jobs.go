@@ -55,6 +55,10 @@ type NewJob struct {
 	// BehindAccount lets it wait for all jobs of its account on its server that have
 	// not ended.
 	BehindAccount bool
+	// BehindRemoval is an object: the job waits for a site.remove about it that its
+	// server is busy with. One that has not begun finds out by itself whether it
+	// still is to be.
+	BehindRemoval string
 }
 
 type jobRow struct {
@@ -290,12 +294,7 @@ func (t Tx) wait(ctx context.Context, jobs []NewJob, rows []jobRow, at map[jobKe
 			}
 			links = append(links, afterRow{Job: waiting.ID, After: first.ID})
 		}
-		if !job.BehindAccount {
-			continue
-		}
-		var open []int64
-		err := t.tx.NewSelect().Model((*jobRow)(nil)).Column("id").Where("account = ?", waiting.Account).Where("server = ?", waiting.Server).
-			Where("state IN (?)", bun.List(openStates)).Where("id <> ?", waiting.ID).Scan(ctx, &open)
+		open, err := t.inTheWay(ctx, job, waiting)
 		if err != nil {
 			return err
 		}
@@ -309,6 +308,20 @@ func (t Tx) wait(ctx context.Context, jobs []NewJob, rows []jobRow, at map[jobKe
 		}
 	}
 	return nil
+}
+
+// inTheWay are the jobs made before that one has to wait for.
+func (t Tx) inTheWay(ctx context.Context, job NewJob, waiting jobRow) (open []int64, err error) {
+	query := t.tx.NewSelect().Model((*jobRow)(nil)).Column("id").Where("server = ?", waiting.Server).Where("id <> ?", waiting.ID)
+	switch {
+	case job.BehindAccount:
+		query.Where("account = ?", waiting.Account).Where("state IN (?)", bun.List(openStates))
+	case job.BehindRemoval != "":
+		query.Where("object = ?", clean(job.BehindRemoval)).Where("kind = ?", upkeep.JobSiteRemove).Where("state = ?", upkeep.JobRunning)
+	default:
+		return nil, nil
+	}
+	return open, query.Scan(ctx, &open)
 }
 
 // enqueued notes which of the jobs are ready, and returns all of them.

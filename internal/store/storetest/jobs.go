@@ -20,6 +20,7 @@ var jobTests = []test{
 	{"a job starts once and ends once", jobsGuarded},
 	{"one job about an object runs at a time", jobsOneObject},
 	{"what comes after waits", jobsAfter},
+	{"what lives in a folder waits while that is taken away", jobsAfterRemoval},
 	{"what comes after a failure fails, and is retried with it", jobsAfterFailure},
 	{"a broken link costs no attempt", jobsRequeued},
 	{"what links break on fails in the end", jobsPoison},
@@ -386,6 +387,29 @@ func jobsAfter(t *testing.T, open func() *store.Store) {
 	if jobs, err := s.Jobs(ctx, store.JobFilter{Server: "web9"}); err != nil || len(jobs) != 0 {
 		t.Errorf("refused jobs are there: %v, %v", jobs, err)
 	}
+}
+
+// A removal that has not begun is not waited for: it sees by itself whether it is to
+// be, and may be waiting for a server that is away.
+func jobsAfterRemoval(t *testing.T, open func() *store.Store) {
+	s := open()
+	c := withQueue(s)
+	enqueue(t, s, newJob("web1", upkeep.JobSiteRemove, "site/a.test", 1), newJob("web2", upkeep.JobSiteRemove, "site/a.test", 1), newJob("web1", upkeep.JobSiteApply, "site/b.test", 1))
+	claim(t, s, "web1", 1, 3)
+	c.take(t)
+	sub := func(name string) {
+		for _, server := range []string{"web1", "web2"} {
+			job := newJob(server, upkeep.JobSiteApply, name, 1)
+			job.BehindRemoval = "site/a.test"
+			enqueue(t, s, job)
+		}
+	}
+	sub("site/sub.a.test")
+	wantReady(t, c, 5)
+	finish(t, s, upkeep.JobDone, "", 1)
+	wantReady(t, c, 4)
+	sub("site/other.a.test")
+	wantReady(t, c, 6, 7)
 }
 
 func jobsAfterFailure(t *testing.T, open func() *store.Store) {
