@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -290,6 +291,52 @@ func TestGenerations(t *testing.T) {
 	want(back, upkeep.JobDone, true)
 	want(fourth, upkeep.JobSuperseded, true)
 	want(back, upkeep.JobDone, true)
+}
+
+// TestFilesStayAndTheSiteGoes holds that a server which holds the files of a site, and
+// answers for it no more, does what comes for either in whatever order: neither is
+// newer than the other.
+func TestFilesStayAndTheSiteGoes(t *testing.T) {
+	a := applied{last: map[string]map[string]done{}}
+	of := func(id, generation int64, payload task.Payload) job {
+		text, err := json.Marshal(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return job{Job: link.Job{ID: id, Kind: payload.Kind(), Object: payload.Object(), Generation: generation, Payload: text}, payload: payload}
+	}
+	site := upkeep.Site{Name: "a.test", Account: "acme", Servers: []string{"web2"}, Files: "web1"}
+	files := func(id, generation int64) job {
+		return of(id, generation, task.SiteFiles{Site: site, Generation: generation})
+	}
+	served := func(id, generation int64) job {
+		return of(id, generation, task.SiteApply{Site: site, Generation: generation})
+	}
+	remove := func(id, generation int64, keep bool) job {
+		return of(id, generation, task.SiteRemove{Name: "a.test", Account: "acme", Generation: generation, KeepFiles: keep})
+	}
+	for _, step := range []struct {
+		job  job
+		want verdict
+	}{
+		{files(1, 7), fresh}, {served(2, 7), fresh}, {files(4, 8), fresh},
+		{remove(3, 8, true), fresh},       // made before, and done later
+		{files(4, 8), already},            // which the removal has not undone
+		{served(2, 7), superseded},        // it was taken away since
+		{files(5, 9), fresh},              // of the next change
+		{remove(6, 8, true), already},     // again
+		{remove(7, 8, false), superseded}, // with its files, which are newer
+		{remove(8, 10, false), fresh},
+		{files(5, 9), superseded},
+	} {
+		verdict, last := a.judge(step.job)
+		if verdict != step.want {
+			t.Errorf("job %d (%s@%d): %d, want %d, after %+v", step.job.ID, step.job.Kind, step.job.Generation, verdict, step.want, last)
+		}
+		if verdict == fresh {
+			a.remember(doneOf(step.job))
+		}
+	}
 }
 
 // TestTornLog holds that a line which a power cut cut off costs nothing, and that

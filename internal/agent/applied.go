@@ -25,6 +25,8 @@ type done struct {
 	Generation int64  `json:"generation"`
 	Job        int64  `json:"job"`
 	Sum        string `json:"sum"` // of the payload
+	// Kept is true for a site.remove that left the files alone.
+	Kept bool `json:"kept,omitempty"`
 	// Result is what was told of it, for kinds that are not done again.
 	Result json.RawMessage `json:"result,omitempty"`
 	// Pages is where the pages are of a site that was applied, or elsewhere.
@@ -46,7 +48,8 @@ func doneOf(job job) done {
 			text = alone
 		}
 	}
-	return done{Object: job.Object, Kind: job.Kind, Generation: job.Generation, Job: job.ID, Sum: sumOf(text)}
+	remove, is := job.payload.(task.SiteRemove)
+	return done{Object: job.Object, Kind: job.Kind, Generation: job.Generation, Job: job.ID, Sum: sumOf(text), Kept: is && remove.KeepFiles}
 }
 
 func sumOf(text []byte) string {
@@ -150,7 +153,8 @@ const (
 //
 // Kinds that make and kinds that remove undo each other, so that a job has to be
 // newer than what both did; two kinds that make, such as site.files and
-// site.apply, each have their own turn within a generation.
+// site.apply, each have their own turn within a generation. A server that goes on
+// holding the files of a site and answers for it no more does both in either order.
 func (a *applied) judge(job job) (verdict, done) {
 	if job.Generation == 0 {
 		return fresh, done{}
@@ -160,6 +164,7 @@ func (a *applied) judge(job job) (verdict, done) {
 	mine := doneOf(job)
 	for kind, last := range a.last[job.Object] {
 		switch {
+		case mine.apart(last):
 		case job.Generation < last.Generation:
 			return superseded, last
 		case job.Generation > last.Generation:
@@ -180,11 +185,18 @@ func (a *applied) judge(job job) (verdict, done) {
 // undone reports whether a later job of the opposite kind was done.
 func (a *applied) undone(d done) bool {
 	for kind, other := range a.last[d.Object] {
-		if removes(kind) != removes(d.Kind) && (other.Generation > d.Generation || other.Generation == d.Generation && other.Job > d.Job) {
+		if removes(kind) != removes(d.Kind) && !d.apart(other) && (other.Generation > d.Generation || other.Generation == d.Generation && other.Job > d.Job) {
 			return true
 		}
 	}
 	return false
+}
+
+// apart reports whether two jobs about one object have nothing to do with each other:
+// one is about the files of a site, and the other takes it out of the web server alone.
+func (d done) apart(other done) bool {
+	return d.Kind == upkeep.JobSiteFiles && other.Kind == upkeep.JobSiteRemove && other.Kept ||
+		other.Kind == upkeep.JobSiteFiles && d.Kind == upkeep.JobSiteRemove && d.Kept
 }
 
 func removes(kind string) bool { return kind == upkeep.JobSiteRemove || kind == upkeep.JobUserRemove }

@@ -222,7 +222,7 @@ func (s *syncing) inputs() []vhost.Input {
 func (s *syncing) records(report webserver.Report) []done {
 	var all []done
 	for _, one := range s.gone {
-		all = append(all, done{Object: one.Object, Kind: upkeep.JobSiteRemove, Generation: one.Generation, Job: s.j.ID})
+		all = append(all, done{Object: one.Object, Kind: upkeep.JobSiteRemove, Generation: one.Generation, Job: s.j.ID, Kept: true})
 	}
 	applied := s.r.applied.latest(upkeep.JobSiteApply)
 	for i, site := range s.t.Sites {
