@@ -2,6 +2,7 @@ package upkeep
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -61,10 +62,13 @@ type Passkey struct {
 const (
 	ScopeRead  = "read"
 	ScopeWrite = "write" // and to read
+	// ScopeUsers is to write, and to say who may sign in: users, their passwords and
+	// second factors outlive the token that they were made with.
+	ScopeUsers = "users"
 )
 
-// Scopes lists what tokens may be used for.
-var Scopes = []string{ScopeRead, ScopeWrite}
+// Scopes lists what tokens may be used for; each has those before it in it.
+var Scopes = []string{ScopeRead, ScopeWrite, ScopeUsers}
 
 // AccessToken lets a program do what its user may.
 type AccessToken struct {
@@ -74,6 +78,9 @@ type AccessToken struct {
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
 	Seen    time.Time `json:"seen,omitzero"` // when it was last shown, within a minute or so
+	// MadeWith is the token that it was made with, and ends with; 0 for one that was
+	// made in another way.
+	MadeWith int64 `json:"made_with,omitempty"`
 }
 
 // signInName is what people sign in with: a name or a mail address, in lower case so
@@ -117,11 +124,24 @@ func (t AccessToken) Validate(now time.Time) []FieldError {
 	if t.Name == "" || len(t.Name) > 100 || hasControl(t.Name) {
 		r.add("name", t.Name, "must say what the token is for, in at most 100 bytes of one line")
 	}
-	if t.Scope != ScopeRead && t.Scope != ScopeWrite {
+	if !slices.Contains(Scopes, t.Scope) {
 		r.add("scope", t.Scope, "must be one of %s", strings.Join(Scopes, ", "))
 	}
 	if !t.Expires.After(now) || t.Expires.After(now.Add(LongestToken)) {
 		r.add("expires", t.Expires.Format(time.RFC3339), "must be a time to come, at most %d days away", int(LongestToken.Hours()/24))
+	}
+	return r.fields
+}
+
+// Within checks a token against the one that it is made with: it may do no more, and
+// for no longer.
+func (t AccessToken) Within(maker AccessToken) []FieldError {
+	var r rules
+	if slices.Index(Scopes, t.Scope) > slices.Index(Scopes, maker.Scope) {
+		r.add("scope", t.Scope, "must not be wider than that of the token that it is made with, which may %s", maker.Scope)
+	}
+	if t.Expires.After(maker.Expires) {
+		r.add("expires", t.Expires.UTC().Format(time.RFC3339), "must not be after the token ends that it is made with, at %s", maker.Expires.UTC().Format(time.RFC3339))
 	}
 	return r.fields
 }

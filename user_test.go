@@ -62,3 +62,19 @@ func TestAccessTokens(t *testing.T) {
 		}
 	}
 }
+
+// What is made with a token does no more than it, and for no longer.
+func TestTokenWithin(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	maker := AccessToken{Scope: ScopeWrite, Expires: now.Add(time.Hour)}
+	for _, tt := range []struct {
+		scope string
+		hours time.Duration
+		wrong string // the field at fault; empty for none
+	}{{ScopeRead, 1, ""}, {ScopeWrite, 1, ""}, {ScopeWrite, 0, ""}, {ScopeUsers, 1, "scope"}, {ScopeRead, 2, "expires"}} {
+		fields := AccessToken{Name: "x", Scope: tt.scope, Expires: now.Add(tt.hours * time.Hour)}.Within(maker)
+		if tt.wrong == "" && len(fields) > 0 || tt.wrong != "" && (len(fields) != 1 || fields[0].Field != tt.wrong) {
+			t.Errorf("%s for %d hours: %v, want a fault in %q", tt.scope, tt.hours, fields, tt.wrong)
+		}
+	}
+}

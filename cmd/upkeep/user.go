@@ -209,8 +209,12 @@ func newUserToken(a *app) *cobra.Command {
 func newTokenAdd(a *app) *cobra.Command {
 	token, days := wire.NewToken{}, 0
 	c := &cobra.Command{
-		Use:     "add NAME --for TEXT [--scope read|write] [--days N]",
-		Short:   "Make a token of a user, and print it this once",
+		Use:   "add NAME --for TEXT [--scope read|write|users] [--days N]",
+		Short: "Make a token of a user, and print it this once",
+		Long: `Make a token of a user, and print it this once. With scope users it may also make
+users, set passwords, and take second factors and passkeys away: what it makes so
+outlives it. Made with a token (--token), one ends with that token at the latest,
+and may do no more.`,
 		Example: "  upkeep user token add ada --for 'nightly backup' --days 365\n  curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8053/api/v1/sites",
 		Args:    exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -232,7 +236,7 @@ func newTokenAdd(a *app) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&token.Name, "for", "", "what it is for, as a `text` for people")
-	c.Flags().StringVar(&token.Scope, "scope", upkeep.ScopeRead, "what it may be used for: `read` or write")
+	c.Flags().StringVar(&token.Scope, "scope", upkeep.ScopeRead, "what it may be used for: `read`, write, or users, which is to write and to see to users")
 	c.Flags().IntVar(&days, "days", 90, "for how many `days` it is good, at most 400")
 	return c
 }
@@ -255,9 +259,13 @@ func newTokenList(a *app) *cobra.Command {
 				return a.show(tokens)
 			}
 			now := time.Now()
-			t := newTable("TOKEN", "FOR", "SCOPE", "UNTIL", "USED")
+			t := newTable("TOKEN", "FOR", "SCOPE", "UNTIL", "USED", "MADE WITH")
 			for _, token := range tokens {
-				t.add(strconv.FormatInt(token.ID, 10), token.Name, token.Scope, token.Expires.Local().Format(time.DateOnly), ago(token.Seen, now))
+				maker := ""
+				if token.MadeWith != 0 {
+					maker = "token " + strconv.FormatInt(token.MadeWith, 10)
+				}
+				t.add(strconv.FormatInt(token.ID, 10), token.Name, token.Scope, token.Expires.Local().Format(time.DateOnly), ago(token.Seen, now), maker)
 			}
 			return t.write(a.out)
 		},
@@ -267,7 +275,7 @@ func newTokenList(a *app) *cobra.Command {
 func newTokenRemove(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove NAME TOKEN",
-		Short: "Take a token of a user back, by its number in the list",
+		Short: "Take a token of a user back, and those made with it, by its number in the list",
 		Args:  exactly("NAME", "TOKEN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := strconv.ParseInt(args[1], 10, 64)

@@ -28,6 +28,23 @@ type Caller struct {
 	// the one that this request came by, 0 for none.
 	User   string
 	SignIn int64
+	// Token is the token of a user that this request came by, 0 for none; WithUsers
+	// says that it may see to users, as who came in another way may.
+	Token     int64
+	WithUsers bool
+}
+
+// SeesToUsers reports whether a caller may say who may sign in, and how.
+func (c Caller) SeesToUsers() bool { return c.Token == 0 || c.WithUsers }
+
+// CheckToken says whether a caller may give a user a token, or take one back: a
+// token sees to those of its own user, unless it may see to users. How long one is
+// good, and for what, is checked by the store, which knows the token that it is made with.
+func CheckToken(c Caller, user string) error {
+	if c.SeesToUsers() || c.User == user {
+		return nil
+	}
+	return upkeep.WithHint(fmt.Errorf("%w: your token may see to tokens of %s alone", upkeep.ErrRefused, c.User), "make one with scope "+upkeep.ScopeUsers)
 }
 
 // Known reports whether the caller is more than a stranger.

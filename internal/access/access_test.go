@@ -1,6 +1,7 @@
 package access
 
 import (
+	"errors"
 	"testing"
 
 	"upkeep"
@@ -12,27 +13,31 @@ var (
 	reader   = Caller{Who: "user ada", Staff: true, ReadOnly: true}
 	customer = Caller{Who: "user eve", Account: "acme"}
 	auditor  = Caller{Who: "user eve", Account: "acme", ReadOnly: true}
+	writer   = Caller{Who: "user ada (token 3)", User: "ada", Staff: true, Token: 3}
+	keeper   = Caller{Who: "user ada (token 4)", User: "ada", Staff: true, Token: 4, WithUsers: true}
 )
 
 func TestRules(t *testing.T) {
 	for _, tt := range []struct {
 		rule    Rule
 		private bool
-		// what becomes of a stranger, an operator, a reader, a customer, an auditor
-		want [5]Outcome
+		// what becomes of a stranger, an operator, a reader, a customer, an auditor; and
+		// of tokens that may write, and see to users
+		want [7]Outcome
 	}{
-		{Rule{For: Anybody}, true, [5]Outcome{}},
-		{Rule{For: Anybody, Changes: true}, false, [5]Outcome{Allowed, Allowed, Refused, Allowed, Refused}},
-		{Rule{For: Onlookers}, false, [5]Outcome{}},
-		{Rule{For: Onlookers}, true, [5]Outcome{Unknown, Allowed, Allowed, Refused, Refused}},
-		{Rule{For: Visitors}, false, [5]Outcome{}},
-		{Rule{For: Visitors}, true, [5]Outcome{Unknown, Allowed, Allowed, Allowed, Allowed}},
-		{Rule{For: Customers}, false, [5]Outcome{Unknown, Allowed, Allowed, Allowed, Allowed}},
-		{Rule{For: Customers, Changes: true}, false, [5]Outcome{Unknown, Allowed, Refused, Allowed, Refused}},
-		{Rule{For: Staff}, false, [5]Outcome{Unknown, Allowed, Allowed, Refused, Refused}},
-		{Rule{For: Staff, Changes: true}, true, [5]Outcome{Unknown, Allowed, Refused, Refused, Refused}},
+		{Rule{For: Anybody}, true, [7]Outcome{}},
+		{Rule{For: Anybody, Changes: true}, false, [7]Outcome{Allowed, Allowed, Refused, Allowed, Refused, Allowed, Allowed}},
+		{Rule{For: Onlookers}, false, [7]Outcome{}},
+		{Rule{For: Onlookers}, true, [7]Outcome{Unknown, Allowed, Allowed, Refused, Refused, Allowed, Allowed}},
+		{Rule{For: Visitors}, false, [7]Outcome{}},
+		{Rule{For: Visitors}, true, [7]Outcome{Unknown, Allowed, Allowed, Allowed, Allowed, Allowed, Allowed}},
+		{Rule{For: Customers}, false, [7]Outcome{Unknown, Allowed, Allowed, Allowed, Allowed, Allowed, Allowed}},
+		{Rule{For: Customers, Changes: true}, false, [7]Outcome{Unknown, Allowed, Refused, Allowed, Refused, Allowed, Allowed}},
+		{Rule{For: Staff}, false, [7]Outcome{Unknown, Allowed, Allowed, Refused, Refused, Allowed, Allowed}},
+		{usersChange, false, [7]Outcome{Unknown, Allowed, Refused, Refused, Refused, Refused, Allowed}},
+		{Rule{For: Staff, Changes: true}, true, [7]Outcome{Unknown, Allowed, Refused, Refused, Refused, Allowed, Allowed}},
 	} {
-		for i, caller := range []Caller{stranger, operator, reader, customer, auditor} {
+		for i, caller := range []Caller{stranger, operator, reader, customer, auditor, writer, keeper} {
 			if got := tt.rule.Check(caller, tt.private); got != tt.want[i] {
 				t.Errorf("%+v, private %v, %+v: %d, want %d", tt.rule, tt.private, caller, got, tt.want[i])
 			}
@@ -94,6 +99,19 @@ func TestSitesOfCustomers(t *testing.T) {
 		}
 		if broken := CheckSites(operator, []Change{tt.change}, []string{"inside"}); len(broken) > 0 {
 			t.Errorf("%s by staff: %v", name, broken)
+		}
+	}
+}
+
+// A token sees to the tokens of its own user; others are for one that may see to users.
+func TestTokensOfTokens(t *testing.T) {
+	for _, tt := range []struct {
+		caller  Caller
+		user    string
+		allowed bool
+	}{{writer, "ada", true}, {writer, "bob", false}, {keeper, "bob", true}, {operator, "bob", true}} {
+		if err := CheckToken(tt.caller, tt.user); (err == nil) != tt.allowed || err != nil && !errors.Is(err, upkeep.ErrRefused) {
+			t.Errorf("%s about a token of %s: %v", tt.caller.Who, tt.user, err)
 		}
 	}
 }

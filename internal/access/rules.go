@@ -28,6 +28,9 @@ type Rule struct {
 	// Changes says that it changes something, which is not for those who may only
 	// read.
 	Changes bool
+	// Users says that it changes who may sign in, or how. What a token makes by it
+	// outlives the token, so that takes one that was made for it.
+	Users bool
 	// Lasts says that the answer has no end of its own: who is asking is looked up
 	// again while it is open.
 	Lasts bool
@@ -59,7 +62,7 @@ func (r Rule) Check(c Caller, private bool) Outcome {
 	case group == Staff && !c.Staff:
 		return Refused
 	}
-	if r.Changes && c.ReadOnly {
+	if r.Changes && c.ReadOnly || r.Users && !c.SeesToUsers() {
 		return Refused
 	}
 	return Allowed
@@ -90,6 +93,7 @@ var (
 	anyChange      = Rule{For: Anybody, Changes: true}
 	customerChange = Rule{For: Customers, Changes: true}
 	staffChange    = Rule{For: Staff, Changes: true}
+	usersChange    = Rule{For: Staff, Changes: true, Users: true}
 )
 
 // rules has every route.
@@ -148,10 +152,10 @@ var rules = map[string]Rule{
 	"POST /api/v1/servers/{name}/verify":     staffChange,
 
 	"GET /api/v1/users":                       staff,
-	"POST /api/v1/users":                      staffChange,
-	"DELETE /api/v1/users/{name}":             staffChange,
-	"PUT /api/v1/users/{name}/password":       staffChange,
-	"POST /api/v1/users/{name}/signout":       staffChange,
+	"POST /api/v1/users":                      usersChange,
+	"DELETE /api/v1/users/{name}":             usersChange,
+	"PUT /api/v1/users/{name}/password":       usersChange,
+	"POST /api/v1/users/{name}/signout":       usersChange,
 	"GET /api/v1/users/{name}/tokens":         staff,
 	"POST /api/v1/users/{name}/tokens":        staffChange,
 	"DELETE /api/v1/users/{name}/tokens/{id}": staffChange,
@@ -235,20 +239,20 @@ var rules = map[string]Rule{
 	"POST /pools/{name}/force":            staffChange,
 	"POST /unfreeze":                      staffChange,
 	"GET /users":                          staff,
-	"POST /users":                         staffChange,
-	"POST /users/{name}/password":         staffChange,
-	"POST /users/{name}/signout":          staffChange,
-	"POST /users/{name}/remove":           staffChange,
+	"POST /users":                         usersChange,
+	"POST /users/{name}/password":         usersChange,
+	"POST /users/{name}/signout":          usersChange,
+	"POST /users/{name}/remove":           usersChange,
 
-	"DELETE /api/v1/users/{name}/factor": staffChange,
-	"POST /users/{name}/nofactor":        staffChange,
+	"DELETE /api/v1/users/{name}/factor": usersChange,
+	"POST /users/{name}/nofactor":        usersChange,
 	"POST /me/factor":                    customerChange,
 	"POST /me/factor/drop":               customerChange,
 
 	"GET /api/v1/users/{name}/passkeys":         staff,
-	"DELETE /api/v1/users/{name}/passkeys":      staffChange,
-	"DELETE /api/v1/users/{name}/passkeys/{id}": staffChange,
-	"POST /users/{name}/nopasskeys":             staffChange,
+	"DELETE /api/v1/users/{name}/passkeys":      usersChange,
+	"DELETE /api/v1/users/{name}/passkeys/{id}": usersChange,
+	"POST /users/{name}/nopasskeys":             usersChange,
 	"POST /signin/passkey":                      anyChange,
 	"POST /signin/passkey/options":              anyChange,
 	"POST /me/passkeys":                         customerChange,

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"upkeep"
 	"upkeep/internal/access"
 	"upkeep/internal/api/wire"
 )
@@ -83,6 +84,8 @@ func refusal(outcome access.Outcome, rule access.Rule, c access.Caller) *wire.Pr
 	case outcome == access.Unknown:
 		return wire.NewProblem(http.StatusUnauthorized, "this needs a token",
 			"send \"Authorization: Bearer TOKEN\", or use the control socket; the token is in the file \"token\" in the data folder")
+	case rule.Users && c.Staff && !c.ReadOnly:
+		return wire.NewProblem(http.StatusForbidden, "your token may not say who signs in, or how", "make one with scope "+upkeep.ScopeUsers)
 	case rule.For <= access.Customers || c.Staff:
 		return wire.NewProblem(http.StatusForbidden, "your token may only read", "make one with scope write")
 	}

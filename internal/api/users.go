@@ -7,6 +7,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"upkeep"
+	"upkeep/internal/access"
 	"upkeep/internal/api/wire"
 )
 
@@ -163,16 +164,31 @@ func (a *API) tokenRoutes(h huma.API) {
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "add-token", Method: http.MethodPost, Path: at,
 		Summary: "Make a token with which a program does what the user may; it is shown this once", DefaultStatus: http.StatusCreated}), func(ctx context.Context, in *newTokenInput) (*newTokenOutput, error) {
-		made, secret, err := a.o.Users.AddToken(ctx, callerOf(ctx).Who, in.Name, upkeep.AccessToken{Name: in.Body.Name, Scope: in.Body.Scope, Expires: in.Body.Expires})
+		made, err := a.addToken(ctx, in.Name, in.Body)
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		return &newTokenOutput{wire.MadeToken{AccessToken: made, Token: secret}}, nil
+		return &newTokenOutput{made}, nil
 	})
 	huma.Register(h, secured(huma.Operation{OperationID: "remove-token", Method: http.MethodDelete, Path: at + "/{id}",
-		Summary: "Take a token back", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *TokenInput) (*struct{}, error) {
-		return nil, a.done(ctx, a.o.Users.RemoveToken(ctx, callerOf(ctx).Who, in.Name, in.ID))
+		Summary: "Take a token back, and those that were made with it", DefaultStatus: http.StatusNoContent}), func(ctx context.Context, in *TokenInput) (*struct{}, error) {
+		err := access.CheckToken(callerOf(ctx), in.Name)
+		if err == nil {
+			err = a.o.Users.RemoveToken(ctx, callerOf(ctx).Who, in.Name, in.ID)
+		}
+		return nil, a.done(ctx, err)
 	})
+}
+
+// addToken makes a token, which ends with the one that asks for it.
+func (a *API) addToken(ctx context.Context, user string, wanted wire.NewToken) (wire.MadeToken, error) {
+	caller := callerOf(ctx)
+	if err := access.CheckToken(caller, user); err != nil {
+		return wire.MadeToken{}, err
+	}
+	made, secret, err := a.o.Users.AddToken(ctx, caller.Who, user,
+		upkeep.AccessToken{Name: wanted.Name, Scope: wanted.Scope, Expires: wanted.Expires, MadeWith: caller.Token})
+	return wire.MadeToken{AccessToken: made, Token: secret}, err
 }
 
 // done is the answer where there is nothing to tell but that it was done.

@@ -316,6 +316,8 @@ func (p people) who(name string) (access.Caller, error) {
 		"ada": {Who: "user ada", User: "ada", Staff: true, SignIn: 1},
 		"eve": {Who: "user eve", User: "eve", Account: "acme", SignIn: 2},
 		"rob": {Who: "user rob", User: "rob", Staff: true, ReadOnly: true, SignIn: 3},
+		// A program of ada's, which may write and not see to users.
+		"pat": {Who: "user ada (token 5)", User: "ada", Staff: true, Token: 5},
 		// rob on a day on which he may write: he has a second factor.
 		"rob-writes": {Who: "user rob", User: "rob", Staff: true, SignIn: 4},
 	}[name]
@@ -442,7 +444,11 @@ func (p people) Tokens(context.Context, string) ([]upkeep.AccessToken, error) {
 }
 
 func (p people) AddToken(_ context.Context, who, name string, token upkeep.AccessToken) (upkeep.AccessToken, string, error) {
-	return token, "upkeep_SECRET", p.note("%s gives %s a token to %s", who, name, token.Scope)
+	with := ""
+	if token.MadeWith != 0 {
+		with = fmt.Sprintf(", made with %d", token.MadeWith)
+	}
+	return token, "upkeep_SECRET", p.note("%s gives %s a token to %s%s", who, name, token.Scope, with)
 }
 
 func (p people) RemoveToken(_ context.Context, who, name string, id int64) error {

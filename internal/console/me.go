@@ -51,6 +51,18 @@ type tokenRow struct {
 	upkeep.AccessToken
 	SeenAt moment
 	Until  string
+	May    string
+}
+
+// mayOf says for people what a token is good for.
+func mayOf(scope string) string {
+	switch scope {
+	case upkeep.ScopeWrite:
+		return "read and write"
+	case upkeep.ScopeUsers:
+		return "read, write, and see to users"
+	}
+	return scope
 }
 
 func (c *Console) me(w http.ResponseWriter, r *http.Request) {
@@ -94,7 +106,7 @@ func (c *Console) showMe(w http.ResponseWriter, r *http.Request, status int, v m
 		v.SignIns = append(v.SignIns, signInRow{in, in.ID == caller.SignIn, at(in.Created, now), at(in.Seen, now)})
 	}
 	for _, t := range tokens {
-		v.Tokens = append(v.Tokens, tokenRow{t, at(t.Seen, now), t.Expires.Local().Format(time.DateOnly)})
+		v.Tokens = append(v.Tokens, tokenRow{t, at(t.Seen, now), t.Expires.Local().Format(time.DateOnly), mayOf(t.Scope)})
 	}
 	c.render(w, r, status, "me.html", caller.User, v)
 }

@@ -216,6 +216,37 @@ func TestReaderOnEveryRoute(t *testing.T) {
 	}
 }
 
+// TestWriterOnEveryRoute has a program of staff that may write try each route: what
+// would outlive its token is refused.
+func TestWriterOnEveryRoute(t *testing.T) {
+	h := twoCustomers()
+	a := house(t, typical(), h)
+	for _, pattern := range a.Routes() {
+		rule, _ := access.For(pattern)
+		if !rule.Users {
+			continue
+		}
+		method, path := target(pattern)
+		if w := ask(a.Public(), "pat", method, path, bodies[pattern]); w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "who signs in") {
+			t.Errorf("%s answers %d to a token that may write: %s", pattern, w.Code, w.Body)
+		}
+	}
+	for user, want := range map[string]int{"ada": http.StatusCreated, "rob": http.StatusForbidden} {
+		path := "/api/v1/users/" + user + "/tokens"
+		if w := ask(a.Public(), "pat", "POST", path, bodies["POST /api/v1/users/{name}/tokens"]); w.Code != want {
+			t.Errorf("a token for %s answers %d: %s", user, w.Code, w.Body)
+		}
+	}
+	if done := h.did(); !slices.Equal(done, []string{"user ada (token 5) gives ada a token to write, made with 5"}) {
+		t.Errorf("done is %q", done)
+	}
+	for pattern, method := range map[string]string{"/api/v1/users": "POST", "/users/{name}/password": "POST"} {
+		if rule, _ := access.For(method + " " + pattern); !rule.Users {
+			t.Errorf("%s %s takes no scope of its own", method, pattern)
+		}
+	}
+}
+
 // A page of another host cannot have a browser that is signed in do anything.
 func TestOtherHostsCannotUseASignIn(t *testing.T) {
 	h := twoCustomers()

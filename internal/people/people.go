@@ -289,7 +289,8 @@ func (p *People) Token(ctx context.Context, token string) (access.Caller, error)
 		}
 	}
 	c := caller(shown.User)
-	c.ReadOnly = shown.Scope != upkeep.ScopeWrite
+	c.ReadOnly = shown.Scope != upkeep.ScopeWrite && shown.Scope != upkeep.ScopeUsers
+	c.Token, c.WithUsers = shown.ID, shown.Scope == upkeep.ScopeUsers
 	c.Who += fmt.Sprintf(" (token %d)", shown.ID)
 	return c, nil
 }

@@ -32,6 +32,7 @@ type tokenRow struct {
 	Created       int64
 	Expires       int64
 	Seen          int64
+	MadeWith      int64 // another of them, or 0
 }
 
 // SignIn notes that a user is signed in with a browser, which shows what has this
@@ -207,16 +208,62 @@ func (u Users) AddToken(ctx context.Context, who, name, hash string, token upkee
 		if n >= maxTokens {
 			return nil, fmt.Errorf("%w: user %s has %d tokens, which is the most", upkeep.ErrRefused, name, n)
 		}
-		entry := tokenRow{Hash: hash, UserID: row.ID, Name: token.Name, Scope: token.Scope, Created: nanos(now), Expires: nanos(token.Expires)}
+		if err := withinMaker(ctx, tx, token); err != nil {
+			return nil, err
+		}
+		entry := tokenRow{Hash: hash, UserID: row.ID, Name: token.Name, Scope: token.Scope, Created: nanos(now), Expires: nanos(token.Expires), MadeWith: token.MadeWith}
 		if _, err := tx.NewInsert().Model(&entry).Returning("id").Exec(ctx); err != nil {
 			return nil, err
 		}
 		made = token
 		made.ID, made.Created = entry.ID, now
-		what := fmt.Sprintf("got token %d to %s, until %s", entry.ID, token.Scope, token.Expires.UTC().Format(time.DateOnly))
+		what := fmt.Sprintf("got token %d with scope %s, until %s", entry.ID, token.Scope, token.Expires.UTC().Format(time.DateOnly))
 		return userChange(ctx, tx, now, who, name, what, token.Name, nil, made)
 	})
 	return made, events, err
+}
+
+// withinMaker refuses a token that would exceed the one that it is made with. That
+// is looked at in the transaction: it may be taken back just now.
+func withinMaker(ctx context.Context, tx bun.Tx, token upkeep.AccessToken) error {
+	if token.MadeWith == 0 {
+		return nil
+	}
+	var maker tokenRow
+	found, err := notFound(tx.NewSelect().Model(&maker).Where("id = ?", token.MadeWith).Scan(ctx))
+	if err == nil && !found {
+		err = fmt.Errorf("%w: the token that was to make it is good no more", upkeep.ErrRefused)
+	}
+	if err != nil {
+		return err
+	}
+	if fields := token.Within(maker.token()); len(fields) > 0 {
+		return &upkeep.InvalidError{Fields: fields}
+	}
+	return nil
+}
+
+// endTokens takes tokens back, and those that were made with them, whosever they are.
+// It returns the first ones.
+func endTokens(ctx context.Context, tx bun.Tx, which string, args ...any) (ended []tokenRow, err error) {
+	if err := tx.NewSelect().Model(&ended).Where(which, args...).Scan(ctx); err != nil {
+		return nil, err
+	}
+	next := ended
+	for len(next) > 0 {
+		ids := make([]int64, len(next))
+		for i, row := range next {
+			ids[i] = row.ID
+		}
+		if _, err := tx.NewDelete().Model((*tokenRow)(nil)).Where("id IN (?)", bun.List(ids)).Exec(ctx); err != nil {
+			return nil, err
+		}
+		next = nil
+		if err := tx.NewSelect().Model(&next).Where("made_with IN (?)", bun.List(ids)).Scan(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return ended, nil
 }
 
 // Tokens returns the tokens of a user that are good, the newest first.
@@ -237,18 +284,18 @@ func (u Users) Tokens(ctx context.Context, name string) ([]upkeep.AccessToken, e
 }
 
 func (r tokenRow) token() upkeep.AccessToken {
-	return upkeep.AccessToken{ID: r.ID, Name: r.Name, Scope: r.Scope, Created: instant(r.Created), Expires: instant(r.Expires), Seen: instant(r.Seen)}
+	return upkeep.AccessToken{ID: r.ID, Name: r.Name, Scope: r.Scope, Created: instant(r.Created), Expires: instant(r.Expires), Seen: instant(r.Seen), MadeWith: r.MadeWith}
 }
 
-// RemoveToken takes a token back.
+// RemoveToken takes a token back, and those that were made with it.
 func (u Users) RemoveToken(ctx context.Context, who, name string, id int64) ([]upkeep.Event, error) {
 	return u.change(ctx, "taking a token back", func(ctx context.Context, tx bun.Tx, now time.Time) ([]upkeep.Event, error) {
 		row, err := findUser(ctx, tx, name)
 		if err != nil {
 			return nil, err
 		}
-		var gone []tokenRow
-		if _, err := tx.NewDelete().Model((*tokenRow)(nil)).Where("user_id = ?", row.ID).Where("id = ?", id).Returning("*").Exec(ctx, &gone); err != nil {
+		gone, err := endTokens(ctx, tx, "user_id = ? AND id = ?", row.ID, id)
+		if err != nil {
 			return nil, err
 		}
 		if len(gone) == 0 {

@@ -280,7 +280,10 @@ func (u Users) Remove(ctx context.Context, who, name string) ([]upkeep.Event, er
 
 func removeUsers(ctx context.Context, tx bun.Tx, rows []userRow) error {
 	for _, row := range rows {
-		for _, of := range []any{(*signInRow)(nil), (*tokenRow)(nil), (*spareRow)(nil), (*passkeyRow)(nil)} {
+		if _, err := endTokens(ctx, tx, "user_id = ?", row.ID); err != nil {
+			return err
+		}
+		for _, of := range []any{(*signInRow)(nil), (*spareRow)(nil), (*passkeyRow)(nil)} {
 			if _, err := tx.NewDelete().Model(of).Where("user_id = ?", row.ID).Exec(ctx); err != nil {
 				return err
 			}

@@ -24,9 +24,12 @@ type Password struct {
 // NewToken asks for a token.
 type NewToken struct {
 	// Name says what it is for.
-	Name  string `json:"name" maxLength:"100" example:"nightly backup"`
-	Scope string `json:"scope" enum:"read,write"`
-	// Expires is 400 days away at the most.
+	Name string `json:"name" maxLength:"100" example:"nightly backup"`
+	// Scope is at most that of the token that asks for it. Users is to write and to
+	// say who may sign in.
+	Scope string `json:"scope" enum:"read,write,users"`
+	// Expires is 400 days away at the most, and not after the token ends that asks
+	// for it.
 	Expires time.Time `json:"expires"`
 }
 

@@ -19,6 +19,7 @@ var userTests = []test{
 	{"wrong passwords are counted until a right one", passwordsCounted},
 	{"sign-ins are found until they end", signInsEnd},
 	{"tokens are found until they end", tokensEnd},
+	{"tokens end with those that they were made with", tokensOfTokens},
 	{"a code is used once", codesOnce},
 	{"passkeys are kept, and go with their user", passkeysKept},
 	{"a user has so many passkeys", passkeysBounded},
@@ -241,6 +242,62 @@ func tokensEnd(t *testing.T, open func() *store.Store) {
 	_, err = u.Remove(ctx, "tester", "ada")
 	must(t, err)
 	if who, err := u.ByToken(ctx, "one"); !errors.Is(err, upkeep.ErrNotFound) {
+		t.Errorf("of a user who was removed: %+v, %v", who, err)
+	}
+}
+
+// tokensOfTokens has tokens made with others, which end with them.
+func tokensOfTokens(t *testing.T, open func() *store.Store) {
+	u := open().Users()
+	for _, name := range []string{"ada", "bob", "cyd"} {
+		addUser(t, u, staff(name))
+	}
+	until := time.Now().Add(time.Hour)
+	give := func(name, hash, scope string, with int64) (upkeep.AccessToken, error) {
+		made, _, err := u.AddToken(ctx, "tester", name, hash, upkeep.AccessToken{Name: hash, Scope: scope, Expires: until, MadeWith: with})
+		return made, err
+	}
+	first, err := give("ada", "first", upkeep.ScopeWrite, 0)
+	must(t, err)
+	second, err := give("bob", "second", upkeep.ScopeWrite, first.ID)
+	must(t, err)
+	_, err = give("cyd", "third", upkeep.ScopeRead, second.ID)
+	must(t, err)
+	_, err = give("cyd", "other", upkeep.ScopeRead, 0)
+	must(t, err)
+	if listed, err := u.Tokens(ctx, "bob"); err != nil || len(listed) != 1 || listed[0].MadeWith != first.ID {
+		t.Errorf("bob's are %+v, %v", listed, err)
+	}
+	invalid := (*upkeep.InvalidError)(nil)
+	if _, err := give("ada", "wider", upkeep.ScopeUsers, first.ID); !errors.As(err, &invalid) {
+		t.Errorf("one that may do more: %v", err)
+	}
+	until = until.Add(time.Second)
+	if _, err := give("ada", "longer", upkeep.ScopeRead, first.ID); !errors.As(err, &invalid) {
+		t.Errorf("one that is good for longer: %v", err)
+	}
+	_, err = u.RemoveToken(ctx, "tester", "ada", first.ID)
+	must(t, err)
+	for _, hash := range []string{"first", "second", "third"} {
+		if who, err := u.ByToken(ctx, hash); !errors.Is(err, upkeep.ErrNotFound) {
+			t.Errorf("%q is %+v, %v", hash, who, err)
+		}
+	}
+	if _, err := u.ByToken(ctx, "other"); err != nil {
+		t.Errorf("one that was made in another way: %v", err)
+	}
+	until = time.Now().Add(time.Hour)
+	if _, err := give("ada", "late", upkeep.ScopeRead, first.ID); !errors.Is(err, upkeep.ErrRefused) {
+		t.Errorf("with one that was taken back: %v", err)
+	}
+	// With a user go tokens of others that were made with one of its.
+	first, err = give("ada", "first", upkeep.ScopeWrite, 0)
+	must(t, err)
+	_, err = give("bob", "second", upkeep.ScopeWrite, first.ID)
+	must(t, err)
+	_, err = u.Remove(ctx, "tester", "ada")
+	must(t, err)
+	if who, err := u.ByToken(ctx, "second"); !errors.Is(err, upkeep.ErrNotFound) {
 		t.Errorf("of a user who was removed: %+v, %v", who, err)
 	}
 }
