@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/uptrace/bun"
@@ -236,13 +237,7 @@ func newer(column string) string {
 
 // newRows are the rows for jobs, one for each key, and which row a key has.
 func (t Tx) newRows(ctx context.Context, jobs []NewJob) ([]jobRow, map[jobKey]int, error) {
-	unnumbered := 0
-	for _, job := range jobs {
-		if job.Job.Generation == 0 {
-			unnumbered++
-		}
-	}
-	next, err := t.generations(ctx, unnumbered)
+	next, err := t.generations(ctx, jobs)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -250,8 +245,8 @@ func (t Tx) newRows(ctx context.Context, jobs []NewJob) ([]jobRow, map[jobKey]in
 	for _, job := range jobs {
 		j := job.Job
 		if j.Generation == 0 {
-			j.Generation = next
-			next++
+			j.Generation = next[numberedBy(j)]
+			next[numberedBy(j)]++
 		}
 		row := jobRow{
 			Account: clean(j.Account), Server: clean(j.Server), Kind: clean(j.Kind), Object: clean(j.Object), Generation: j.Generation,
@@ -268,15 +263,36 @@ func (t Tx) newRows(ctx context.Context, jobs []NewJob) ([]jobRow, map[jobKey]in
 	return rows, at, nil
 }
 
-// generations sets n numbers aside and returns the first of them.
-func (t Tx) generations(ctx context.Context, n int) (first int64, err error) {
-	if n == 0 {
-		return 0, nil
+// numberedBy names the count that a job has its generation of, where what is declared
+// does not give it one. Messages are counted for each account: its people see the
+// number, and are not to see from it how many others get.
+func numberedBy(j upkeep.Job) string {
+	if j.Kind == upkeep.JobNotification {
+		return "messages/" + clean(j.Account)
 	}
-	var last int64
-	err = t.tx.NewRaw(`INSERT INTO job_generations (name, last) VALUES ('jobs', ?) ON CONFLICT (name)
-		DO UPDATE SET last = job_generations.last + EXCLUDED.last RETURNING last`, n).Scan(ctx, &last)
-	return last - int64(n) + 1, err
+	return "jobs"
+}
+
+// generations sets numbers aside for jobs without one, and returns the first of each
+// count.
+func (t Tx) generations(ctx context.Context, jobs []NewJob) (map[string]int64, error) {
+	wanted := map[string]int64{}
+	for _, job := range jobs {
+		if job.Job.Generation == 0 {
+			wanted[numberedBy(job.Job)]++
+		}
+	}
+	first := make(map[string]int64, len(wanted))
+	for _, name := range slices.Sorted(maps.Keys(wanted)) { // in one order, so that no two wait for each other
+		var last int64
+		err := t.tx.NewRaw(`INSERT INTO job_generations (name, last) VALUES (?, ?) ON CONFLICT (name)
+			DO UPDATE SET last = job_generations.last + EXCLUDED.last RETURNING last`, name, wanted[name]).Scan(ctx, &last)
+		if err != nil {
+			return nil, err
+		}
+		first[name] = last - wanted[name] + 1
+	}
+	return first, nil
 }
 
 // wait writes down which of the jobs wait for which.

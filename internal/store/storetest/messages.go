@@ -39,6 +39,15 @@ func jobsMessages(t *testing.T, open func() *store.Store) {
 	if got := fmt.Sprint(texts()); got != "[three two one]" {
 		t.Errorf("acme has to read %s", got)
 	}
+	// The number that people see is of their own messages: it does not tell how many
+	// others get.
+	for account, want := range map[string]int64{"beta": 1, "acme": 6} {
+		jobs, err := s.Jobs(ctx, store.JobFilter{Account: account, Limit: 1})
+		must(t, err)
+		if len(jobs) != 1 || jobs[0].Generation != want {
+			t.Errorf("the newest of %s is %+v, want number %d", account, jobs, want)
+		}
+	}
 	// Who has read one has read that one, and may be told it anew.
 	_, err := s.ReadJob(ctx, first[0], "user acme")
 	must(t, err)
