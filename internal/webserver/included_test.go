@@ -232,3 +232,31 @@ func TestLogsOfAnotherAccount(t *testing.T) {
 		})
 	}
 }
+
+// TestPidFileBesideTheConfiguration holds that a file which the server writes anew at
+// each reload, in the folder of its configuration, does not have all files tested
+// with each change, and that a name that is new there does.
+func TestPidFileBesideTheConfiguration(t *testing.T) {
+	w := newWorld(t)
+	write := func(name string) {
+		t.Helper()
+		if err := replaceFile(filepath.Join(w.dir, name), []byte("4711\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("apache.pid")
+	w.mustApply(w.input("a.test", 1))
+	before := w.Stats().FullTests
+	for i, name := range []string{"b.test", "c.test"} {
+		write("apache.pid")
+		w.mustApply(w.input(name, 1))
+		if now := w.Stats().FullTests; now != before {
+			t.Errorf("change %d had all files tested", i)
+		}
+	}
+	write("more.conf")
+	w.mustApply(w.input("d.test", 1))
+	if now := w.Stats().FullTests; now != before+1 {
+		t.Errorf("%d full tests after a name was added, want 1", now-before)
+	}
+}

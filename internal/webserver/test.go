@@ -2,6 +2,7 @@ package webserver
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -34,6 +35,8 @@ type stamp struct {
 	moved   int64 // any change
 	// mode has the type and the permissions, as stat(2) does.
 	mode, uid, gid uint32
+	// names is the sum of what a folder has in it, in place of its times.
+	names [sha256.Size]byte
 }
 
 // stampOf is the stamp of what has a path itself: a link's own.
@@ -56,9 +59,31 @@ func stampAt(folder int, name, path string, flags int) stamp {
 func fingerprintOf(paths []string) fingerprint {
 	var f fingerprint
 	for _, path := range paths {
-		f.files = append(f.files, stampAt(unix.AT_FDCWD, path, path, 0)) // the operator's may be links
+		s := stampAt(unix.AT_FDCWD, path, path, 0) // the operator's may be links
+		if s.mode&unix.S_IFMT == unix.S_IFDIR {
+			s = s.ofNames()
+		}
+		f.files = append(f.files, s)
 	}
 	return f
+}
+
+// ofNames is the stamp of a folder by the names in it, which is all that a pattern
+// sees. By its time it would be another after each reload where the server has its
+// pid file beside its configuration: that is written anew under a name of its own
+// and renamed.
+func (s stamp) ofNames() stamp {
+	entries, err := os.ReadDir(s.path)
+	if err != nil {
+		return s
+	}
+	sum := sha256.New()
+	for _, entry := range entries {
+		fmt.Fprintf(sum, "%s\x00", entry.Name())
+	}
+	s.size, s.changed, s.moved = 0, 0, 0
+	sum.Sum(s.names[:0])
+	return s
 }
 
 func (f fingerprint) equal(o fingerprint) bool {
