@@ -58,16 +58,24 @@ func serveBubble(t *testing.T, a *API) (*pipes, func()) {
 	}
 }
 
-// A client that sends its request a byte now and then is hung up on.
+// A client that sends its request a byte now and then is hung up on, whoever it is and
+// whatever it asks for: also where nobody reads what it sends.
 func TestSlowSendersAreHungUpOn(t *testing.T) {
 	for name, request := range map[string]string{
 		"header": "GET /api/v1/pools HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
 		"body": "POST /api/v1/apply HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + testToken +
 			"\r\nContent-Type: application/yaml\r\nContent-Length: 1000000\r\n\r\nkind: ",
+		"refused":      "POST /api/v1/apply HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nkind: ",
+		"unread":       "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n",
+		"chunked":      "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n",
+		"other host":   "POST /signin HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 1000\r\n\r\n",
+		"other origin": "POST /signin HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.test\r\nContent-Length: 1000\r\n\r\n",
+		"no route":     "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n",
+		"form":         "POST /signin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\nname=",
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, stop := serveBubble(t, newTestAPI(t, &fake{}))
+				p, stop := serveBubble(t, newTestAPI(t, &fake{}, func(o *Options) { o.Page = formPages{} }))
 				defer stop()
 				conn := p.dial()
 				defer conn.Close()
@@ -94,6 +102,49 @@ func TestSlowSendersAreHungUpOn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// formPages takes a form, and has work with it for longer than it may take to come.
+type formPages struct{ fakePages }
+
+func (formPages) Routes() map[string]http.Handler {
+	return map[string]http.Handler{"POST /signin": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseForm(); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		select {
+		case <-time.After(bodyTime + 10*time.Second): // of the bubble's clock
+			fmt.Fprint(w, "done for "+r.PostForm.Get("name"))
+		case <-r.Context().Done():
+			fmt.Fprint(w, "given up")
+		}
+	})}
+}
+
+// What came in time may be worked with for longer than it had to come, and the
+// connection is good for more.
+func TestWorkMayTakeLongerThanTheBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, stop := serveBubble(t, newTestAPI(t, &fake{}, func(o *Options) { o.Page = formPages{} }))
+		defer stop()
+		conn := p.dial()
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		for range 2 {
+			r := httptest.NewRequest("POST", "http://localhost/signin", strings.NewReader("name=ada"))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			go r.Write(conn)
+			response, err := http.ReadResponse(answers, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(response.Body)
+			if err != nil || response.StatusCode != http.StatusOK || string(body) != "done for ada" {
+				t.Errorf("it is answered with %d %q, %v", response.StatusCode, body, err)
+			}
+		}
+	})
 }
 
 // follow opens an event stream and returns its lines.

@@ -3,6 +3,8 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -27,6 +29,7 @@ func (a *API) face(identify func(*http.Request) (access.Caller, *wire.Problem)) 
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("Cache-Control", "no-store")
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+		body := soon(w, r)
 		if err := cross.Check(r); err != nil {
 			writeProblem(w, wire.NewProblem(http.StatusForbidden, "requests from other sites' pages are refused", ""))
 			return
@@ -43,6 +46,7 @@ func (a *API) face(identify func(*http.Request) (access.Caller, *wire.Problem)) 
 			return problem == nil && now == who
 		}
 		r = r.WithContext(context.WithValue(access.With(r.Context(), who), stillKey, still))
+		r.Body = body // of the copy: the server looks after its own
 		_, pattern := a.routes.Handler(r)
 		if pattern == "" || pattern == pagePattern && strings.HasPrefix(r.URL.Path, "/api/") {
 			a.noRoute(w, r)
@@ -50,6 +54,35 @@ func (a *API) face(identify func(*http.Request) (access.Caller, *wire.Problem)) 
 		}
 		a.routes.ServeHTTP(w, r)
 	})
+}
+
+// bodyTime is how long a request's body may take to come.
+const bodyTime = 30 * time.Second
+
+// soon has the body of a request come within [bodyTime], whether anybody reads it or
+// not: net/http reads what a handler has left of one before it answers, and waits for
+// that without an end. Strangers could hold every connection so, a packet each.
+func soon(w http.ResponseWriter, r *http.Request) io.ReadCloser {
+	if r.Body == nil || r.Body == http.NoBody {
+		return r.Body
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // a test's writer has none
+	return timelyBody{r.Body, control}
+}
+
+// timelyBody is a body that has to come soon; what is done with it may take longer.
+type timelyBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (b timelyBody) Read(into []byte) (n int, err error) {
+	n, err = b.ReadCloser.Read(into)
+	if errors.Is(err, io.EOF) {
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
 }
 
 // recover keeps one request's fault from ending the connection without a word.

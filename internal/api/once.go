@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	"upkeep"
 	"upkeep/internal/access"
@@ -69,9 +68,6 @@ func (r *running) end(o store.Once) {
 	delete(r.all, [2]string{o.Caller, o.Key})
 }
 
-// bodyTime is how long a request's body may take to come.
-const bodyTime = 30 * time.Second
-
 // whole reads the body of a request before its handler is called, and has it called
 // once for a key.
 func (a *API) whole(handler http.HandlerFunc) http.HandlerFunc {
@@ -112,14 +108,11 @@ func badKey(err error) *wire.Problem {
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *wire.Problem) {
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTime)) // a test's writer has none
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxBody))
 	var large *http.MaxBytesError
 	var slow net.Error
 	switch {
 	case err == nil:
-		_ = control.SetReadDeadline(time.Time{}) // what is done may take longer
 		return body, nil
 	case errors.As(err, &large):
 		return nil, wire.NewProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is too large: it may have %d bytes", large.Limit), "")
