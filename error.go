@@ -76,6 +76,13 @@ var (
 	ErrChanged = fmt.Errorf("%w: changed meanwhile", ErrConflict)
 )
 
+// Said is the text of an error for people. That it is a conflict is said by a status
+// or an exit code, and is no news at the end of a sentence that says which.
+func Said(err error) string {
+	text := strings.TrimSuffix(err.Error(), ": "+ErrChanged.Error())
+	return strings.TrimSuffix(text, ": "+ErrConflict.Error())
+}
+
 // HintError adds to an error what a person can do next.
 type HintError struct {
 	Err  error

@@ -120,7 +120,7 @@ func (a *app) report(err error, asJSON bool) int {
 	if err == nil || errors.As(err, &silent) {
 		return status
 	}
-	f := failure{Error: err.Error(), Hint: hintOf(err), Status: status}
+	f := failure{Error: upkeep.Said(err), Hint: hintOf(err), Status: status}
 	if told := (*interruptedError)(nil); status == exitInterrupted && !errors.As(err, &told) {
 		f.Error = "interrupted" // whatever was being waited for
 	}

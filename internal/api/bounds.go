@@ -79,8 +79,10 @@ func (b *Bounds) customerApplies(ctx context.Context, c access.Caller, still map
 		return nil, &upkeep.InvalidError{Fields: broken}
 	}
 	for ref, generation := range still {
-		if is, among := seen[ref]; among && is != generation {
-			return nil, fmt.Errorf("%s has generation %d, not %d: %w", ref, is, generation, upkeep.ErrChanged)
+		if is, among := seen[ref]; among {
+			if err := store.Still(ref, is, generation); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return seen, nil
@@ -152,8 +154,10 @@ func (b *Bounds) Delete(ctx context.Context, still map[store.Ref]int64, refs ...
 			if broken := access.CheckRemoval(c, *site); len(broken) > 0 {
 				return &upkeep.InvalidError{Fields: broken}
 			}
-			if want, given := still[ref]; given && want != generation {
-				return fmt.Errorf("%s has generation %d, not %d: %w", ref, generation, want, upkeep.ErrChanged)
+			if want, given := still[ref]; given {
+				if err := store.Still(ref, generation, want); err != nil {
+					return err
+				}
 			}
 			seen[ref] = generation
 		}
@@ -243,8 +247,10 @@ func (b *Bounds) Undo(ctx context.Context, name string, generation, still int64)
 		return upkeep.SiteStatus{}, err
 	}
 	present := versions[0].Object.(upkeep.Site)
-	if still != 0 && still != versions[0].Generation {
-		return upkeep.SiteStatus{}, fmt.Errorf("site %s has generation %d, not %d: %w", name, versions[0].Generation, still, upkeep.ErrChanged)
+	if still != 0 {
+		if err := store.Still(store.RefOf(present), versions[0].Generation, still); err != nil {
+			return upkeep.SiteStatus{}, err
+		}
 	}
 	target := generation
 	for _, v := range versions[1:] {

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,17 +29,6 @@ type ApplyInput struct {
 	File        string `query:"file" maxLength:"4096" doc:"Name of the YAML text in error messages."`
 	Base        string `query:"base" maxLength:"4096" doc:"Absolute directory that relative paths in the YAML text are resolved below."`
 	RawBody     []byte
-}
-
-// IfMatchInput makes a change to one thing conditional (RFC 9110, 13.1.1).
-type IfMatchInput struct {
-	IfMatch string `header:"If-Match" maxLength:"64" example:"\"7\"" doc:"The ETag with which the thing was read. Where it has changed since, nothing is done and the answer is 412."`
-}
-
-// ConditionInput makes an apply conditional.
-type ConditionInput struct {
-	IfMatchInput
-	IfNoneMatch string `header:"If-None-Match" maxLength:"64" example:"*" doc:"* for something that must not be there yet. Where it is, nothing is done and the answer is 412."`
 }
 
 // DryRunInput adds to what is applied whether to make the change.
@@ -135,7 +123,7 @@ func (a *API) delete(ctx context.Context, match IfMatchInput, listed []wire.Stil
 	for i, o := range objects {
 		refs[i] = store.Ref(o)
 	}
-	still, err := match.still(refs)
+	still, err := a.expected(ctx, match.IfMatch, refs)
 	if err != nil {
 		return err
 	}
@@ -144,49 +132,6 @@ func (a *API) delete(ctx context.Context, match IfMatchInput, listed []wire.Stil
 	}
 	return a.done(ctx, err)
 }
-
-// still are the generations that things must have for a change to be made; nil
-// without a condition.
-func (in IfMatchInput) still(refs []store.Ref) (map[store.Ref]int64, error) {
-	if in.IfMatch == "" {
-		return nil, nil
-	}
-	generation, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(in.IfMatch, `"`), `"`), 10, 64)
-	if err != nil || in.IfMatch != entityTag(generation) || len(refs) != 1 {
-		return nil, wire.NewProblem(http.StatusBadRequest, fmt.Sprintf("If-Match %q is for a change to one thing, with the ETag that it was read with", shortened(in.IfMatch)),
-			`an ETag is a generation in quotes, such as "7"`)
-	}
-	return map[store.Ref]int64{refs[0]: generation}, nil
-}
-
-// still are the same with what must not be there.
-func (in ConditionInput) still(refs []store.Ref) (map[store.Ref]int64, error) {
-	switch {
-	case in.IfNoneMatch == "":
-		return in.IfMatchInput.still(refs)
-	case in.IfNoneMatch == "*" && in.IfMatch == "" && len(refs) == 1:
-		return map[store.Ref]int64{refs[0]: 0}, nil
-	}
-	return nil, wire.NewProblem(http.StatusBadRequest, fmt.Sprintf("If-None-Match %q is for one thing that is not there yet, without If-Match", shortened(in.IfNoneMatch)), `it can only be "*"`)
-}
-
-// withListed adds the generations that a body names of what it changes.
-func withListed(still map[store.Ref]int64, listed []wire.Still, refs []store.Ref) (map[store.Ref]int64, error) {
-	for i, as := range listed {
-		ref := store.Ref{Kind: as.Kind, Name: as.Name}
-		if !slices.Contains(refs, ref) {
-			return nil, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: fmt.Sprintf("body.still[%d]", i), Value: shortened(ref.String()), Rule: "must be a thing that the request changes"}}}
-		}
-		if still == nil {
-			still = map[store.Ref]int64{}
-		}
-		still[ref] = as.Generation
-	}
-	return still, nil
-}
-
-// entityTag is the ETag of a thing: its generation.
-func entityTag(generation int64) string { return strconv.Quote(strconv.FormatInt(generation, 10)) }
 
 // apply reads documents and applies them or, with dry, says what would become of them.
 func (a *API) apply(ctx context.Context, in ApplyInput, match ConditionInput, dry, diffs bool) (wire.ApplyResult, error) {
@@ -202,7 +147,7 @@ func (a *API) apply(ctx context.Context, in ApplyInput, match ConditionInput, dr
 	for i, object := range objects {
 		refs[i] = store.RefOf(object)
 	}
-	still, err := match.still(refs)
+	still, err := a.expectedOr(ctx, match, refs)
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -40,9 +41,9 @@ func (f *fake) ApplyIf(_ context.Context, who string, still map[store.Ref]int64,
 	if f.fail != nil {
 		return watch.Applied{}, f.fail
 	}
-	for ref, generation := range still {
-		if generation != fakeGeneration {
-			return watch.Applied{}, fmt.Errorf("%s: %w", ref, upkeep.ErrChanged)
+	for ref, expected := range still {
+		if err := store.Still(ref, f.generation(ref, expected), expected); err != nil {
+			return watch.Applied{}, err
 		}
 	}
 	var result watch.Applied
@@ -59,10 +60,23 @@ func (f *fake) ApplyIf(_ context.Context, who string, still map[store.Ref]int64,
 // fakeGeneration is that of everything in a fake, as far as changes ask.
 const fakeGeneration = 1
 
+// generation is that of a thing; whether there is such a thing matters to who expects
+// that alone.
+func (f *fake) generation(ref store.Ref, expected int64) int64 {
+	if expected == store.Exists && !slices.ContainsFunc(f.applied, func(o upkeep.Object) bool { return store.RefOf(o) == ref }) {
+		return 0
+	}
+	return fakeGeneration
+}
+
 func (f *fake) DeleteIf(_ context.Context, who string, still map[store.Ref]int64, refs ...store.Ref) error {
-	for ref, generation := range still {
-		if generation != fakeGeneration {
-			return fmt.Errorf("%s: %w", ref, upkeep.ErrChanged)
+	for ref, expected := range still {
+		is := f.generation(ref, expected)
+		if is == 0 {
+			return fmt.Errorf("%s: %w", ref, upkeep.ErrNotFound)
+		}
+		if err := store.Still(ref, is, expected); err != nil {
+			return err
 		}
 	}
 	f.who = append(f.who, who)

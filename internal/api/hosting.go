@@ -147,7 +147,7 @@ func (a *API) siteRoutes(h huma.API) {
 	huma.Register(h, secured(huma.Operation{OperationID: "undo-site", Method: http.MethodPost, Path: "/api/v1/sites/{name}/undo",
 		Summary: "Declare a site as it was at an earlier generation"}), func(ctx context.Context, in *undoInput) (*siteOutput, error) {
 		ref := store.Ref{Kind: upkeep.KindSite, Name: in.Name}
-		still, err := in.still([]store.Ref{ref})
+		still, err := a.expected(ctx, in.IfMatch, []store.Ref{ref})
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"upkeep"
 )
 
 // A change that names what was read is not made to anything else.
@@ -19,9 +21,21 @@ func TestIfMatch(t *testing.T) {
 		{"an older one, tried out", "POST", "/api/v1/apply?dry_run=true", `"7"`, document, 412},
 		{"two things", "POST", "/api/v1/apply", `"1"`, document + "\n---\n{kind: account, name: bob}", 400},
 		{"no ETag", "POST", "/api/v1/apply", "1", document, 400},
-		{"any", "POST", "/api/v1/apply", "*", document, 400},
-		{"a weak one", "POST", "/api/v1/apply", `W/"1"`, document, 400},
-		{"several", "POST", "/api/v1/apply", `"1", "2"`, document, 400},
+		{"any", "POST", "/api/v1/apply", "*", document, 200},
+		{"any, of two things", "POST", "/api/v1/apply", "*", document + "\n---\n{kind: account, name: bob}", 400},
+		{"a weak one", "POST", "/api/v1/apply", `W/"1"`, document, 412},
+		{"one of another's making", "POST", "/api/v1/apply", `"a,b"`, document, 412},
+		{"several", "POST", "/api/v1/apply", `"2" , "1"`, document, 200},
+		{"several, with holes", "POST", "/api/v1/apply", `, W/"1",, "1" , "a,b", "7",`, document, 200},
+		{"several that it is not", "POST", "/api/v1/apply", `"2","3"`, document, 412},
+		{"several without commas", "POST", "/api/v1/apply", `"1" "2"`, document, 400},
+		{"several without an end", "POST", "/api/v1/apply", `"1", "2`, document, 400},
+		{"several of what is not there", "POST", "/api/v1/apply", `"1", "2"`, "{kind: account, name: bob}", 412},
+		{"deleting any", "DELETE", "/api/v1/objects/account/acme", "*", "", 204},
+		{"deleting one of several", "DELETE", "/api/v1/objects/account/acme", `"7", "1"`, "", 204},
+		{"deleting none of several", "DELETE", "/api/v1/objects/account/acme", `"7", "8"`, "", 412},
+		{"deleting any that is not there", "DELETE", "/api/v1/objects/account/bob", "*", "", 404},
+		{"going back from any", "POST", "/api/v1/sites/example.test/undo", "*", `{"generation": 0}`, 200},
 		{"deleting what was read", "DELETE", "/api/v1/objects/account/acme", `"1"`, "", 204},
 		{"deleting an older one", "DELETE", "/api/v1/objects/account/acme", `"7"`, "", 412},
 		{"going back from what was read", "POST", "/api/v1/sites/example.test/undo", `"2"`, `{"generation": 0}`, 200},
@@ -29,7 +43,7 @@ func TestIfMatch(t *testing.T) {
 		{"going back without an ETag", "POST", "/api/v1/sites/example.test/undo", "7", `{"generation": 0}`, 400},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := &fake{}
+			f := &fake{applied: []upkeep.Object{upkeep.Account{Name: "acme"}}}
 			r := httptest.NewRequest(tt.method, tt.path, strings.NewReader(tt.body))
 			r.Header.Set("Authorization", "Bearer "+testToken)
 			r.Header.Set("Content-Type", "application/yaml")

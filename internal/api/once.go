@@ -76,6 +76,10 @@ func (a *API) whole(handler http.HandlerFunc) http.HandlerFunc {
 			handler(w, r)
 			return
 		}
+		// A list may come in several headers, which are one list (RFC 9110, 5.3).
+		if tags := r.Header.Values("If-Match"); len(tags) > 1 {
+			r.Header.Set("If-Match", strings.Join(tags, ", "))
+		}
 		body, problem := readBody(w, r)
 		if problem != nil {
 			writeProblem(w, problem)

@@ -19,7 +19,7 @@ func (a *API) problem(ctx context.Context, err error) error {
 	if ready := (*wire.Problem)(nil); errors.As(err, &ready) {
 		return ready
 	}
-	p := wire.NewProblem(http.StatusInternalServerError, upkeep.Printable(err.Error()), "") // names that were asked for are in it
+	p := wire.NewProblem(http.StatusInternalServerError, upkeep.Printable(upkeep.Said(err)), "") // names that were asked for are in it
 	if hinted := (*upkeep.HintError)(nil); errors.As(err, &hinted) {
 		p.Hint = hinted.Hint
 	}

@@ -130,18 +130,11 @@ func New(o Options) (*Console, error) {
 // Routes implements [api.Pages].
 func (c *Console) Routes() map[string]http.Handler { return c.routes }
 
-// maxForm bounds what a form may carry, in bytes.
-const maxForm = 1 << 20
-
 func (c *Console) route(pattern string, handler http.HandlerFunc) {
 	c.routes[pattern] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", policy)
-		if r.Method == http.MethodPost {
-			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-			if err := r.ParseForm(); err != nil {
-				c.fault(w, r, http.StatusBadRequest, "What was sent cannot be read as a form, or is too large.")
-				return
-			}
+		if r.Method == http.MethodPost && !c.readForm(w, r) {
+			return
 		}
 		handler(w, r)
 	})
@@ -216,6 +209,8 @@ func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, pag
 	var body bytes.Buffer
 	f := frame{Title: title, Host: c.host, Version: c.o.Version, At: at(c.o.Now(), c.o.Now()), Content: content,
 		Caller: access.From(r.Context()), SignsIn: c.o.People != nil, Hosts: c.o.Hosting != nil && access.From(r.Context()).Known()}
+	// What answers a form is at an address that is not to be asked for again.
+	f.Still = r.Method == http.MethodPost
 	if s, is := content.(still); is {
 		f.Still = s.isForm()
 	}
@@ -236,16 +231,6 @@ func (c *Console) render(w http.ResponseWriter, r *http.Request, status int, pag
 	}
 	w.WriteHeader(status)
 	w.Write(text)
-}
-
-func (c *Console) fault(w http.ResponseWriter, r *http.Request, status int, text string) {
-	c.render(w, r, status, "fault.html", http.StatusText(status), text)
-}
-
-// broken answers for an error that is upkeep's own.
-func (c *Console) broken(w http.ResponseWriter, r *http.Request, err error) {
-	c.o.Log.Error("reading for a page", "err", err)
-	c.fault(w, r, http.StatusInternalServerError, "This cannot be shown just now. The log of upkeep says why.")
 }
 
 // number reads a positive number from the query, or returns otherwise.

@@ -3,7 +3,6 @@ package console
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -19,12 +18,13 @@ type eventsPage struct {
 	Newest       bool
 	Object, Kind string
 	Kinds        []option
+	Wrong        string // with the filter
 }
 
-func eventFilter(r *http.Request) (store.EventFilter, url.Values) {
+func eventFilter(r *http.Request) (f store.EventFilter, keep url.Values, wrong string) {
 	q, keep := r.URL.Query(), url.Values{}
-	f := store.EventFilter{Object: strings.Trim(strings.TrimSpace(q.Get("object")), "/"), Kind: q.Get("kind")}
-	if !slices.Contains(upkeep.EventKinds, f.Kind) {
+	f = store.EventFilter{Object: strings.Trim(strings.TrimSpace(q.Get("object")), "/"), Kind: q.Get("kind")}
+	if wrong = outside(q, keep, "kind", upkeep.EventKinds); wrong != "" {
 		f.Kind = ""
 	}
 	for name, value := range map[string]string{"object": f.Object, "kind": f.Kind} {
@@ -32,11 +32,11 @@ func eventFilter(r *http.Request) (store.EventFilter, url.Values) {
 			keep.Set(name, value)
 		}
 	}
-	return f, keep
+	return f, keep, wrong
 }
 
 func (c *Console) events(w http.ResponseWriter, r *http.Request) {
-	f, keep := eventFilter(r)
+	f, keep, wrong := eventFilter(r)
 	f.Of, f.Before, f.Limit, f.Latest = api.Shown(r.Context()), number(r, "before", 0), pageEvents, true
 	events, err := c.o.Recorder.Events(r.Context(), f)
 	if err != nil {
@@ -44,11 +44,11 @@ func (c *Console) events(w http.ResponseWriter, r *http.Request) {
 		c.fault(w, r, http.StatusServiceUnavailable, "History cannot be read: the database does not answer. What is published now is on the first page.")
 		return
 	}
-	v := eventsPage{Events: viewEvents(events, c.o.Now()), Newest: f.Before == 0, Object: f.Object, Kind: f.Kind, Kinds: options(upkeep.EventKinds, f.Kind)}
+	v := eventsPage{Events: viewEvents(events, c.o.Now()), Newest: f.Before == 0, Object: f.Object, Kind: f.Kind, Kinds: options(upkeep.EventKinds, f.Kind), Wrong: wrong}
 	v.First = "/events?" + keep.Encode()
 	if len(events) == pageEvents {
 		keep.Set("before", strconv.FormatInt(events[0].ID, 10))
 		v.Older = "/events?" + keep.Encode()
 	}
-	c.render(w, r, http.StatusOK, "events.html", "Events", v)
+	c.render(w, r, filtered(wrong), "events.html", "Events", v)
 }

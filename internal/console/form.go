@@ -21,6 +21,15 @@ type field struct {
 	Fault             string
 }
 
+// said is what is wrong with a field, by its name.
+type said struct{ Name, Text string }
+
+// Said is what is wrong with the field.
+func (f field) Said() said { return said{f.Name, f.Fault} }
+
+// Of is what is wrong with the field of a name.
+func (f faults) Of(name string) said { return said{name, f[name]} }
+
 type option struct {
 	Value, Label string
 	On           bool

@@ -462,7 +462,18 @@ func (p people) List(context.Context) ([]upkeep.User, error) {
 	return []upkeep.User{{Name: "ada", Role: upkeep.UserStaff, Created: past(time.Hour)}, {Name: "oda", Role: upkeep.UserCustomer, Account: secretOfOther, Created: past(time.Hour)}}, nil
 }
 
+// weak says what package people says of a password that is too short.
+func weak(password string) []upkeep.FieldError {
+	if len(password) >= 10 {
+		return nil
+	}
+	return []upkeep.FieldError{{Field: "password", Rule: "must have at least 10 characters"}}
+}
+
 func (p people) Add(_ context.Context, who string, user upkeep.User, password string) error {
+	if broken := append(user.Validate(), weak(password)...); len(broken) > 0 {
+		return &upkeep.InvalidError{Fields: broken}
+	}
 	return p.note("%s adds %s", who, user.Name)
 }
 
@@ -471,6 +482,9 @@ func (p people) Remove(_ context.Context, who, name string) error {
 }
 
 func (p people) SetPassword(_ context.Context, who, name, password string) error {
+	if broken := weak(password); len(broken) > 0 {
+		return &upkeep.InvalidError{Fields: broken}
+	}
 	return p.note("%s gives %s another password", who, name)
 }
 

@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -82,6 +83,7 @@ type jobsView struct {
 	Account, Server, Kind, Object string
 	Older                         string
 	Newest                        bool
+	Wrong                         string // with the filter
 }
 
 var jobStates = []upkeep.JobState{upkeep.JobPending, upkeep.JobRunning, upkeep.JobDone, upkeep.JobFailed, upkeep.JobSuperseded, upkeep.JobCancelled}
@@ -98,6 +100,7 @@ func (c *Console) jobs(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
+	v.Wrong = outside(q, keep, "state", jobStates)
 	for _, state := range jobStates {
 		on := slices.Contains(q["state"], string(state))
 		v.States = append(v.States, option{string(state), string(state), on})
@@ -115,7 +118,32 @@ func (c *Console) jobs(w http.ResponseWriter, r *http.Request) {
 		keep.Set("before", strconv.FormatInt(jobs[len(jobs)-1].ID, 10))
 		v.Older = "/jobs?" + keep.Encode()
 	}
-	c.render(w, r, http.StatusOK, "jobs.html", "Jobs", v)
+	c.render(w, r, filtered(v.Wrong), "jobs.html", "Jobs", v)
+}
+
+// outside says which values of a filter are none of those that it can have, and takes
+// them out of what the next page is asked for by; the rest of the filter stands.
+func outside[T ~string](asked, keep url.Values, field string, can []T) string {
+	for _, value := range asked[field] {
+		if value == "" || slices.Contains(can, T(value)) {
+			continue
+		}
+		keep[field] = slices.DeleteFunc(keep[field], func(one string) bool { return !slices.Contains(can, T(one)) })
+		names := make([]string, len(can))
+		for i, one := range can {
+			names[i] = string(one)
+		}
+		return fmt.Sprintf("%s %s must be one of %s. What is shown is chosen without it.", upperFirst(field), upkeep.Printable(fmt.Sprintf("%.100q", value)), strings.Join(names, ", "))
+	}
+	return ""
+}
+
+// filtered is the status of a list, with what is wrong with its filter.
+func filtered(wrong string) int {
+	if wrong != "" {
+		return http.StatusUnprocessableEntity
+	}
+	return http.StatusOK
 }
 
 type jobPage struct {

@@ -91,7 +91,7 @@ func faultsOf(err error) (f faults, ok bool) {
 	if !errors.Is(err, upkeep.ErrRefused) && !errors.Is(err, upkeep.ErrConflict) && !errors.Is(err, upkeep.ErrNotFound) {
 		return nil, false
 	}
-	text := strings.TrimPrefix(err.Error(), upkeep.ErrRefused.Error()+": ")
+	text := strings.TrimPrefix(upkeep.Said(err), upkeep.ErrRefused.Error()+": ")
 	var hinted *upkeep.HintError
 	if errors.As(err, &hinted) {
 		text += ": " + hinted.Hint

@@ -53,6 +53,7 @@ type sitesView struct {
 	Pager   pager
 	Account string    // whose they are, of a customer
 	None    bool      // there is none at all
+	Wrong   string    // with the filter
 	Jobs    []jobView // of a customer, what waits, failed or is to be read
 }
 
@@ -74,7 +75,10 @@ var siteStates = []string{upkeep.SiteFailed, upkeep.SitePending, upkeep.SiteSusp
 func (c *Console) sites(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	v := sitesView{Query: q.Get("q"), State: q.Get("state"), Account: access.From(r.Context()).Account}
-	number := number(r, "page", 1)
+	number, keep := number(r, "page", 1), url.Values{}
+	if v.Wrong = outside(q, keep, "state", siteStates); v.Wrong != "" {
+		v.State = ""
+	}
 	filter := upkeep.SiteFilter{Holds: v.Query, State: v.State, Skip: skipped(number, pageSites), Limit: pageSites}
 	page, err := c.o.Hosting.Bounds.SitePage(r.Context(), filter)
 	if err == nil && filter.Skip > 0 && filter.Skip >= page.Of { // there are fewer than there were
@@ -87,7 +91,6 @@ func (c *Console) sites(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v.None = page.None
-	keep := url.Values{}
 	if v.Query != "" {
 		keep.Set("q", v.Query)
 	}
@@ -113,7 +116,7 @@ func (c *Console) sites(w http.ResponseWriter, r *http.Request) {
 		}
 		v.Jobs = viewJobs(jobs, c.o.Now())
 	}
-	c.render(w, r, http.StatusOK, "sites.html", "Sites", v)
+	c.render(w, r, filtered(v.Wrong), "sites.html", "Sites", v)
 }
 
 // skipped is how many things come before a page of a list.

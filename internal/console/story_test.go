@@ -93,7 +93,7 @@ func TestFormOfASite(t *testing.T) {
 	// Rules of the glossary, beside the fields that they are about.
 	form = url.Values{"name": {"new.test"}, "servers": {"web1"}, "redirects": {"/a nowhere"}, "php": {"on"}, "php.children": {"100000"}, "do": {"save"}}
 	body = html.UnescapeString(ask(a, "eve", "POST", "/sites/new", form.Encode()).Body.String())
-	if strings.Count(body, `aria-invalid="true"`) != 2 || !strings.Contains(body, `<span class="fault">to: "nowhere" must`) {
+	if strings.Count(body, `aria-invalid="true"`) != 2 || !strings.Contains(body, `<span class="fault" id="fault-redirects">to: "nowhere" must`) {
 		t.Errorf("the rules are said elsewhere: %s", body)
 	}
 	form = url.Values{"name": {"bücher.test"}, "servers": {"web1"}, "account": {"other"}, "suspended": {""}, "www": {"on"}, "do": {"save"}}

@@ -36,7 +36,7 @@ type userRow struct {
 	CreatedAt moment
 	IsLocked  bool
 	Self      bool
-	Fault     string
+	Fault     said
 }
 
 func (c *Console) users(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +58,7 @@ func (c *Console) showUsers(w http.ResponseWriter, r *http.Request, status int, 
 	for _, u := range users {
 		row := userRow{User: u, CreatedAt: at(u.Created, now), IsLocked: u.Locked.After(now), Self: u.Name == access.From(ctx).User}
 		if u.Name == v.For {
-			row.Fault = v.Faults["password"]
+			row.Fault = v.Faults.Of("password")
 		}
 		v.Users = append(v.Users, row)
 	}

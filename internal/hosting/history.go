@@ -21,15 +21,18 @@ func (d *Desk) History(ctx context.Context, name string) ([]store.Version, error
 // Undo declares a site as it was at a generation, under a new one; 0 is the
 // newest one that differs from what is declared. A site that was deleted is
 // declared again by it. With a generation in still, 0 for none, nothing is done
-// unless that is the newest one, a deletion among them; what others did since it
-// was read is not undone.
+// unless that is the newest one, a deletion among them, and with [store.Exists] unless it
+// is declared; what others did since it was read is not undone.
 func (d *Desk) Undo(ctx context.Context, who, name string, generation, still int64) (upkeep.SiteStatus, error) {
 	versions, err := d.History(ctx, name)
 	if err != nil {
 		return upkeep.SiteStatus{}, err
 	}
 	present := versions[0]
-	if still != 0 && present.Generation != still {
+	if still == store.Exists && present.Object == nil {
+		return upkeep.SiteStatus{}, store.Still(store.Ref{Kind: upkeep.KindSite, Name: name}, 0, still)
+	}
+	if still != 0 && still != store.Exists && present.Generation != still {
 		return upkeep.SiteStatus{}, upkeep.WithHint(fmt.Errorf("site %s has generation %d, not %d: %w", name, present.Generation, still, upkeep.ErrChanged),
 			"upkeep site history "+name+" shows who changed what; ask again for what is there now")
 	}

@@ -155,7 +155,8 @@ func (s *Store) RetryJob(ctx context.Context, id int64, who string) (job upkeep.
 			return err
 		}
 		if row.State != upkeep.JobFailed && row.State != upkeep.JobCancelled {
-			return fmt.Errorf("job %d is %s, and only what failed or was cancelled can be retried: %w", id, row.State, upkeep.ErrConflict)
+			return upkeep.WithHint(fmt.Errorf("job %d is %s, and only what failed or was cancelled can be retried: %w", id, row.State, upkeep.ErrConflict),
+				fmt.Sprintf("see what became of it with: upkeep job show %d", id))
 		}
 		taken, err := tx.pendingKeys(ctx, []jobRow{row})
 		if err != nil {
@@ -240,6 +241,22 @@ func (s *Store) ReadJob(ctx context.Context, id int64, who string) (job upkeep.J
 	return job, err
 }
 
+// ended refuses to end a job that has ended, and says what can be done about it.
+func ended(row jobRow, to upkeep.JobState) error {
+	err := fmt.Errorf("job %d is %s already, and only what waits or runs can be given up: %w", row.ID, row.State, upkeep.ErrConflict)
+	hint := fmt.Sprintf("there is nothing left to give up; see what became of it with: upkeep job show %d", row.ID)
+	switch {
+	case to == upkeep.JobDone && row.Kind != upkeep.JobNotification:
+		return fmt.Errorf("job %d is a %s, which an agent does: %w", row.ID, row.Kind, upkeep.ErrConflict)
+	case to == upkeep.JobDone:
+		err = fmt.Errorf("message %d was read already, or taken back: %w", row.ID, upkeep.ErrConflict)
+		hint = "list those that were not with: upkeep job list --kind notification --state unread"
+	case row.State == upkeep.JobFailed, row.State == upkeep.JobCancelled:
+		hint = fmt.Sprintf("see why with: upkeep job show %[1]d; have it done after all with: upkeep job retry %[1]d", row.ID)
+	}
+	return upkeep.WithHint(err, hint)
+}
+
 func (s *Store) endPending(ctx context.Context, id int64, who string, end JobEnd, job *upkeep.Job) error {
 	return s.changeJobs(ctx, "ending a job", func(ctx context.Context, tx Tx) error {
 		row, err := selectJob(ctx, tx.tx, id)
@@ -247,7 +264,7 @@ func (s *Store) endPending(ctx context.Context, id int64, who string, end JobEnd
 			return err
 		}
 		if row.State.Ended() {
-			return fmt.Errorf("job %d is %s already: %w", id, row.State, upkeep.ErrConflict)
+			return ended(row, end.State)
 		}
 		if end.State == upkeep.JobCancelled || row.Kind == upkeep.JobNotification {
 			if err := tx.finish(ctx, []JobEnd{end}, upkeep.JobPending); err != nil {

@@ -186,13 +186,34 @@ func selectRefs(ctx context.Context, db bun.IDB, refs []Ref) ([]objectRow, error
 	return rows, nil
 }
 
+// Exists stands for the generation of a thing that is declared, whichever it is.
+const Exists = -1
+
+// Still returns [upkeep.ErrChanged] unless a thing, which has a generation or is not
+// declared and has 0, is as expected by [Change.IfGeneration].
+func Still(ref Ref, current, expected int64) error {
+	again := "upkeep get " + ref.Kind + " " + ref.Name
+	switch {
+	case current == expected, expected == Exists && current != 0:
+		return nil
+	case current == 0:
+		return upkeep.WithHint(fmt.Errorf("%s does not exist: %w", ref, upkeep.ErrChanged),
+			"it was never declared, or was deleted meanwhile; list those that there are with: upkeep get "+ref.Kind)
+	case expected == 0:
+		return upkeep.WithHint(fmt.Errorf("%s exists already, with generation %d: %w", ref, current, upkeep.ErrChanged), "look at it with: "+again)
+	}
+	return upkeep.WithHint(fmt.Errorf("%s has generation %d, not %d: %w", ref, current, expected, upkeep.ErrChanged),
+		"somebody else changed it; look at it again with: "+again)
+}
+
 // Change is a set of declared things to put and to delete, all or nothing.
 type Change struct {
 	Put    []upkeep.Object
 	Delete []Ref
 	// IfGeneration names generations that things must still have, 0 for things
-	// that must not exist: what was read before has not changed since. Things
-	// that are not in it are changed whatever their generation.
+	// that must not exist, [Exists] for those that must: what was read before has
+	// not changed since. Things that are not in it are changed whatever their
+	// generation.
 	IfGeneration map[Ref]int64
 	// Why is kept with the events, such as the name of a file.
 	Why string

@@ -56,9 +56,12 @@ func (p *plan) make(ctx context.Context) error {
 		return err
 	}
 	for ref, expected := range p.change.IfGeneration {
-		if current := p.generation(ref); current != expected {
-			return upkeep.WithHint(fmt.Errorf("%s has generation %d, not %d: %w", ref, current, expected, upkeep.ErrChanged),
-				"somebody else changed it; look at it again with: upkeep get "+ref.Kind+" "+ref.Name)
+		current := p.generation(ref)
+		if p.deleted[ref] && current == 0 {
+			continue // a condition does not come before there being nothing to delete
+		}
+		if err := Still(ref, current, expected); err != nil {
+			return err
 		}
 	}
 	if p.touches(upkeep.PoolKinds) {

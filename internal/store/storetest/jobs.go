@@ -501,7 +501,8 @@ func jobsRetryCancel(t *testing.T, open func() *store.Store) {
 	if job, err := s.CancelJob(ctx, 1, "uid 7"); err != nil || job.State != upkeep.JobCancelled || job.Error != "cancelled by uid 7" {
 		t.Errorf("cancelled: %+v, %v", job, err)
 	}
-	if _, err := s.CancelJob(ctx, 1, "uid 7"); !errors.Is(err, upkeep.ErrConflict) {
+	var hinted *upkeep.HintError
+	if _, err := s.CancelJob(ctx, 1, "uid 7"); !errors.Is(err, upkeep.ErrConflict) || !errors.As(err, &hinted) || !strings.Contains(hinted.Hint, "upkeep job retry 1") {
 		t.Errorf("cancelled twice: %v", err)
 	}
 	if _, err := s.RetryJob(ctx, 2, "uid 7"); !errors.Is(err, upkeep.ErrConflict) {

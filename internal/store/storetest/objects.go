@@ -179,8 +179,10 @@ func expectedGeneration(t *testing.T, open func() *store.Store) {
 		{0, store.Change{Put: []upkeep.Object{changed}}, true},
 		{1, store.Change{Put: []upkeep.Object{changed}}, false},
 		{1, store.Change{Delete: []store.Ref{ref}}, true},
+		{store.Exists, store.Change{Put: []upkeep.Object{changed}}, false}, // which changes nothing
 		{2, store.Change{Delete: []store.Ref{ref}}, false},
 		{2, store.Change{Put: []upkeep.Object{changed}}, true},
+		{store.Exists, store.Change{Put: []upkeep.Object{changed}}, true},
 		{0, store.Change{Put: []upkeep.Object{changed}}, false},
 	} {
 		if err := apply(step.expected, step.change); errors.Is(err, upkeep.ErrConflict) != step.conflict || !step.conflict && err != nil {
@@ -189,6 +191,16 @@ func expectedGeneration(t *testing.T, open func() *store.Store) {
 	}
 	if got := generations(t, s); got != "zone/a.test:3" {
 		t.Error(got)
+	}
+	// What is not there is said not to be there, whatever was expected of it.
+	gone := store.Ref{Kind: "zone", Name: "b.test"}
+	_, err := s.Apply(ctx, "tester", store.Change{Delete: []store.Ref{gone}, IfGeneration: map[store.Ref]int64{gone: 7}})
+	if !errors.Is(err, upkeep.ErrNotFound) || errors.Is(err, upkeep.ErrChanged) {
+		t.Errorf("deleting what is not there: %v", err)
+	}
+	_, err = s.Apply(ctx, "tester", store.Change{Put: []upkeep.Object{zone("b.test")}, IfGeneration: map[store.Ref]int64{gone: 7}})
+	if !errors.Is(err, upkeep.ErrChanged) || !strings.Contains(err.Error(), "zone/b.test does not exist") {
+		t.Errorf("declaring what is not there: %v", err)
 	}
 }
 
