@@ -19,7 +19,7 @@ func newPool(a *app) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  verbsOnly,
 	}
-	c.AddCommand(newPoolList(a), newPoolStatus(a), newPoolWhy(a), newPoolDrain(a), newPoolUndrain(a), newPoolForce(a), newPoolUnfreeze(a), newBudget(a))
+	c.AddCommand(newPoolList(a), newPoolStatus(a), newPoolWhy(a), newPoolLatency(a), newPoolDrain(a), newPoolUndrain(a), newPoolForce(a), newPoolUnfreeze(a), newBudget(a))
 	return c
 }
 

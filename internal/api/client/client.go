@@ -266,6 +266,12 @@ func (c *Client) Pool(ctx context.Context, name string) (pool upkeep.PoolStatus,
 	return pool, err
 }
 
+// Latency returns the round trips to a member of a pool in the last hour.
+func (c *Client) Latency(ctx context.Context, pool, member string) (latency upkeep.Latency, err error) {
+	err = c.do(ctx, request{method: "GET", path: []string{"pools", pool, "members", member, "latency"}}, &latency)
+	return latency, err
+}
+
 // Budget returns the longest that a failover of a pool can take.
 func (c *Client) Budget(ctx context.Context, pool string) (budget upkeep.Budget, err error) {
 	err = c.do(ctx, request{method: "GET", path: []string{"pools", pool, "budget"}}, &budget)
