@@ -113,6 +113,9 @@ func Shown(ctx context.Context) []string {
 // follow sends stored events where they are wanted, then new ones, until the reader
 // leaves. A reader that falls behind is caught up from the store.
 func (a *API) follow(ctx context.Context, s *Stream, f store.EventFilter, stored bool) error {
+	if err := a.notAhead(ctx, &f); err != nil {
+		return err
+	}
 	for {
 		live, cancel := a.o.Recorder.Subscribe() // before reading the store, so that nothing falls between
 		err := a.followOnce(ctx, s, &f, stored, live)
@@ -122,6 +125,25 @@ func (a *API) follow(ctx context.Context, s *Stream, f store.EventFilter, stored
 		}
 		stored = true
 	}
+}
+
+// notAhead has a reader that saw more than there is go on after the newest event: ids
+// begin again where a database was put back from a copy, and by its own count the reader
+// would be told nothing until they are as high as they were.
+func (a *API) notAhead(ctx context.Context, f *store.EventFilter) error {
+	if f.After == 0 {
+		return nil
+	}
+	newest, err := a.o.Recorder.Events(ctx, store.EventFilter{Limit: 1, Latest: true})
+	if err != nil {
+		return err
+	}
+	last := int64(0)
+	for _, e := range newest {
+		last = e.ID
+	}
+	f.After = min(f.After, last)
+	return nil
 }
 
 // followOnce returns nil when live was closed because the reader fell behind.

@@ -219,6 +219,26 @@ func TestStreamResumesFromTheBeginning(t *testing.T) {
 	})
 }
 
+// After a database was put back from a copy, readers have seen higher ids than there
+// are: what happens from then on is told to them all the same.
+func TestStreamGoesOnAfterALaterEventThanThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{events: []upkeep.Event{someEvent(1), someEvent(2)}}
+		p, stop := serveBubble(t, newTestAPI(t, f))
+		defer stop()
+		conn := p.dial()
+		defer conn.Close()
+		lines := follow(t, conn, "", "Last-Event-ID", "9000")
+		if first := read(t, lines, "id:", ": listening"); first != ": listening" {
+			t.Errorf("it begins with %s", first)
+		}
+		f.happen(someEvent(3))
+		if got := read(t, lines, "id:", ": alive"); got != "id: 3" {
+			t.Errorf("after the next event there is %s", got)
+		}
+	})
+}
+
 // A reader that was cut off because it was slow gets what it missed, once.
 func TestStreamCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

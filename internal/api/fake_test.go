@@ -147,11 +147,14 @@ func (f *fake) Events(_ context.Context, filter store.EventFilter) ([]upkeep.Eve
 	defer f.mu.Unlock()
 	var found []upkeep.Event
 	for _, e := range f.events {
-		if e.ID > filter.After && Matches(e, filter) && len(found) < filter.Limit {
+		if e.ID > filter.After && Matches(e, filter) {
 			found = append(found, e)
 		}
 	}
-	return found, nil
+	if over := max(0, len(found)-filter.Limit); filter.Latest {
+		return found[over:], nil
+	}
+	return found[:min(len(found), filter.Limit)], nil
 }
 
 func (f *fake) Subscribe() (<-chan upkeep.Event, func()) {
