@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 
 	"upkeep"
@@ -215,6 +216,23 @@ func (a *applied) latest(kinds ...string) map[string]done {
 		}
 	}
 	return all
+}
+
+// servedBelow is a site, other than one, that was applied last with its pages below a
+// folder; empty for none.
+func (a *applied) servedBelow(folder, but string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for object, byKind := range a.last {
+		served, is := byKind[upkeep.JobSiteApply]
+		if !is || object == but || !strings.HasPrefix(served.Pages, folder) {
+			continue
+		}
+		if gone, is := byKind[upkeep.JobSiteRemove]; !is || served.newer(gone) {
+			return strings.TrimPrefix(object, upkeep.KindSite+"/")
+		}
+	}
+	return ""
 }
 
 // sites are what site.apply jobs have done and nothing newer has undone, by the sums

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
+	"time"
 
+	"upkeep"
 	"upkeep/internal/policy"
 	"upkeep/internal/safefs"
 	"upkeep/internal/task"
@@ -35,8 +38,42 @@ func siteRemove(ctx context.Context, r *Root, j job) (any, error) {
 	if t.KeepFiles {
 		return nil, nil
 	}
+	if err := r.vacant(ctx, j, t); err != nil {
+		return nil, err
+	}
 	j.step(80, "moving its files to the trash of its account")
 	return nil, r.discard(t)
+}
+
+// vacant waits until no other site is served from the folder of one that is removed. A
+// sub-site whose own move has failed goes on answering here, and needs its pages.
+func (r *Root) vacant(ctx context.Context, j job, t task.SiteRemove) error {
+	tick := time.NewTicker(nameAgain)
+	defer tick.Stop()
+	for begin := time.Now(); ; {
+		site := r.livesIn(t)
+		if site == "" {
+			return nil
+		}
+		if time.Since(begin) > namePatience {
+			return upkeep.WithHint(fmt.Errorf("%s does not answer here any more, and its folder stays, since %s is served from it still: %w", t.Name, site, upkeep.ErrConflict),
+				"when that one has left this server, retry this job")
+		}
+		j.step(60, "waiting for %s, which is served from its folder", site)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// livesIn is a site that this server serves from the folder of another, empty for none.
+func (r *Root) livesIn(t task.SiteRemove) string {
+	if r.o.Web == nil {
+		return ""
+	}
+	return r.applied.servedBelow(filepath.Join(r.o.Web.Layout.Home, t.Account, t.Name)+"/", t.Object())
 }
 
 // discard moves the folder of a site to the trash.

@@ -502,6 +502,36 @@ func TestNameIsWaitedFor(t *testing.T) {
 	}
 }
 
+// The folder of a site that is removed stays until no other site is served from it, and
+// that is said where it takes long.
+func TestFolderThatIsServedFrom(t *testing.T) {
+	l := newWebLab(t)
+	l.wantDone(apply("a.test", "acme", 20001, 1), 1)
+	sub := apply("sub.a.test", "acme", 20001, 1)
+	sub.Site.SubOf = "a.test"
+	l.wantDone(sub, 1)
+	l.must(os.WriteFile(l.path("home/acme/a.test/htdocs/sub/index.html"), []byte("page of sub"), 0o644))
+	remove := task.SiteRemove{Name: "a.test", Account: "acme", Generation: 2}
+	l.wantFailed(remove, 2, "a.test does not answer here any more, and its folder stays, since sub.a.test is served from it still")
+	if got := l.page("sub.a.test"); got != "page of sub" {
+		t.Errorf("sub.a.test answers %q", got)
+	}
+	told, outcome := make(chan link.Progress, 100), make(chan link.Outcome, 1)
+	signed := l.sign(remove.Kind(), remove.Object(), 2, remove)
+	go func() {
+		outcome <- l.root.Do(t.Context(), signed, func(p link.Progress) { told <- p })
+	}()
+	for p := range told {
+		if p.Step == "waiting for sub.a.test, which is served from its folder" {
+			break
+		}
+	}
+	l.wantDone(task.SiteRemove{Name: "sub.a.test", Account: "acme", Generation: 2}, 2)
+	if o := <-outcome; o.State != upkeep.JobDone || l.like("home/acme/a.test") != "none" {
+		t.Errorf("%+v, and the folder is %s", o, l.like("home/acme/a.test"))
+	}
+}
+
 // A site that is not served any more as it was applied is applied again by the very
 // job that was done before; otherwise such a job is done already.
 func TestAstraySiteIsAppliedAgain(t *testing.T) {

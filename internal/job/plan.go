@@ -53,9 +53,48 @@ func follow(changes []store.Altered, around around, who string) []store.NewJob {
 			p.account(change, p.around.sites)
 		}
 	}
+	p.foldersLast(changes)
 	p.users(changes)
 	p.notify()
 	return p.jobs
+}
+
+// foldersLast has a folder go to the trash after the sites that lived in it have left:
+// one that cannot leave, since it does not answer elsewhere, needs its pages still. On
+// a files server the web servers are waited for that mount them from there.
+func (p *plan) foldersLast(changes []store.Altered) {
+	removals, parent, atOnce := map[string][]int{}, map[string]string{}, map[string]bool{}
+	for i, job := range p.jobs {
+		if job.Job.Kind == upkeep.JobSiteRemove {
+			removals[job.Job.Object] = append(removals[job.Job.Object], i)
+		}
+	}
+	for _, change := range changes {
+		if was, is := change.Old.(upkeep.Site); is && was.SubOf != "" {
+			parent[change.Ref.String()] = upkeep.KindSite + "/" + was.SubOf
+		}
+		is, put := change.New.(upkeep.Site)
+		atOnce[change.Ref.String()] = put && is.Suspended // it is to answer nowhere
+	}
+	for sub, of := range parent {
+		for _, i := range removals[of] {
+			if p.keepsFiles(i) || atOnce[of] {
+				continue
+			}
+			for _, j := range removals[sub] {
+				if p.jobs[j].Job.Server == p.jobs[i].Job.Server || p.keepsFiles(j) {
+					p.jobs[i].Behind = append(p.jobs[i].Behind, j)
+				}
+			}
+			slices.Sort(p.jobs[i].Behind)
+		}
+	}
+}
+
+// keepsFiles reports whether a site.remove of the plan leaves the folder alone.
+func (p *plan) keepsFiles(i int) bool {
+	var removal task.SiteRemove
+	return json.Unmarshal(p.jobs[i].Payload, &removal) == nil && removal.KeepFiles
 }
 
 // needsSites reports whether follow looks at its list of sites, which costs the

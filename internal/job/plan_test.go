@@ -59,6 +59,8 @@ func TestFollow(t *testing.T) {
 	two := planned(upkeep.Site{Name: "a.test", Servers: []string{"web1", "web2"}, Files: "files1"})
 	moved := planned(upkeep.Site{Name: "a.test", Servers: []string{"web2"}})
 	sub := planned(upkeep.Site{Name: "sub.a.test", Servers: []string{"web1"}, SubOf: "a.test"})
+	movedSub := planned(upkeep.Site{Name: "sub.a.test", Servers: []string{"web2"}, SubOf: "a.test"})
+	filesSub := planned(upkeep.Site{Name: "sub.a.test", Servers: []string{"web1"}, SubOf: "a.test", Files: "files1"})
 	off := a
 	off.Suspended = true
 	off2 := moved
@@ -140,6 +142,20 @@ func TestFollow(t *testing.T) {
 		"a name goes from a site to the one in whose folder it lives": {
 			changes: []store.Altered{put(2, sub, sub), put(2, a, a)}, who: "acme",
 			want: []string{"0: site.apply site/a.test@2 on web1", "1: site.apply site/sub.a.test@2 on web1 unless site/a.test is being removed"},
+		},
+		"a folder goes to the trash after the site that lived in it has left": {
+			changes: []store.Altered{put(5, a, moved), put(5, sub, movedSub)}, who: "acme",
+			want: []string{"0: site.apply site/a.test@5 on web2",
+				`1: site.remove site/a.test@5 on web1 after 0,3 {"name":"a.test","account":"acme","generation":5}`,
+				"2: site.apply site/sub.a.test@5 on web2 unless site/a.test is being removed",
+				`3: site.remove site/sub.a.test@5 on web1 after 2 {"name":"sub.a.test","account":"acme","generation":5}`},
+		},
+		"a folder on a files server goes to the trash when no web server has it": {
+			changes: []store.Altered{deleted(5, two), deleted(5, filesSub)}, who: "acme",
+			want: []string{`0: site.remove site/a.test@5 on web1 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
+				`1: site.remove site/a.test@5 on web2 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
+				`2: site.remove site/a.test@5 on files1 after 0,1,3 {"name":"a.test","account":"acme","generation":5}`,
+				`3: site.remove site/sub.a.test@5 on web1 {"name":"sub.a.test","account":"acme","generation":5,"keep_files":true}`},
 		},
 		"a suspended account": {
 			changes: []store.Altered{put(2, acme, suspended)}, sites: []upkeep.Site{a, others, sub},
