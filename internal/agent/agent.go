@@ -54,6 +54,7 @@ type Root struct {
 	zones    zones
 	images   images
 	turns    turns
+	early    early
 	state    *safefs.Dir
 	// disk holds a token for each job that works on folders. Each waits in the
 	// kernel for the disk, on a thread of its own; more of them make more threads

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"path"
+	"slices"
 
 	"upkeep"
 	"upkeep/internal/safefs"
@@ -26,15 +27,16 @@ const firstPageText = `<!DOCTYPE html>
 `
 
 // firstPage puts a first page into the folder of a site's pages, which this very job
-// has made; nil where none belongs there. A folder that comes back at a regeneration
-// had pages, and looks as empty as it is. PHP has its own first page, which one of
-// ours would hide.
-func firstPage(j job, site upkeep.Site) func(*safefs.Dir) error {
-	index := site.WithDefaults().Index[0]
-	if j.Kind == upkeep.JobSiteSync || site.PHP != nil || path.Ext(index) != ".html" {
-		return nil
-	}
-	return func(pages *safefs.Dir) error {
-		return pages.AddFile(index, fmt.Appendf(nil, firstPageText, site.Name, index), 0o644)
+// has made, or the job of a sub-site before it, as begun says. A folder that comes back
+// at a regeneration had pages, and looks as empty as it is. PHP has its own first page,
+// which one of ours would hide.
+func firstPage(j job, site upkeep.Site, begun []string) func(at string, made bool, dir *safefs.Dir) error {
+	index, pages := site.WithDefaults().Index[0], path.Join("htdocs", site.WithDefaults().Root)
+	none := j.Kind == upkeep.JobSiteSync || site.PHP != nil || path.Ext(index) != ".html"
+	return func(at string, made bool, dir *safefs.Dir) error {
+		if none || at != pages || !made && !slices.Contains(begun, at) {
+			return nil
+		}
+		return dir.AddFile(index, fmt.Appendf(nil, firstPageText, site.Name, index), 0o644)
 	}
 }

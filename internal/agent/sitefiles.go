@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync"
 
 	"upkeep"
 	"upkeep/internal/policy"
@@ -51,7 +52,7 @@ func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task
 	}
 	defer account.Close()
 	if site.SubOf != "" {
-		return r.subFolder(j, account, site, owner, group)
+		return r.subFolder(ctx, j, account, site, owner, group)
 	}
 	folder, _, err := account.Ensure(site.Name, siteFolder(owner, group))
 	if err != nil {
@@ -59,7 +60,13 @@ func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task
 	}
 	defer folder.Close()
 	own := safefs.Attributes{UID: owner.uid, GID: owner.gid, Mode: 0o755, Keep: true}
-	if err := ensurePath(folder, path.Join("htdocs", site.Root), own, firstPage(j, site)); err != nil {
+	at := path.Join(tenant.Account, site.Name)
+	release, err := r.turns.take(ctx, []claim{{name: pagesOf + at}})
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := ensurePath(folder, path.Join("htdocs", site.Root), own, firstPage(j, site, r.early.take(at))); err != nil {
 		return err
 	}
 	if site.CGI {
@@ -88,7 +95,7 @@ func (r *Root) roots0751() safefs.Attributes {
 // subFolder makes the pages of a site that lives in the folder of another. That
 // folder is made here, too, where it is missing: the job of the other site may
 // come later, or wait for something.
-func (r *Root) subFolder(j job, account *safefs.Dir, site upkeep.Site, owner owner, group int) error {
+func (r *Root) subFolder(ctx context.Context, j job, account *safefs.Dir, site upkeep.Site, owner owner, group int) error {
 	folder, _, err := account.Ensure(site.SubOf, siteFolder(owner, group))
 	if err != nil {
 		return fmt.Errorf("the folder of the site %s, in which this one lives: %w", site.SubOf, err)
@@ -102,13 +109,54 @@ func (r *Root) subFolder(j job, account *safefs.Dir, site upkeep.Site, owner own
 		root = strings.TrimSuffix(site.Name, "."+site.SubOf)
 	}
 	own := safefs.Attributes{UID: owner.uid, GID: owner.gid, Mode: 0o755, Keep: true}
-	return ensurePath(folder, path.Join("htdocs", root), own, firstPage(j, site))
+	at := path.Join(site.Account, site.SubOf)
+	release, err := r.turns.take(ctx, []claim{{name: pagesOf + at}})
+	if err != nil {
+		return err
+	}
+	defer release()
+	first, pages := firstPage(j, site, nil), path.Join("htdocs", root)
+	return ensurePath(folder, pages, own, func(below string, made bool, dir *safefs.Dir) error {
+		if made && below != pages && j.Kind != upkeep.JobSiteSync {
+			r.early.note(at, below)
+		}
+		return first(below, made, dir)
+	})
 }
 
-// ensurePath makes folders within folders. What is to be in the last one is put
-// there if it was not there before; nil for nothing.
-func ensurePath(dir *safefs.Dir, relative string, want safefs.Attributes, fill func(*safefs.Dir) error) error {
-	current, made := dir, false
+// pagesOf stands before the account and the name of a site in the name of a claim to
+// the making of its folders, which is over before anything else is waited for.
+const pagesOf = "pages of "
+
+// early are folders of sites that the jobs of their sub-sites have made on the way to
+// their own: whichever of two new sites is first, the other gets its first page. It
+// lasts as long as the process; what is lost with it is that page.
+type early struct {
+	mu    sync.Mutex
+	paths map[string][]string // below the folder of a site, by ACCOUNT/SITE
+}
+
+func (e *early) note(site, path string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.paths == nil {
+		e.paths = map[string][]string{}
+	}
+	e.paths[site] = append(e.paths[site], path)
+}
+
+// take returns the folders of a site that were noted, and forgets them.
+func (e *early) take(site string) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	defer delete(e.paths, site)
+	return e.paths[site]
+}
+
+// ensurePath makes folders within folders, and has each seen with its place below
+// dir, and whether it was made now; nil for none.
+func ensurePath(dir *safefs.Dir, relative string, want safefs.Attributes, see func(at string, made bool, dir *safefs.Dir) error) error {
+	current, at := dir, ""
 	for name := range strings.SplitSeq(relative, "/") {
 		next, isNew, err := current.Ensure(name, want)
 		if current != dir {
@@ -117,11 +165,13 @@ func ensurePath(dir *safefs.Dir, relative string, want safefs.Attributes, fill f
 		if err != nil {
 			return err
 		}
-		current, made = next, isNew
+		current, at = next, path.Join(at, name)
+		if see == nil {
+			continue
+		}
+		if err := see(at, isNew, current); err != nil {
+			return errors.Join(err, current.Close())
+		}
 	}
-	var err error
-	if made && fill != nil {
-		err = fill(current)
-	}
-	return errors.Join(err, current.Close())
+	return current.Close()
 }

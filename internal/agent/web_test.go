@@ -198,6 +198,22 @@ func TestFirstPage(t *testing.T) {
 	if page := l.page("blog.example.test"); !strings.Contains(page, "blog.example.test is ready") {
 		t.Errorf("the sub-site answers %q", page)
 	}
+	// Of two new sites the one that lives in the other's folder comes first.
+	sub, site = apply("blog.late.test", "acme", 20001, 1), apply("late.test", "acme", 20001, 1)
+	sub.Site.SubOf = "late.test"
+	l.wantDone(sub, 1)
+	l.wantDone(site, 1)
+	for _, name := range []string{"late.test", "blog.late.test"} {
+		if page := l.page(name); !strings.Contains(page, "<h1>"+name+" is ready</h1>") {
+			t.Errorf("%s answers %q", name, page)
+		}
+	}
+	first = "home/acme/late.test/htdocs/index.html"
+	l.must(os.Remove(l.path(first)))
+	again(func(s *task.SiteApply) { s.Site.Aliases = []string{"later.test"} })
+	if got := l.like(first); got != "none" {
+		t.Errorf("it came back as %s", got)
+	}
 }
 
 func TestSiteFilesElsewhere(t *testing.T) {
