@@ -247,6 +247,17 @@ func (h *hosting) jobs(states ...upkeep.JobState) ([]upkeep.Job, error) {
 	return work, err
 }
 
+// failedJobs are the ids of jobs for servers that failed.
+func (h *hosting) failedJobs() (ids []string) {
+	h.t.Helper()
+	jobs, err := h.jobs(upkeep.JobFailed)
+	h.must(err)
+	for _, job := range jobs {
+		ids = append(ids, fmt.Sprint(job.ID))
+	}
+	return ids
+}
+
 // settled waits until no job waits or runs.
 func (h *hosting) settled(patience time.Duration) {
 	h.t.Helper()

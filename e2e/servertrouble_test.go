@@ -93,16 +93,7 @@ func TestRemovalsBeyondTheBudget(t *testing.T) {
 	many := filepath.Join(h.dir, "many.yaml")
 	h.must(os.WriteFile(many, []byte(text.String()), 0o644))
 	h.says("delete", "-f", many)
-	failed := func() (ids []string) {
-		t.Helper()
-		jobs, err := h.jobs(upkeep.JobFailed)
-		h.must(err)
-		for _, job := range jobs {
-			ids = append(ids, fmt.Sprint(job.ID))
-		}
-		return ids
-	}
-	testkit.Eventually(t, time.Minute, func() (bool, string) { n := len(failed()); return n == 3, fmt.Sprint(n) })
+	testkit.Eventually(t, time.Minute, func() (bool, string) { n := len(h.failedJobs()); return n == 3, fmt.Sprint(n) })
 	const warning = "warning: web1: it still answers for 3 sites that are not declared any more: upkeep job list --state failed says why"
 	if text := h.says("server", "list"); !strings.Contains(text, warning) {
 		t.Errorf("the list of servers says\n%s", text)
@@ -111,7 +102,7 @@ func TestRemovalsBeyondTheBudget(t *testing.T) {
 	if exit == 0 || strings.Count(output, "\n-\tServerName m") != 3 || !strings.Contains(output, "not declared here") || strings.Contains(output, "\n\n\n") {
 		t.Errorf("verify ends with %d:\n%s", exit, output)
 	}
-	if output, exit = h.upkeep("regenerate"); exit != 1 || !strings.Contains(output, "still served, and not declared: m") || !strings.Contains(output, "allows 2 removals an hour, and 2 were made") {
+	if output, exit = h.upkeep("regenerate"); exit != 1 || !strings.Contains(output, "still served, and not declared here: m") || !strings.Contains(output, "allows 2 removals an hour, and 2 were made") {
 		t.Errorf("regenerate ends with %d:\n%s", exit, output)
 	}
 	budget("20")
@@ -121,11 +112,11 @@ func TestRemovalsBeyondTheBudget(t *testing.T) {
 	if text := h.says("server", "list"); strings.Contains(text, "still answers") {
 		t.Errorf("after that the list of servers says\n%s", text)
 	}
-	for _, id := range failed() {
+	for _, id := range h.failedJobs() {
 		h.says("job", "retry", id)
 	}
 	h.settled(time.Minute)
-	if left := failed(); len(left) > 0 {
+	if left := h.failedJobs(); len(left) > 0 {
 		t.Errorf("jobs %v fail once more", left)
 	}
 	for _, name := range names {

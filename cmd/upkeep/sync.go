@@ -226,7 +226,7 @@ func (a *app) drift(result task.SyncResult) error {
 		}
 	}
 	if len(result.Left) > 0 {
-		if _, err := fmt.Fprintf(a.out, "still served, and not declared: %s\n", upkeep.Printable(strings.Join(result.Left, ", "))); err != nil {
+		if _, err := fmt.Fprintf(a.out, "still served, and not declared here: %s; what is declared elsewhere goes when it answers there\n", upkeep.Printable(strings.Join(result.Left, ", "))); err != nil {
 			return err
 		}
 	}

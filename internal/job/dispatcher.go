@@ -268,11 +268,30 @@ func (d *Dispatcher) declared(ctx context.Context, jobs []store.ClaimedJob) (dec
 			from.found[store.RefOf(account.Object)] = account
 		}
 	}
-	if err == nil {
-		// After what is declared was read: a change in between is among these.
-		from.changing, err = d.changing(ctx, jobs)
+	if err != nil {
+		return from, err
 	}
+	// After what is declared was read: a change in between is among these.
+	if from.changing, err = d.changing(ctx, jobs); err != nil {
+		return from, err
+	}
+	from.moving, err = d.moving(ctx, jobs)
 	return from, err
+}
+
+// moving are the sites that each server which is to be regenerated goes on answering
+// for, since others do not yet.
+func (d *Dispatcher) moving(ctx context.Context, jobs []store.ClaimedJob) (moving map[string][]string, err error) {
+	moving = map[string][]string{}
+	for _, job := range jobs {
+		if job.Object != (task.SiteSync{}).Object() {
+			continue
+		}
+		if moving[job.Server], err = d.store.MovingSites(ctx, job.Server); err != nil {
+			return nil, err
+		}
+	}
+	return moving, nil
 }
 
 // changing are the sites that jobs are about which have not ended, for each server

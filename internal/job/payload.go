@@ -19,6 +19,9 @@ import (
 type order struct {
 	payload    task.Payload
 	generation int64
+	// moving are sites that a synchronisation leaves where they are, though they are
+	// declared for other servers.
+	moving []string
 }
 
 // parcel is a job with its order.
@@ -41,6 +44,9 @@ type declared struct {
 	// changing are the sites that jobs are about which have not ended, by server;
 	// read for a verification alone.
 	changing map[string][]string
+	// moving are the sites that a server goes on answering for until those do that
+	// they are declared for, by server; read for a regeneration alone.
+	moving map[string][]string
 }
 
 func ref(kind, name string) store.Ref { return store.Ref{Kind: kind, Name: name} }
@@ -94,7 +100,7 @@ func checked(payload task.Payload, generation int64) (order, error) {
 	if broken := payload.Validate(); len(broken) > 0 {
 		return order{}, &upkeep.InvalidError{Fields: broken}
 	}
-	return order{payload, generation}, nil
+	return order{payload: payload, generation: generation}, nil
 }
 
 // site is the site that a job is about, with its owner.
@@ -206,6 +212,7 @@ func (d declared) siteSync(job store.ClaimedJob) (order, error) {
 		asked.Changing = d.changing[job.Server]
 		asked.Keep = slices.Clone(asked.Changing)
 	}
+	var moving []string
 	for _, found := range d.sites {
 		if slices.Contains(asked.Changing, found.Ref.Name) {
 			continue
@@ -216,10 +223,13 @@ func (d declared) siteSync(job store.ClaimedJob) (order, error) {
 			continue
 		}
 		site := found.Object.(upkeep.Site)
+		account, err := d.account(site.Account)
 		if !slices.Contains(site.Servers, job.Server) {
+			if !site.Suspended && !account.Suspended && slices.Contains(d.moving[job.Server], site.Name) {
+				moving = append(moving, site.Name)
+			}
 			continue
 		}
-		account, err := d.account(site.Account)
 		if err != nil || len(tenant(account).Validate()) > 0 {
 			// The same for the sites of an account that cannot be read.
 			asked.Keep = append(asked.Keep, found.Ref.Name)
@@ -227,7 +237,9 @@ func (d declared) siteSync(job store.ClaimedJob) (order, error) {
 		}
 		asked.Sites = append(asked.Sites, applyOf(site, account, found.Generation))
 	}
-	return order{asked, job.Generation}, nil // each site was checked when it was read
+	// The last server that answers for a site is not taken from it.
+	asked.Keep = append(asked.Keep, moving...)
+	return order{payload: asked, generation: job.Generation, moving: moving}, nil // each site was checked when it was read
 }
 
 func (d declared) userEnsure(job store.ClaimedJob) (order, error) {
@@ -292,7 +304,7 @@ func (p parcel) ending(told link.Outcome) store.JobEnd {
 			end.Sites = []store.SiteState{{Site: site}}
 		}
 	case task.SiteSync:
-		end.Result = told.Result
+		end.Result = withLeft(told.Result, p.moving)
 		if done && !payload.Verify {
 			end.Sites, end.AllSites = syncStates(payload.Sites, told.Result)
 			// What is kept is not told of, and is served still.
@@ -307,6 +319,20 @@ func (p parcel) ending(told link.Outcome) store.JobEnd {
 		}
 	}
 	return end
+}
+
+// withLeft is the result of a synchronisation with the sites that it was told to leave
+// where they are.
+func withLeft(result []byte, moving []string) []byte {
+	var told task.SyncResult
+	if len(moving) == 0 || json.Unmarshal(result, &told) != nil {
+		return result
+	}
+	told.Left = append(told.Left, moving...)
+	if text, err := json.Marshal(told); err == nil {
+		return text
+	}
+	return result
 }
 
 // tellsMore reports whether the result of a kind is kept as the agent told it.

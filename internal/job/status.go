@@ -222,7 +222,7 @@ func (k knowledge) site(site upkeep.Site, generation int64, suspended bool) upke
 			worst, status.Reason = served.State, server+": "+served.Reason
 		}
 	}
-	for _, served := range k.left(site) {
+	for _, served := range k.left(site, generation, suspended) {
 		status.Servers = append(status.Servers, served)
 		if rank(served.State) > rank(worst) && served.State == upkeep.SiteFailed {
 			worst, status.Reason = served.State, served.Server+": "+served.Reason
@@ -234,7 +234,7 @@ func (k knowledge) site(site upkeep.Site, generation int64, suspended bool) upke
 
 // left are the servers that go on answering for a site that is not declared there
 // any more. Until a removal that waits is done, that is as it should be.
-func (k knowledge) left(site upkeep.Site) (left []upkeep.ServedStatus) {
+func (k knowledge) left(site upkeep.Site, generation int64, suspended bool) (left []upkeep.ServedStatus) {
 	for server, state := range k.states[site.Name] {
 		if state.Generation == 0 || slices.Contains(site.Servers, server) {
 			continue
@@ -244,11 +244,24 @@ func (k knowledge) left(site upkeep.Site) (left []upkeep.ServedStatus) {
 			served.State, served.Reason = upkeep.SitePending, "it is still there: "+k.waiting(job)
 		} else {
 			served.Reason = "it is still there, though it is not declared to be; have it put right with: upkeep regenerate " + state.Server
+			if awaited := k.awaited(site, generation); len(awaited) > 0 && !suspended {
+				served.Reason = "it stays there until it answers on " + strings.Join(awaited, ", ")
+			}
 		}
 		left = append(left, served)
 	}
 	slices.SortFunc(left, func(a, b upkeep.ServedStatus) int { return strings.Compare(a.Server, b.Server) })
 	return left
+}
+
+// awaited are the servers that do not answer for a site yet as it is declared.
+func (k knowledge) awaited(site upkeep.Site, generation int64) (awaited []string) {
+	for _, server := range site.Servers {
+		if state := k.states[site.Name][server]; state.Generation < generation || state.State != upkeep.SiteLive {
+			awaited = append(awaited, server)
+		}
+	}
+	return awaited
 }
 
 func rank(state string) int {

@@ -120,6 +120,22 @@ func (s *Store) LeftSites(ctx context.Context) (map[string][]string, error) {
 	return left, nil
 }
 
+// MovingSites are the sites that a server answers for though they are declared for
+// others, of which not all answer yet as is declared.
+func (s *Store) MovingSites(ctx context.Context, server string) (sites []string, err error) {
+	here := s.read.NewSelect().Model((*useRow)(nil)).Column("name").
+		Where("used_kind = ?", upkeep.KindServer).Where("used_name = ?", server).Where("role = ?", upkeep.RoleWeb).Where("kind = ?", upkeep.KindSite)
+	awaited := s.read.NewSelect().Model((*useRow)(nil)).ModelTableExpr("object_uses AS u").ColumnExpr("1").
+		Join("LEFT JOIN site_state AS there ON there.site = u.name AND there.server = u.used_name").
+		Where("u.kind = ?", upkeep.KindSite).Where("u.name = st.site").Where("u.role = ?", upkeep.RoleWeb).
+		Where("(there.generation IS NULL OR there.generation < o.generation OR there.state <> ?)", upkeep.SiteLive)
+	err = s.read.NewSelect().Model((*siteStateRow)(nil)).ModelTableExpr("site_state AS st").Column("st.site").
+		Join("JOIN objects AS o ON o.kind = ? AND o.name = st.site AND NOT o.deleted", upkeep.KindSite).
+		Where("st.server = ?", server).Where("st.generation > 0").Where("st.site NOT IN (?)", here).Where("EXISTS (?)", awaited).
+		Order("st.site").Scan(ctx, &sites)
+	return sites, s.explain("looking for sites that are moving", err)
+}
+
 // keepSites writes down what the jobs that ended have told of sites.
 func (t Tx) keepSites(ctx context.Context, ends []JobEnd, ended []jobRow) error {
 	servers := make(map[int64]string, len(ended))

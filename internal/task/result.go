@@ -38,8 +38,8 @@ type SyncResult struct {
 	// Changing are sites that were not compared, since jobs for them are under way.
 	Changing []string `json:"changing,omitempty"`
 	// Removed are sites that it served and does not any more, since they are not in the
-	// job, and Left those that it goes on with, because its policy allows no more
-	// removals in an hour.
+	// job, and Left those that it goes on with: because its policy allows no more
+	// removals in an hour, or because they do not answer yet where they are declared.
 	Removed []string `json:"removed,omitempty"`
 	Left    []string `json:"left,omitempty"`
 	// Strays are files that belong to no declared site.
