@@ -28,6 +28,12 @@ var signInAttacks = []Attack{
 		Do:    stolenSignIn,
 	},
 	{
+		Name: "forged-passkeys", Lesson: "verifiers that leave out one of the checks of Web Authentication, section 7.2",
+		Tries: "signs in as a neighbour by passkeys that another device signed, that were used before, or that were shown to another host, and by devices at which nobody was",
+		Holds: "they are refused, between sign-ins by the neighbour's own that are taken",
+		Do:    forgedPasskeys,
+	},
+	{
 		Name: "customer-beyond", Lesson: "Froxlor CVE-2026-41232: whose something is was asked of the wrong half",
 		Tries: "as a customer, by token and by browser, uses every kind of route that is staff's, and asks for what is a neighbour's",
 		Holds: "it is refused what is staff's, and a neighbour's things are not there",
@@ -55,6 +61,9 @@ func (w *World) speak(ctx context.Context, method, path, body string, headers ..
 	req.Close = true
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
+		if name == "Host" {
+			req.Host = value
+		}
 		req.Header.Set(name, value)
 	}
 	resp, err := w.client.Do(req)
