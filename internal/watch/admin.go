@@ -165,19 +165,38 @@ func (w *Watch) matching(poolGlob, memberGlob string) (names []string, addresses
 
 // overridden makes changed admin states count.
 func (w *Watch) overridden(ctx context.Context, events []upkeep.Event) error {
+	w.overriding.Lock() // of two that are read side by side the older must not win
+	defer w.overriding.Unlock()
 	overrides, err := w.cfg.Store.Overrides(ctx)
 	if err != nil {
 		return err
 	}
 	w.announce(events)
 	w.mu.Lock()
+	changed := append(without(w.overrides, overrides), without(overrides, w.overrides)...)
 	w.overrides = overrides
-	for name := range w.pools {
-		w.dirty[name] = true
+	for name := range w.pools { // only these: deciding on all takes as long as there are many
+		if slices.ContainsFunc(changed, func(o upkeep.Override) bool { in, _ := path.Match(o.Pool, name); return in }) {
+			w.dirty[name] = true
+		}
 	}
 	w.mu.Unlock()
 	w.pending.signal()
 	return nil
+}
+
+// without are the overrides that are not among others.
+func without(some, others []upkeep.Override) (left []upkeep.Override) {
+	among := make(map[upkeep.Override]bool, len(others))
+	for _, o := range others {
+		among[o] = true
+	}
+	for _, o := range some {
+		if !among[o] {
+			left = append(left, o)
+		}
+	}
+	return left
 }
 
 // Drained reports whether no name server answers any member that matches any

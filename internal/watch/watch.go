@@ -79,7 +79,8 @@ type Watch struct {
 	log    *slog.Logger
 	events *broadcaster
 
-	declare sync.Mutex // serialises changes of declared things
+	declare    sync.Mutex // serialises changes of declared things
+	overriding sync.Mutex // serialises that changed overrides are read
 
 	mu        sync.Mutex // guards all below
 	objects   []upkeep.Declared
