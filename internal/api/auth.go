@@ -34,7 +34,7 @@ type contextKey int
 
 const (
 	peerKey contextKey = iota
-	stillKey
+	askerKey
 )
 
 func callerOf(ctx context.Context) access.Caller { return access.From(ctx) }

@@ -19,41 +19,44 @@ import (
 // long as clients wait. Event streams set their own, piece by piece.
 const writeTimeout = time.Minute
 
-// face is what every request passes on its way in, on either side.
+// face is what every request passes on its way in, on either side. What answers without
+// an end waits below it, a thousand of them: it leaves nothing on their stacks.
 func (a *API) face(identify func(*http.Request) (access.Caller, *wire.Problem)) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer a.recover(w, r)
-		header := w.Header()
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("Referrer-Policy", "no-referrer")
-		header.Set("Cache-Control", "no-store")
-		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
-		body := soon(w, r)
-		if err := cross.Check(r); err != nil {
-			writeProblem(w, wire.NewProblem(http.StatusForbidden, "requests from other sites' pages are refused", ""))
-			return
+		if r := a.admit(w, r, cross, identify); r != nil {
+			a.routes.ServeHTTP(w, r)
 		}
-		who, problem := identify(r)
-		if problem != nil {
-			a.log.Warn("refused", "path", r.URL.Path, "remote", r.RemoteAddr, "why", problem.Detail)
-			writeProblem(w, problem)
-			return
-		}
-		asked := r
-		still := func() bool {
-			now, problem := identify(asked)
-			return problem == nil && now == who
-		}
-		r = r.WithContext(context.WithValue(access.With(r.Context(), who), stillKey, still))
-		r.Body = body // of the copy: the server looks after its own
-		_, pattern := a.routes.Handler(r)
-		if pattern == "" || pattern == pagePattern && strings.HasPrefix(r.URL.Path, "/api/") {
-			a.noRoute(w, r)
-			return
-		}
-		a.routes.ServeHTTP(w, r)
 	})
+}
+
+// admit returns a request with who sent it, or answers it and returns nil.
+func (a *API) admit(w http.ResponseWriter, r *http.Request, cross *http.CrossOriginProtection, identify func(*http.Request) (access.Caller, *wire.Problem)) *http.Request {
+	header := w.Header()
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Cache-Control", "no-store")
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	body := soon(w, r)
+	if err := cross.Check(r); err != nil {
+		writeProblem(w, wire.NewProblem(http.StatusForbidden, "requests from other sites' pages are refused", ""))
+		return nil
+	}
+	who, problem := identify(r)
+	if problem != nil {
+		a.log.Warn("refused", "path", r.URL.Path, "remote", r.RemoteAddr, "why", problem.Detail)
+		writeProblem(w, problem)
+		return nil
+	}
+	r = r.WithContext(context.WithValue(access.With(r.Context(), who), askerKey, asker{r, identify}))
+	r.Body = body // of the copy: the server looks after its own
+	_, pattern := a.routes.Handler(r)
+	if pattern == "" || pattern == pagePattern && strings.HasPrefix(r.URL.Path, "/api/") {
+		a.noRoute(w, r)
+		return nil
+	}
+	return r
 }
 
 // bodyTime is how long a request's body may take to come.

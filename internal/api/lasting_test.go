@@ -12,6 +12,7 @@ import (
 
 	"upkeep"
 	"upkeep/internal/access"
+	"upkeep/internal/api/wire"
 )
 
 // knows are users who are signed in by their names, until they are not.
@@ -89,11 +90,24 @@ func TestStreamsEndWithTheSignIn(t *testing.T) {
 		if end := <-bob; end.Sub(before) > again {
 			t.Errorf("the stream of who is not signed in any more goes on for %s", end.Sub(before))
 		}
+		more := []<-chan time.Time{open("ada"), open("ada"), open("ada")}
+		synctest.Wait()
+		looked = k.lookups()
+		time.Sleep(again)
+		synctest.Wait()
+		if n := k.lookups() - looked; n != 1 {
+			t.Errorf("%d were looked up in a round, of one browser with four streams", n)
+		}
 		before = time.Now()
 		k.forget("ada")
 		f.happen(upkeep.Event{Object: "account/acme", What: "deleted"})
 		if end := <-ada; !end.Equal(before) {
 			t.Errorf("the stream of a user whose account is gone goes on for %s", end.Sub(before))
+		}
+		for _, one := range more {
+			if end := <-one; !end.Equal(before) {
+				t.Errorf("another stream of the same browser goes on for %s", end.Sub(before))
+			}
 		}
 		synctest.Wait()
 		a.still.mu.Lock()
@@ -112,7 +126,13 @@ func TestLastingAnswersMissNothing(t *testing.T) {
 		known := true
 		base, stop := context.WithCancel(access.With(t.Context(), access.Caller{User: "eve", Staff: true}))
 		defer stop()
-		ask := context.WithValue(base, stillKey, func() bool { return known })
+		r := httptest.NewRequest("GET", "/", nil)
+		ask := context.WithValue(base, askerKey, asker{r, func(*http.Request) (access.Caller, *wire.Problem) {
+			if known {
+				return callerOf(base), nil
+			}
+			return access.Caller{}, wire.NewProblem(http.StatusUnauthorized, "unknown", "")
+		}})
 		known = false
 		ctx, cancel := l.whileKnown(ask, f)
 		defer cancel()
