@@ -173,7 +173,7 @@ func open(ctx context.Context, s settings, log *slog.Logger) (p *process, err er
 			return nil, err
 		}
 		page, err := console.New(console.Options{Observer: p.watch, Recorder: p.watch, People: p.people, Log: log, Version: version(), Private: private,
-			Hosting: &console.Hosting{Bounds: api.NewBounds(p.watch, p.desk, p.jobs), Jobs: p.jobs, Servers: p.desk, Forcer: p.watch, Users: p.people, Audit: kept, Notifier: p.notifier}})
+			Hosting: &console.Hosting{Bounds: api.NewBounds(p.watch, p.desk, p.jobs), Jobs: p.jobs, Servers: p.desk, Connected: p.desk.Connected, Forcer: p.watch, Users: p.people, Audit: kept, Notifier: p.notifier}})
 		if err != nil {
 			return nil, err
 		}

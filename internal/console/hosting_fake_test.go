@@ -283,6 +283,16 @@ func (h *hosting) Servers(context.Context) ([]upkeep.AgentStatus, error) {
 	return h.servers, nil
 }
 
+func (h *hosting) Connected(context.Context) (map[string]bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	connected := map[string]bool{}
+	for _, s := range h.servers {
+		connected[s.Name] = s.Connected
+	}
+	return connected, nil
+}
+
 func (h *hosting) Images(context.Context, string) ([]upkeep.ImageList, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -22,7 +22,7 @@ func house(t testing.TB, f *fake, h *hosting, change ...func(*api.Options)) *api
 	log := slog.New(slog.DiscardHandler)
 	p := people{h}
 	c, err := New(Options{Observer: f, Recorder: f, People: p, Log: log, Version: "1.0.0",
-		Hosting: &Hosting{Bounds: api.NewBounds(h, h, h), Jobs: h, Servers: h, Forcer: f, Users: p, Audit: h, Notifier: f}})
+		Hosting: &Hosting{Bounds: api.NewBounds(h, h, h), Jobs: h, Servers: h, Connected: h.Connected, Forcer: f, Users: p, Audit: h, Notifier: f}})
 	if err != nil {
 		t.Fatal(err)
 	}

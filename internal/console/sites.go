@@ -22,9 +22,12 @@ type Hosting struct {
 	Bounds  *api.Bounds
 	Jobs    api.Jobs
 	Servers api.Servers
-	Forcer  api.Forcer
-	Users   api.Users
-	Audit   api.Audit
+	// Connected says of every declared server whether its agent is connected, which
+	// takes far less than all that is known of it.
+	Connected func(context.Context) (map[string]bool, error)
+	Forcer    api.Forcer
+	Users     api.Users
+	Audit     api.Audit
 	// Notifier sends receivers what tries them.
 	Notifier api.Notifier
 }

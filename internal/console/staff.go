@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -324,7 +325,7 @@ func (c *Console) hosted(r *http.Request) []hostedLine {
 	}
 	ctx, cancel := context.WithTimeout(ctx, historyPatience)
 	defer cancel()
-	servers, err := c.o.Hosting.Servers.Servers(ctx)
+	servers, err := c.o.Hosting.Connected(ctx)
 	var failed []upkeep.Job
 	if err == nil {
 		failed, err = c.o.Hosting.Bounds.Jobs(ctx, store.JobFilter{States: []upkeep.JobState{upkeep.JobFailed}, Limit: mostFailed})
@@ -334,9 +335,9 @@ func (c *Console) hosted(r *http.Request) []hostedLine {
 		return []hostedLine{{Path: "/servers", Text: "servers and jobs cannot be read: the database does not answer", Wrong: true}}
 	}
 	var found []hostedLine
-	for _, s := range servers {
-		if !s.Connected {
-			found = append(found, hostedLine{"/servers", "server " + s.Name + " is not connected", true})
+	for _, name := range slices.Sorted(maps.Keys(servers)) {
+		if !servers[name] {
+			found = append(found, hostedLine{"/servers", "server " + name + " is not connected", true})
 		}
 	}
 	if len(found) > 5 {

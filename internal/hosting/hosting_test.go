@@ -242,8 +242,16 @@ func TestAgentsOfOtherBuilds(t *testing.T) {
 			}
 			return true, ""
 		})
+		if connected, err := d.Connected(context.Background()); err != nil || len(connected) != 1 || !connected["web1"] {
+			t.Errorf("connected are %v, %v", connected, err)
+		}
 		_ = theirs.Close()
 		<-served
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+			connected, err := d.Connected(context.Background())
+			is, there := connected["web1"]
+			return err == nil && there && !is, fmt.Sprintf("after it went away: %v, %v", connected, err)
+		})
 	}
 }
 

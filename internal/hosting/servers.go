@@ -94,6 +94,21 @@ func (d *Desk) Servers(ctx context.Context) ([]upkeep.AgentStatus, error) {
 	return all, nil
 }
 
+// Connected says of every declared server whether its agent is connected.
+func (d *Desk) Connected(ctx context.Context) (map[string]bool, error) {
+	servers, err := d.Store.All(ctx, upkeep.KindServer)
+	if err != nil {
+		return nil, err
+	}
+	links, connected := d.Jobs.Links(), make(map[string]bool, len(servers))
+	for _, row := range servers {
+		if server, is := row.Object.(upkeep.Server); is {
+			connected[server.Name] = links[server.Name].Connected
+		}
+	}
+	return connected, nil
+}
+
 // stillServed says that a server answers for sites that were deleted, "" for none.
 // Whoever deleted them was told of nothing but that.
 func stillServed(server string, sites []string) string {
