@@ -18,7 +18,7 @@ type fakeHosting struct {
 	filter  store.JobFilter
 	asked   []string // what was asked for, by whom
 	payload json.RawMessage
-	changes chan upkeep.Job
+	changes chan *upkeep.Job
 	fail    error
 }
 
@@ -41,7 +41,7 @@ func (f *fakeHosting) List(_ context.Context, filter store.JobFilter) ([]upkeep.
 
 func (f *fakeHosting) Show(context.Context, int64) (upkeep.Job, error) { return f.one(), f.fail }
 
-func (f *fakeHosting) Watch() (<-chan upkeep.Job, func()) { return f.changes, func() {} }
+func (f *fakeHosting) Watch() (<-chan *upkeep.Job, func()) { return f.changes, func() {} }
 
 func (f *fakeHosting) Retry(_ context.Context, _ int64, who string) (upkeep.Job, error) {
 	return f.one(), f.note(who, "retry")

@@ -86,10 +86,10 @@ func TestHostingRequests(t *testing.T) {
 // TestFollowJobs sends those jobs that were asked for, and ends when its reader
 // has fallen behind.
 func TestFollowJobs(t *testing.T) {
-	f := &fakeHosting{changes: make(chan upkeep.Job, 3)}
-	f.changes <- upkeep.Job{ID: 1, Server: "web1", State: upkeep.JobRunning}
-	f.changes <- upkeep.Job{ID: 2, Server: "web2", State: upkeep.JobDone}
-	f.changes <- upkeep.Job{ID: 3, Server: "web1", State: upkeep.JobDone}
+	f := &fakeHosting{changes: make(chan *upkeep.Job, 3)}
+	f.changes <- &upkeep.Job{ID: 1, Server: "web1", State: upkeep.JobRunning}
+	f.changes <- &upkeep.Job{ID: 2, Server: "web2", State: upkeep.JobDone}
+	f.changes <- &upkeep.Job{ID: 3, Server: "web1", State: upkeep.JobDone}
 	close(f.changes)
 	w := answer(hostingAPI(t, f), httptest.NewRequest("GET", "/api/v1/jobs/stream?server=web1&state=done", nil), "Authorization", "Bearer "+testToken)
 	text := w.Body.String()

@@ -20,7 +20,7 @@ type Jobs interface {
 	Show(ctx context.Context, id int64) (upkeep.Job, error)
 	// Watch returns jobs as they change, from now on. The channel is closed by
 	// cancel, and when its reader falls too far behind.
-	Watch() (jobs <-chan upkeep.Job, cancel func())
+	Watch() (jobs <-chan *upkeep.Job, cancel func())
 	Retry(ctx context.Context, id int64, who string) (upkeep.Job, error)
 	Cancel(ctx context.Context, id int64, who string) (upkeep.Job, error)
 	// Read ends a notification.
@@ -149,7 +149,7 @@ func (a *API) followJobs(ctx context.Context, s *Stream, in ChooseJobsInput) err
 			if !open {
 				return nil
 			}
-			if !in.matches(job) || !caller.Owns(job.Account) {
+			if !in.matches(*job) || !caller.Owns(job.Account) {
 				continue
 			}
 			text, err := json.Marshal(job)

@@ -294,6 +294,14 @@ func (c *Console) drains(ctx context.Context, p *poolView) {
 	}
 }
 
+func zoneNames(zones []upkeep.ZoneStatus) []string {
+	names := make([]string, len(zones))
+	for i, z := range zones {
+		names[i] = z.Name
+	}
+	return names
+}
+
 type poolPage struct {
 	Pool   poolView
 	Pager  pager
@@ -315,6 +323,7 @@ func (c *Console) pool(w http.ResponseWriter, r *http.Request) {
 		c.broken(w, r, err)
 		return
 	}
+	shows(ctx, upkeep.KindZone, zoneNames(p.Zones))
 	object := "pool/" + p.Name
 	h, events, lost := c.past(ctx, object, now)
 	offset, pager := leaf(len(p.Members), pageMembers, number(r, "page", 1), "/pools/"+url.PathEscape(p.Name), nil)

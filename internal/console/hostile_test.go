@@ -322,7 +322,7 @@ func (s scene) turn(to scene) {
 	s.h.sites, s.h.jobs, s.h.servers, s.h.images, s.h.audits, s.h.status, s.h.things = to.h.sites, to.h.jobs, to.h.servers, to.h.images, to.h.audits, to.h.status, to.h.things
 	for _, job := range s.h.jobs {
 		for _, news := range s.h.changes {
-			news <- job
+			news <- &job
 		}
 	}
 }

@@ -28,7 +28,7 @@ type hosting struct {
 	things  []upkeep.Declared   // beside sites and accounts
 	done    []string
 	setup   string
-	changes []chan upkeep.Job
+	changes []chan *upkeep.Job
 	history map[string][]store.Version
 	fail    error
 	bare    bool // without the two accounts
@@ -241,15 +241,15 @@ func (h *hosting) Show(_ context.Context, id int64) (upkeep.Job, error) {
 	return upkeep.Job{}, fmt.Errorf("job %d: %w", id, upkeep.ErrNotFound)
 }
 
-func (h *hosting) Watch() (<-chan upkeep.Job, func()) {
+func (h *hosting) Watch() (<-chan *upkeep.Job, func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := make(chan upkeep.Job, 8)
+	c := make(chan *upkeep.Job, 8)
 	h.changes = append(h.changes, c)
 	return c, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.changes = slices.DeleteFunc(h.changes, func(one chan upkeep.Job) bool { return one == c })
+		h.changes = slices.DeleteFunc(h.changes, func(one chan *upkeep.Job) bool { return one == c })
 	}
 }
 

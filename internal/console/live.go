@@ -3,10 +3,12 @@ package console
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,7 +17,6 @@ import (
 
 	"upkeep"
 	"upkeep/internal/access"
-	"upkeep/internal/api"
 )
 
 // How many pages of strangers, and of those who signed in, are told of news as it
@@ -32,8 +33,10 @@ const (
 	// slow is how often a page is made anew though nothing happened: round trips and
 	// times of asking move without any event.
 	slow = 15 * time.Second
-	// share is the most of a core that making pages anew without an event takes.
-	share = 0.05
+	// share is the most of a core that making pages anew without an event takes, and
+	// newsShare that of those with one: what is watched for comes before who watches.
+	share     = 0.02
+	newsShare = 0.25
 )
 
 // hub makes each page that is open once for all who have it open and may see the
@@ -62,26 +65,40 @@ type openPage struct {
 	key     pageKey
 	pattern string
 	path    string
-	readers map[chan message]bool
+	readers map[chan *message]bool
 	dirty   bool
+	making  bool
+	shown   shown // as it was made last
 	made    time.Time
 	took    time.Duration
 	now     *content // what it is, nil before it was made
+	// all is the whole of it for who begins to read, as it was at a time. A thousand
+	// begin together when upkeep was started anew.
+	all   *message
+	allAt time.Time
 }
 
-// content is what a page holds.
+// content is what a page holds. Two that have the same id are the same but for ages.
 type content struct {
 	parts []part
 	title string
+	id    string
+}
+
+func newContent(parts []part, title string) *content {
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%q", title)
+	for _, p := range parts {
+		fmt.Fprintf(hash, "%q", p.id)
+		hash.Write(p.sum[:])
+	}
+	return &content{parts, title, hex.EncodeToString(hash.Sum(nil)[:12])}
 }
 
 // message is a piece of news for a page, plain and as a piece of a gzip stream.
-type message struct {
-	plain  string
-	packed []byte
-}
+type message struct{ plain, packed []byte }
 
-func newMessage(text string) message { return message{text, piece(text)} }
+func newMessage(text []byte) *message { return &message{text, piece(text)} }
 
 // backlog is how many messages a reader may be behind before it begins anew.
 const backlog = 4
@@ -102,8 +119,9 @@ func viewOf(c access.Caller) access.Caller {
 	return access.Caller{Staff: c.Staff, Account: c.Account, ReadOnly: c.ReadOnly}
 }
 
-// join has a reader told of a page; nil where there is none that can be followed.
-func (h *hub) join(caller access.Caller, at string) (*openPage, chan message) {
+// join has a reader told of a page, from the content on that it has, if it has any; nil
+// where there is none that can be followed.
+func (h *hub) join(caller access.Caller, at, has string) (*openPage, chan *message) {
 	u, err := url.ParseRequestURI(at)
 	if err != nil || u.Host != "" || !strings.HasPrefix(at, "/") || len(at) > 2000 {
 		return nil, nil
@@ -119,26 +137,26 @@ func (h *hub) join(caller access.Caller, at string) (*openPage, chan message) {
 	key := pageKey{view, u.RequestURI()}
 	p := h.pages[key]
 	if p == nil {
-		p = &openPage{key: key, pattern: pattern, path: u.Path, readers: map[chan message]bool{}, dirty: true}
+		p = &openPage{key: key, pattern: pattern, path: u.Path, readers: map[chan *message]bool{}, dirty: true}
 		h.pages[key] = p
 		h.nudge()
 	}
-	reader := make(chan message, backlog)
+	reader := make(chan *message, backlog)
 	p.readers[reader] = true
-	if p.now != nil {
-		reader <- p.now.whole(h.c.o.Now())
+	if p.now != nil && p.now.id != has {
+		reader <- p.whole(h.c.o.Now())
 	}
 	if h.stop == nil {
 		ctx, stop := context.WithCancel(context.Background())
 		h.stop = stop
-		go h.listen(ctx)
+		go h.listen(ctx, h.subscribe()) // before anything is made: what happens from now on is heard
 		go h.work(ctx)
 	}
 	return p, reader
 }
 
 // leave is join's end.
-func (h *hub) leave(p *openPage, reader chan message) {
+func (h *hub) leave(p *openPage, reader chan *message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(p.readers, reader)
@@ -158,34 +176,48 @@ func (h *hub) nudge() {
 	}
 }
 
+// feed is what is told of what happens.
+type feed struct {
+	events <-chan upkeep.Event
+	jobs   <-chan *upkeep.Job
+	end    func()
+}
+
+func (h *hub) subscribe() feed {
+	events, endEvents := h.c.o.Recorder.Subscribe()
+	if h.c.o.Hosting == nil {
+		return feed{events: events, end: endEvents}
+	}
+	jobs, endJobs := h.c.o.Hosting.Jobs.Watch()
+	return feed{events, jobs, func() { endEvents(); endJobs() }}
+}
+
 // listen notes which pages what happens concerns.
-func (h *hub) listen(ctx context.Context) {
-	for ctx.Err() == nil {
-		h.hear(ctx)
+func (h *hub) listen(ctx context.Context, from feed) {
+	for {
+		h.hear(ctx, from)
+		from.end()
+		if ctx.Err() != nil {
+			return
+		}
+		from = h.subscribe()
 		h.mark(func(*openPage) bool { return true }) // what was missed may concern any
 	}
 }
 
 // hear returns when it was cut off for being too slow, or ctx has ended.
-func (h *hub) hear(ctx context.Context) {
-	events, endEvents := h.c.o.Recorder.Subscribe()
-	defer endEvents()
-	jobs, endJobs := (<-chan upkeep.Job)(nil), func() {}
-	if h.c.o.Hosting != nil {
-		jobs, endJobs = h.c.o.Hosting.Jobs.Watch()
-	}
-	defer func() { endJobs() }()
+func (h *hub) hear(ctx context.Context, from feed) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case e, open := <-events:
+		case e, open := <-from.events:
 			if !open {
 				pause(ctx, calm) // upkeep itself may be stopping
 				return
 			}
-			h.mark(func(p *openPage) bool { return concerns[p.pattern](p.path, e.Object) })
-		case job, open := <-jobs:
+			h.mark(func(p *openPage) bool { return p.concerned(e) })
+		case job, open := <-from.jobs:
 			if !open {
 				pause(ctx, calm)
 				return
@@ -241,16 +273,19 @@ func (h *hub) work(ctx context.Context) {
 func (h *hub) next(now time.Time) (next *openPage, wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	total := time.Duration(0)
+	total, news := time.Duration(0), time.Duration(0)
 	for _, p := range h.pages {
 		total += p.took
+		if p.dirty {
+			news += p.took
+		}
 	}
-	rest := max(slow, time.Duration(float64(total)/share))
+	rest, newsRest := max(slow, time.Duration(float64(total)/share)), max(calm, time.Duration(float64(news)/newsShare))
 	wait = slow
 	for _, p := range h.pages {
 		due := p.made.Add(rest)
 		if p.dirty {
-			due = p.made.Add(calm)
+			due = p.made.Add(newsRest)
 		}
 		left := due.Sub(now)
 		if left <= 0 && (next == nil || p.made.Before(next.made)) {
@@ -264,24 +299,27 @@ func (h *hub) next(now time.Time) (next *openPage, wait time.Duration) {
 // make makes a page and tells its readers what of it differs.
 func (h *hub) make(ctx context.Context, p *openPage) {
 	h.mu.Lock()
-	p.dirty = false // what happens from now on is not in it
+	p.dirty, p.making = false, true // what happens from now on is not in it
 	h.mu.Unlock()
 	began := time.Now()
-	made := h.render(ctx, p)
+	made, beside := h.render(ctx, p)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	p.making = false
 	p.made = time.Now()
 	p.took = p.made.Sub(began)
 	if made == nil || len(p.readers) == 0 {
 		return
 	}
 	was := p.now
-	p.now = made
-	if was != nil && made.same(was) {
+	p.now, p.shown = made, beside
+	if was != nil && made.id == was.id {
 		return
 	}
-	news := made.whole(h.c.o.Now())
-	if was != nil {
+	var news *message
+	if p.all = nil; was == nil {
+		news = p.whole(h.c.o.Now())
+	} else {
 		news = made.since(was, h.c.o.Now())
 	}
 	for reader := range p.readers {
@@ -296,23 +334,24 @@ func (h *hub) make(ctx context.Context, p *openPage) {
 
 // render makes a page as its readers would get it; nil where it cannot be made just
 // now.
-func (h *hub) render(ctx context.Context, p *openPage) *content {
+func (h *hub) render(ctx context.Context, p *openPage) (*content, shown) {
 	ctx, cancel := context.WithTimeout(access.With(ctx, p.key.view), slow)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.key.uri, nil)
+	beside := shown{}
+	r, err := http.NewRequestWithContext(context.WithValue(ctx, shownKey{}, beside), http.MethodGet, p.key.uri, nil)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	w := &answer{header: http.Header{}, status: http.StatusOK}
 	h.mux.ServeHTTP(w, r)
 	if w.status >= http.StatusInternalServerError {
-		return nil
+		return nil, nil
 	}
 	if w.status != http.StatusOK { // it is gone, or leads elsewhere
-		return &content{}
+		return newContent(nil, ""), nil
 	}
 	parts, title := partsOf(w.body.Bytes())
-	return &content{parts, title}
+	return newContent(parts, title), beside
 }
 
 // answer takes a page in memory.
@@ -326,10 +365,6 @@ func (a *answer) Header() http.Header                { return a.header }
 func (a *answer) WriteHeader(status int)             { a.status = status }
 func (a *answer) Write(text []byte) (n int, _ error) { return a.body.Write(text) }
 
-func (c *content) same(o *content) bool {
-	return c.title == o.title && slices.EqualFunc(c.parts, o.parts, func(a, b part) bool { return a.id == b.id && a.sum == b.sum })
-}
-
 // told is a message as scripts read it.
 type told struct {
 	At    string            `json:"at"`
@@ -338,10 +373,17 @@ type told struct {
 	Parts map[string]string `json:"parts"` // those that differ
 }
 
-func (c *content) whole(now time.Time) message { return c.since(&content{}, now) }
+// whole is what a page that holds nothing yet has to be told. The time in it may have
+// passed by as much as lies between two pieces of news.
+func (p *openPage) whole(now time.Time) *message {
+	if age := now.Sub(p.allAt); p.all == nil || age < 0 || age >= calm {
+		p.all, p.allAt = p.now.since(&content{}, now), now
+	}
+	return p.all
+}
 
 // since is what a page that holds the one before has to be told.
-func (c *content) since(before *content, now time.Time) message {
+func (c *content) since(before *content, now time.Time) *message {
 	had := map[string]part{}
 	for _, p := range before.parts {
 		had[p.id] = p
@@ -353,145 +395,13 @@ func (c *content) since(before *content, now time.Time) message {
 			t.Parts[p.id] = p.text
 		}
 	}
-	text, err := json.Marshal(t)
-	if err != nil {
-		return newMessage(": " + err.Error() + "\n\n") // strings are always written
+	var text bytes.Buffer
+	text.WriteString("id: " + c.id + "\nevent: page\ndata: ")
+	into := json.NewEncoder(&text)
+	into.SetEscapeHTML(false) // a script reads it, no page holds it
+	if err := into.Encode(t); err != nil {
+		return newMessage([]byte(": " + err.Error() + "\n\n")) // strings are always written
 	}
-	return newMessage("event: page\ndata: " + string(text) + "\n\n")
-}
-
-// live tells a page what of it has changed, as server-sent events.
-func (c *Console) live(w http.ResponseWriter, r *http.Request) {
-	caller := access.From(r.Context())
-	open, most := &c.hub.strangers, int64(maxStrangers)
-	if caller.Known() {
-		open, most = &c.hub.readers, maxReaders
-	}
-	defer open.Add(-1)
-	if open.Add(1) > most {
-		http.Error(w, "too many pages are open; this one has to ask", http.StatusServiceUnavailable)
-		return
-	}
-	at := r.URL.Query().Get("at")
-	page, news := c.hub.join(caller, at)
-	if page == nil && !caller.Known() {
-		http.Error(w, "sign in to follow this page", http.StatusForbidden)
-		return
-	}
-	if page == nil {
-		http.Error(w, "there is no such page to follow", http.StatusNotFound)
-		return
-	}
-	defer func() { c.hub.leave(page, news) }()
-	s := newLiveStream(w, r)
-	if s.send(hello) != nil {
-		return
-	}
-	tick := time.NewTicker(15 * time.Second)
-	defer tick.Stop()
-	for {
-		said := alive
-		select {
-		case <-r.Context().Done():
-			if api.Forgotten(r.Context()) {
-				_ = s.send(bye) // what it shows is not for this browser any more
-			}
-			return
-		case <-tick.C:
-		case m, open := <-news:
-			if said = m; !open { // was too slow
-				if page, news = c.hub.join(caller, at); page == nil {
-					return
-				}
-				continue
-			}
-		}
-		if s.send(said) != nil {
-			return
-		}
-	}
-}
-
-var (
-	hello = newMessage("event: hello\ndata: hello\n\n")
-	alive = newMessage(": alive\n\n")
-	bye   = newMessage("event: bye\ndata: bye\n\n")
-)
-
-// liveStream is a stream of messages, packed where its reader can read that.
-type liveStream struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	packed  bool
-}
-
-func newLiveStream(w http.ResponseWriter, r *http.Request) *liveStream {
-	api.NewStream(w)
-	s := &liveStream{w, http.NewResponseController(w), takesGzip(r)}
-	w.Header().Set("Vary", "Accept-Encoding")
-	if s.packed {
-		w.Header().Set("Content-Encoding", "gzip")
-		w.Write([]byte(gzipHeader))
-	}
-	return s
-}
-
-// patience is how long a reader may take nothing before it is gone.
-const patience = time.Minute
-
-func (s *liveStream) send(m message) error {
-	s.control.SetWriteDeadline(time.Now().Add(patience))
-	text := m.packed
-	if !s.packed {
-		text = []byte(m.plain)
-	}
-	if _, err := s.w.Write(text); err != nil {
-		return err
-	}
-	return s.control.Flush()
-}
-
-// concerns has the pages that can be followed, by pattern. Each says whether what
-// happened to an object may change the page at a path. Too often costs a moment; too
-// rarely leaves the page behind until it is made anew all the same.
-var concerns = map[string]func(path, object string) bool{
-	"GET /{$}": func(_, object string) bool { return !among(object, upkeep.KindSite, "job") },
-	"GET /pools/{name}": func(path, object string) bool {
-		return among(object, upkeep.KindZone, "") || below(object, upkeep.KindPool, path)
-	},
-	"GET /events":              func(_, object string) bool { return !among(object, "job") },
-	"GET /zones/{name}":        func(_, object string) bool { return among(object, upkeep.KindZone, "") },
-	"GET /audit":               func(_, object string) bool { return !among(object, "job") },
-	"GET /zones":               func(_, object string) bool { return among(object, upkeep.KindZone, "") },
-	"GET /servers":             aboutServers,
-	"GET /servers/{name}":      aboutServers,
-	"GET /images":              aboutServers,
-	"GET /images/{name}/image": aboutServers,
-	"GET /sites":               func(_, object string) bool { return among(object, upkeep.KindSite, upkeep.KindAccount, "") },
-	"GET /sites/{name}": func(path, object string) bool {
-		return among(object, upkeep.KindAccount, "") || below(object, upkeep.KindSite, path)
-	},
-	"GET /jobs":      func(_, object string) bool { return among(object, "job") },
-	"GET /jobs/{id}": func(path, object string) bool { return below(object, "job", path) },
-}
-
-// aboutServers is for pages of what is on servers.
-func aboutServers(_, object string) bool {
-	return !among(object, upkeep.KindPool, upkeep.KindZone, "job")
-}
-
-// among reports whether an object is of one of some kinds; "" is upkeep itself.
-func among(object string, kinds ...string) bool {
-	kind, _, named := strings.Cut(object, "/")
-	if !named {
-		kind = ""
-	}
-	return slices.Contains(kinds, kind)
-}
-
-// below reports whether an object is the one of a page, such as pool/web of
-// /pools/web, or a part of it.
-func below(object, kind, path string) bool {
-	rest, is := strings.CutPrefix(object, kind+"/"+path[strings.LastIndexByte(path, '/')+1:])
-	return is && (rest == "" || rest[0] == '/')
+	text.WriteByte('\n') // after the one of the encoder
+	return newMessage(text.Bytes())
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // takesGzip reports whether who asks can read gzip.
@@ -38,15 +39,23 @@ func packed(text []byte, level int) []byte {
 // gzipHeader begins a gzip stream (RFC 1952, 2.3) that has no end.
 const gzipHeader = "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
-// piece is a text in the middle of any gzip stream: it refers to nothing before it
-// and ends at a byte (RFC 1951, 3.2.4), so that it is made once for all who read it.
-func piece(text string) []byte {
-	var made bytes.Buffer
-	w, err := flate.NewWriter(&made, flate.BestSpeed)
+// packers are kept: to make one costs more than to pack a piece of news.
+var packers = sync.Pool{New: func() any {
+	w, err := flate.NewWriter(nil, flate.BestSpeed)
 	if err != nil {
 		panic(err) // of a level that there is not
 	}
-	w.Write([]byte(text)) // to memory, which does not fail
+	return w
+}}
+
+// piece is a text in the middle of any gzip stream: it refers to nothing before it
+// and ends at a byte (RFC 1951, 3.2.4), so that it is made once for all who read it.
+func piece(text []byte) []byte {
+	var made bytes.Buffer
+	w := packers.Get().(*flate.Writer)
+	defer packers.Put(w)
+	w.Reset(&made)
+	w.Write(text) // to memory, which does not fail
 	w.Flush()
 	return made.Bytes()
 }

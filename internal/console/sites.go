@@ -387,7 +387,7 @@ func (c *Console) look(ctx context.Context, site upkeep.Site) []serverPreview {
 }
 
 // ended waits for a job to end, or for ctx.
-func (c *Console) ended(ctx context.Context, news <-chan upkeep.Job, id int64) (upkeep.Job, error) {
+func (c *Console) ended(ctx context.Context, news <-chan *upkeep.Job, id int64) (upkeep.Job, error) {
 	tick := time.NewTicker(time.Second) // for news that were missed: the channel is closed on readers who fall behind
 	defer tick.Stop()
 	for {
@@ -403,7 +403,7 @@ func (c *Console) ended(ctx context.Context, news <-chan upkeep.Job, id int64) (
 				if !open {
 					news = nil
 				}
-				waiting = changed.ID != id
+				waiting = changed == nil || changed.ID != id
 			case <-tick.C:
 				waiting = false
 			}

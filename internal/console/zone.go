@@ -69,11 +69,13 @@ func (c *Console) zonePools(r *http.Request, zone string) ([]zonePool, error) {
 		return nil, err
 	}
 	var all []zonePool
+	names := []string{}
 	for _, d := range declared {
 		pool, is := d.Object.(upkeep.Pool)
 		if !is || !slices.Contains(pool.Zones, zone) {
 			continue
 		}
+		names = append(names, pool.Name)
 		status, err := c.o.Observer.Pool(r.Context(), pool.Name)
 		if err != nil {
 			continue // it was deleted meanwhile
@@ -84,5 +86,6 @@ func (c *Console) zonePools(r *http.Request, zone string) ([]zonePool, error) {
 		}
 		all = append(all, zonePool{pool.Name, "/pools/" + url.PathEscape(pool.Name), strings.Join(pool.Records, ", "), strings.Join(addresses, ", "), fmt.Sprint(status.TTL), trouble(status)})
 	}
+	shows(r.Context(), upkeep.KindPool, names)
 	return all, nil
 }

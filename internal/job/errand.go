@@ -197,7 +197,7 @@ func (e *Errand) await(ctx context.Context, id int64) (upkeep.Job, error) {
 				return job, &errNotDone{fmt.Sprintf("job %d on %s has not ended", id, e.server)}
 			}
 			if news.ID == id {
-				job = news
+				job = *news
 			}
 			if news.ID == id && news.State.Ended() {
 				job, err = e.d.Show(ctx, id)

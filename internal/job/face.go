@@ -35,7 +35,7 @@ func (d *Dispatcher) Pending(ctx context.Context, account string) ([]upkeep.Job,
 // Watch returns each job as it is made and whenever it changes, until the
 // returned function is called. The channel is closed on a reader that falls too
 // far behind, and at the end.
-func (d *Dispatcher) Watch() (<-chan upkeep.Job, func()) { return d.news.subscribe() }
+func (d *Dispatcher) Watch() (<-chan *upkeep.Job, func()) { return d.news.subscribe() }
 
 // Await waits for the end of a job, and returns it with its result.
 func (d *Dispatcher) Await(ctx context.Context, id int64) (upkeep.Job, error) {
@@ -51,7 +51,7 @@ func (d *Dispatcher) Await(ctx context.Context, id int64) (upkeep.Job, error) {
 
 // awaitIn waits in what is told of jobs; it returns a job that has not ended when
 // nothing more is told.
-func (d *Dispatcher) awaitIn(ctx context.Context, jobs <-chan upkeep.Job, id int64) (upkeep.Job, error) {
+func (d *Dispatcher) awaitIn(ctx context.Context, jobs <-chan *upkeep.Job, id int64) (upkeep.Job, error) {
 	job, err := d.Show(ctx, id) // it may have ended before the watch began
 	for err == nil && !job.State.Ended() {
 		select {

@@ -10,23 +10,23 @@ import (
 // change of thousands of sites makes as many jobs at once.
 const readerBuffer = 1 << 14
 
-// news hands changed jobs to any number of readers and waits for none.
+// news hands changed jobs to any number of readers, the same to all, and waits for none.
 type news struct {
 	mu      sync.Mutex
-	readers map[chan upkeep.Job]bool
+	readers map[chan *upkeep.Job]bool
 	closed  bool
 }
 
-func (n *news) subscribe() (<-chan upkeep.Job, func()) {
+func (n *news) subscribe() (<-chan *upkeep.Job, func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	c := make(chan upkeep.Job, readerBuffer)
+	c := make(chan *upkeep.Job, readerBuffer)
 	if n.closed {
 		close(c)
 		return c, func() {}
 	}
 	if n.readers == nil {
-		n.readers = map[chan upkeep.Job]bool{}
+		n.readers = map[chan *upkeep.Job]bool{}
 	}
 	n.readers[c] = true
 	return c, func() {
@@ -37,7 +37,7 @@ func (n *news) subscribe() (<-chan upkeep.Job, func()) {
 }
 
 // drop closes c once; n.mu is held.
-func (n *news) drop(c chan upkeep.Job) {
+func (n *news) drop(c chan *upkeep.Job) {
 	if n.readers[c] {
 		delete(n.readers, c)
 		close(c)
@@ -52,8 +52,8 @@ func (n *news) send(jobs []upkeep.Job) {
 			n.drop(c)
 			continue
 		}
-		for _, job := range jobs {
-			c <- job
+		for i := range jobs {
+			c <- &jobs[i]
 		}
 	}
 }
