@@ -3,6 +3,9 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,34 +22,86 @@ import (
 	"upkeep"
 	"upkeep/internal/api/client"
 	"upkeep/internal/api/wire"
+	"upkeep/internal/store"
 )
 
-// opened are the open pages: seven of ten the first one, the rest lists and pools of
-// their own.
-func (b *bench) opened() []string {
-	var all []string
+// openedPage is a page that a browser has open.
+type openedPage struct{ cookie, at string }
+
+// browserPages is how many pages one browser has open, where it is of staff.
+const browserPages = 5
+
+// opened are the open pages: six of ten the first one, of staff; then lists, pools of
+// their own, and customers' lists of their own sites.
+func (b *bench) opened() []openedPage {
+	var all []openedPage
 	for i := range b.live {
+		page := openedPage{b.cookie(staffBrowser(i / browserPages)), "/"}
 		switch i % 10 {
+		case 6:
+			page.at = "/sites"
 		case 7:
-			all = append(all, "/sites")
+			page.at = "/jobs"
 		case 8:
-			all = append(all, "/jobs")
+			page.at = "/pools/" + pool(i%b.pools)
 		case 9:
-			all = append(all, "/pools/"+pool(i%b.pools))
-		default:
-			all = append(all, "/")
+			page = openedPage{b.cookie(customerBrowser(i / 10)), "/sites"}
 		}
+		all = append(all, page)
 	}
 	return all
+}
+
+func staffBrowser(i int) string    { return fmt.Sprintf("staff%d", i) }
+func customerBrowser(i int) string { return fmt.Sprintf("customer%d", i%accounts) }
+
+func (b *bench) cookie(browser string) string { return "upkeep=" + b.secret + browser }
+
+// browsers signs in the browsers that have pages open, each as a user of its own. It
+// does so in the database: upkeep would take memory to hash passwords.
+func (b *bench) browsers() error {
+	ctx := context.Background()
+	s, err := store.Open(ctx, b.dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }() // what was written is committed
+	b.secret = rand.Text()
+	there := map[string]bool{}
+	known, err := s.Users().List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, user := range known {
+		there[user.Name] = true
+	}
+	sign := func(user upkeep.User) error {
+		const hash = "nobody signs in with a password"
+		if !there[user.Name] {
+			if _, err := s.Users().Add(ctx, "bench", user, hash, false); err != nil {
+				return err
+			}
+		}
+		sum := sha256.Sum256([]byte(b.secret + user.Name))
+		_, err := s.Users().SignIn(ctx, user.Name, hash, store.Proof{}, hex.EncodeToString(sum[:]), upkeep.SignIn{Created: b.now, Expires: b.now.Add(24 * time.Hour), Address: "127.0.0.1"})
+		return err
+	}
+	for i := range (b.live + browserPages - 1) / browserPages {
+		if err := sign(upkeep.User{Name: staffBrowser(i), Role: upkeep.UserStaff}); err != nil {
+			return err
+		}
+	}
+	for i := range min(b.live/10, accounts) {
+		if err := sign(upkeep.User{Name: customerBrowser(i), Role: upkeep.UserCustomer, Account: account(i)}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // liveTable has pages open while things happen, and shows what upkeep takes then and
 // without them.
 func (b *bench) liveTable() error {
-	staff, err := b.signIn("ada")
-	if err != nil {
-		return err
-	}
 	fmt.Printf("\n| open pages | events a second | CPU of upkeep, of one core | memory of upkeep | news to a page a second | bytes to a page a second |\n|---|---|---|---|---|---|\n")
 	if err := b.row(0, nil); err != nil {
 		return err
@@ -57,10 +112,8 @@ func (b *bench) liveTable() error {
 	}
 	cmd := exec.Command(self, "-readers", b.address)
 	var list strings.Builder
-	root := &url.URL{Scheme: "http", Host: b.address}
-	fmt.Fprintln(&list, staff.client.Jar.Cookies(root)[0].String())
-	for _, at := range b.opened() {
-		fmt.Fprintln(&list, at)
+	for _, page := range b.opened() {
+		fmt.Fprintln(&list, page.cookie, page.at)
 	}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -94,9 +147,53 @@ func (b *bench) liveTable() error {
 	})
 }
 
+// pace makes about ten events a second of what is done: a member that is taken out or
+// put back makes four, a site that is changed one.
+const pace = 350 * time.Millisecond
+
+// do does the i-th thing. Pools come in turn, so that some have their page open, and
+// so do sites of the customers who have theirs open.
+func (b *bench) do(ctx context.Context, i int) (err error) {
+	n := i / 5
+	if i%5 == 4 {
+		at := (n*37%100 + n%10*accounts) % b.sites
+		document := fmt.Sprintf("kind: site\nname: %s\naccount: %s\nservers: [%s, %s]\naliases: [alias%d.test, news%d.test]\n", site(at), account(at), web(at), web(at+1), at, at*100+n%50)
+		_, err = b.control.Apply(ctx, []wire.Source{{Text: document}}, false)
+		return err
+	}
+	which := (n*2 + i%5/2) * 37 % b.pools
+	if i%5%2 == 0 {
+		_, err = b.control.Force(ctx, pool(which), member(which, 1).String(), wire.Force{State: upkeep.AdminDrain, Why: "bench"})
+	} else {
+		_, err = b.control.Release(ctx, pool(which), member(which, 1).String())
+	}
+	return err
+}
+
+// work does things in whole rounds for a while, and returns how long exactly.
+func (b *bench) work(ctx context.Context, length time.Duration) (time.Duration, error) {
+	began := time.Now()
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	for ; time.Since(began) < length || b.done%5 != 0; b.done++ {
+		<-tick.C
+		if err := b.do(ctx, b.done); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(began), nil
+}
+
+// warm is how long things happen before it counts: pages that were just opened are
+// made for the first time.
+const warm = 15 * time.Second
+
 // row has about ten things happen a second for a while.
 func (b *bench) row(open int, counts func() (readCounts, error)) error {
 	ctx := context.Background()
+	if _, err := b.work(ctx, warm); err != nil {
+		return err
+	}
 	var before, after readCounts
 	var err error
 	if counts != nil {
@@ -108,22 +205,11 @@ func (b *bench) row(open int, counts func() (readCounts, error)) error {
 	if err != nil {
 		return err
 	}
-	cpu, began := processorTime(b.server.PID()), time.Now()
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for i := 0; time.Since(began) < b.length; i++ {
-		<-tick.C
-		name, address := pool(i/2*37%b.pools), member(i/2*37%b.pools, 1).String()
-		if i%2 == 0 {
-			_, err = b.control.Force(ctx, name, address, wire.Force{State: upkeep.AdminDrain, Why: "bench"})
-		} else {
-			_, err = b.control.Release(ctx, name, address)
-		}
-		if err != nil {
-			return err
-		}
+	cpu := processorTime(b.server.PID())
+	took, err := b.work(ctx, b.length)
+	if err != nil {
+		return err
 	}
-	took := time.Since(began)
 	used := processorTime(b.server.PID()) - cpu
 	memory := resident(b.server.PID())
 	last, err := b.last(ctx)
@@ -178,26 +264,22 @@ func resident(pid int) float64 {
 // readCounts is what the open pages were told, all together.
 type readCounts struct{ News, Bytes int64 }
 
-// read opens a page for each line of the input up to an empty one, but the first,
-// which is the cookie that all show. For each line after that it tells what they were
-// told.
+// read opens a page for each line of the input up to an empty one, which has a cookie
+// and a path. For each line after that it tells what they were told.
 func read(address string, input io.Reader) error {
 	lines := bufio.NewScanner(input)
-	if !lines.Scan() {
-		return io.ErrUnexpectedEOF
-	}
-	cookie := lines.Text()
 	var news, size atomic.Int64
 	for lines.Scan() && lines.Text() != "" {
+		cookie, at, _ := strings.Cut(lines.Text(), " ")
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(conn, "GET /live?at=%s HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\nAccept: text/event-stream\r\nAccept-Encoding: gzip\r\n\r\n", url.QueryEscape(lines.Text()), address, cookie)
+		fmt.Fprintf(conn, "GET /live?at=%s HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\nAccept: text/event-stream\r\nAccept-Encoding: gzip\r\n\r\n", url.QueryEscape(at), address, cookie)
 		reader := bufio.NewReaderSize(conn, 2048)
 		response, err := http.ReadResponse(reader, nil)
 		if err != nil || response.StatusCode != http.StatusOK {
-			return fmt.Errorf("opening %s: %v %w", lines.Text(), response, err)
+			return fmt.Errorf("opening %s: %v %w", at, response, err)
 		}
 		go func() {
 			piece := make([]byte, 32<<10)

@@ -5,7 +5,9 @@
 // It needs the programs sqlite3, and for PostgreSQL psql and initdb, and says so
 // where they are not.
 //
-//	go run ./bench/console [-database sqlite|postgres] [-times 30] [-live 1000]
+// With several programs each is measured in its turn, over the same data.
+//
+//	go run ./bench/console [-database sqlite|postgres] [-times 30] [-live 1000] [-upkeep PROGRAM,...]
 package main
 
 import (
@@ -17,6 +19,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"upkeep"
@@ -31,10 +35,10 @@ func main() {
 	flag.IntVar(&b.pools, "pools", 1000, "how many, of three members each")
 	flag.IntVar(&b.sites, "sites", 10_000, "how many, on two servers each")
 	flag.IntVar(&b.jobs, "jobs", 1_000_000, "how many rows, and as many events")
-	flag.IntVar(&b.times, "times", 30, "how often each page is asked for")
+	flag.IntVar(&b.times, "times", 30, "how often each page is asked for; 0 leaves that out")
 	flag.IntVar(&b.live, "live", 1000, "how many pages are open; 0 leaves that out")
 	flag.DurationVar(&b.length, "for", time.Minute, "how long they are")
-	flag.StringVar(&b.program, "upkeep", "", "upkeep program to run; built from this module when left out")
+	flag.StringVar(&b.program, "upkeep", "", "upkeep programs to run, with commas between; built from this module when left out")
 	flag.StringVar(&b.folder, "data", "", "with SQLite, keep the data folder here, and use the one of a run before")
 	readers := flag.String("readers", "", "be the open pages of the upkeep at this address")
 	flag.Parse()
@@ -53,6 +57,8 @@ type bench struct {
 	times, live        int
 	length             time.Duration
 	program            string
+	secret             string // begins what browsers show
+	done               int    // how many things were done
 
 	folder  string
 	dir     string
@@ -102,12 +108,31 @@ func (b *bench) run() (err error) {
 			return err
 		}
 	}
-	if err := b.serve(); err != nil {
+	if err := b.browsers(); err != nil {
+		return err
+	}
+	for program := range strings.SplitSeq(b.program, ",") {
+		fmt.Printf("\nDatabase: %s; upkeep: %s\n", b.database, program)
+		if err := b.measure(program); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measure measures one program.
+func (b *bench) measure(program string) error {
+	if err := b.serve(program); err != nil {
 		return err
 	}
 	defer b.server.Kill()
-	if err := b.pagesTable(); err != nil || b.live == 0 {
-		return err
+	if b.times > 0 {
+		if err := b.pagesTable(); err != nil {
+			return err
+		}
+	}
+	if b.live == 0 {
+		return nil
 	}
 	return b.liveTable()
 }
@@ -134,14 +159,14 @@ func accept(listener net.Listener) {
 
 // serve runs upkeep, with a user of staff and one of a customer, and waits until
 // every member is known.
-func (b *bench) serve() error {
+func (b *bench) serve(program string) error {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	b.address = free.Addr().String()
 	_ = free.Close()
-	argv := []string{b.program, "serve", "--data", b.data(), "--http", b.address, "--dns", "127.0.0.1:0", "--log", "error"}
+	argv := []string{program, "serve", "--data", b.data(), "--http", b.address, "--dns", "127.0.0.1:0", "--log", "error"}
 	if b.database == "postgres" {
 		argv = append(argv, "--db", b.dsn)
 	}
@@ -169,7 +194,8 @@ func (b *bench) serve() error {
 			return fmt.Errorf("waiting for upkeep: %s\n%s", seen, b.server.Log())
 		}
 	}
-	if known, err := b.control.Users(ctx); err != nil || len(known) > 0 {
+	known, err := b.control.Users(ctx)
+	if err != nil || slices.ContainsFunc(known, func(u upkeep.User) bool { return u.Name == "ada" }) {
 		return err
 	}
 	for _, user := range []wire.NewUser{{Name: "ada", Role: upkeep.UserStaff, Password: password}, {Name: "eve", Role: upkeep.UserCustomer, Account: account(7), Password: password}} {

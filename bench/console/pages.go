@@ -88,7 +88,7 @@ func (b *bench) pagesTable() error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("\nDatabase: %s\n\n| who | page | median | worst | CPU of upkeep, mean | bytes | bytes sent |\n|---|---|---|---|---|---|---|\n", b.database)
+	fmt.Printf("\n| who | page | median | worst | CPU of upkeep, mean | bytes | bytes sent |\n|---|---|---|---|---|---|---|\n")
 	customer := []string{"/sites", "/sites/" + site(7), "/sites/" + site(7) + "/edit", "/jobs", "/jobs?state=failed", "/me"}
 	for _, one := range []struct {
 		who   string
