@@ -169,7 +169,7 @@ func (s *apacheSite) errorPages() {
 		}
 		// Never as a message: Apache evaluates expressions in those, and one of the
 		// functions of expressions reads files.
-		s.put(dErrorDocument, value(page.code), value(tokenFolder+"pages/"+page.file()))
+		s.put(dErrorDocument, value(page.code), value(page.uri))
 		texts = true
 	}
 	if texts {
@@ -196,7 +196,7 @@ func (s *apacheSite) redirects() {
 			}
 			s.exactRedirect(from, r.To, status)
 		case status == 410:
-			s.put(dRedirect, word("410"), value(cmp.Or(redirectBase(from), "/")))
+			s.goneBelow(redirectBase(from))
 		default:
 			s.redirectBelow(redirectBase(from), r.To, status)
 		}
@@ -212,6 +212,23 @@ func (s *apacheSite) redirectBelow(base, to string, status int) {
 	if base != "" {
 		s.put(dRedirect, number(status), value(base), value(to))
 	}
+}
+
+// goneBelow is for a path that is gone, with all below it but the page that says so:
+// Apache asks for that as for any other, and would find it gone.
+func (s *apacheSite) goneBelow(base string) {
+	own := ""
+	for _, page := range s.pages {
+		if page.code == "410" {
+			own = page.uri
+		}
+	}
+	if own != base && !strings.HasPrefix(own, base+"/") {
+		s.put(dRedirect, word("410"), value(cmp.Or(base, "/")))
+		return
+	}
+	below := regexp.QuoteMeta(base) + "(/|$)"
+	s.put(dRedirectMatch, word("410"), value("^(?!"+regexp.QuoteMeta(own)+"$)"+below))
 }
 
 // substitution escapes what a rewrite rule replaces in its second argument:

@@ -165,11 +165,8 @@ func (s *nginxSite) errorPages() {
 	texts := false
 	for _, page := range s.site.pages {
 		s.from(page.field)
-		path := page.path
-		if path == "" {
-			path, texts = tokenFolder+"pages/"+page.file(), true
-		}
-		s.put(nErrorPage, value(page.code), value(path))
+		texts = texts || page.path == ""
+		s.put(nErrorPage, value(page.code), value(page.uri)) // which nginx does not decode
 	}
 	if !texts {
 		return
@@ -189,7 +186,8 @@ func (s *nginxSite) errorPages() {
 // is decoded and put into an answer again can hold line ends.
 //
 // What is upkeep's own is left out: a redirect of all paths would take the one that
-// proves the site, and the texts of error pages.
+// proves the site, and the texts of error pages. So are error pages, to which nginx
+// goes on with the request as it was sent: that of 410 would be gone itself.
 func (s *nginxSite) redirects() {
 	in := s.site.in
 	if len(in.Site.Redirects) > 0 {
@@ -197,6 +195,11 @@ func (s *nginxSite) redirects() {
 		s.begin(nIf, word("($uri"), word("~"), nginxRegex("^"+regexp.QuoteMeta(tokenFolder)), word(")"))
 		s.put(nBreak)
 		s.end()
+		if len(s.site.pages) > 0 {
+			s.begin(nIf, word("($status"), word("~"), nginxRegex("^[45]"), word(")"))
+			s.put(nBreak)
+			s.end()
+		}
 	}
 	for i, r := range in.Site.Redirects {
 		field := "redirects[" + strconv.Itoa(i) + "]"

@@ -38,16 +38,17 @@ func urlPath(field, text string) (string, error) {
 	return decoded, nil
 }
 
-// pagePath checks the path of an error page: it becomes a request of its own, so
-// it is written as it stands in a URL.
-func pagePath(field, text string) error {
-	if _, err := urlPath(field, text); err != nil {
-		return err
+// pagePath checks the path of an error page, which is given as it stands in a URL,
+// and decodes it.
+func pagePath(field, text string) (string, error) {
+	decoded, err := urlPath(field, text)
+	if err != nil {
+		return "", err
 	}
 	if !only(text, "/._~@+,=:%-") {
-		return refuse(field, text, "must be the path of a URL, with anything but letters, digits and / . _ ~ @ + , = : - written as %XX")
+		return "", refuse(field, text, "must be the path of a URL, with anything but letters, digits and / . _ ~ @ + , = : - written as %XX")
 	}
-	return nil
+	return decoded, nil
 }
 
 // target checks where a redirect leads.
@@ -81,8 +82,9 @@ const maxPageText = 4096
 // errorPage is one error page of a site.
 type errorPage struct {
 	code, field string
-	path        string // a path of the site, or
+	path        string // a path of the site as it stands in a URL, or
 	text        string // what is shown
+	uri         string // the path that is asked for, decoded: that of the site, or of the text
 }
 
 // file is the name of the file with the text. What looks like a document is one.
@@ -102,14 +104,16 @@ func errorPages(s upkeep.Site) ([]errorPage, error) {
 		case !slices.Contains(errorCodes, code):
 			return nil, refuse("error_pages", code, "must be the code of an error, such as 404")
 		case strings.HasPrefix(given, "/"):
-			page.path = given
-			if err := pagePath(page.field, given); err != nil {
+			uri, err := pagePath(page.field, given)
+			if err != nil {
 				return nil, err
 			}
+			page.path, page.uri = given, uri
 		case given == "" || len(given) > maxPageText || !utf8.ValidString(given):
 			return nil, refuse(page.field, given, "must be a path that begins with a slash, or a text of at most "+strconv.Itoa(maxPageText)+" bytes of UTF-8")
 		default:
 			page.text = given
+			page.uri = tokenFolder + "pages/" + page.file()
 		}
 		pages = append(pages, page)
 	}

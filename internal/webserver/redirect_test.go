@@ -1,6 +1,7 @@
 package webserver
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -51,13 +52,34 @@ func TestRedirects(t *testing.T) {
 				}
 			}
 		}
-		for _, from := range []string{"/", "/.well-known/", "/a/"} {
-			in.Generation++
-			in.Site.Redirects = []upkeep.Redirect{{From: from, Status: 410}}
-			in.Site.ErrorPages = map[string]string{"410": "gone for good"}
-			w.mustApply(in)
-			w.expect("GET", "example.test", from+"x", 410, "")
-			w.expect("GET", "example.test", strings.TrimSuffix(from, "/"), 410, "")
+	})
+}
+
+// What is gone is told by the page that the site has for it, also where that lies below
+// what is gone, and on nginx, which goes on to the page with the request as it was sent.
+func TestGone(t *testing.T) {
+	onBoth(t, func(t *testing.T, server func(testing.TB) *world) {
+		w := server(t)
+		in := w.input("example.test", 0)
+		for file, text := range map[string]string{"gone.html": "the page of what is gone", "a/gone one.html": "the page of what is gone", "missing.html": "the page of what is not there"} {
+			w.write(filepath.Join(in.DocumentRoot(), file), text, 0o644)
+		}
+		for page, says := range map[string]string{"gone for good": "gone for good", "/gone.html": "the page of what is gone", "/a/gone%20one.html": "the page of what is gone"} {
+			for _, r := range []upkeep.Redirect{
+				{From: "/", Status: 410}, {From: "/.well-known/", Status: 410}, {From: "/a/", Status: 410}, {From: "/a", Exact: true, Status: 410}, {From: "/gone.htm", Status: 410},
+			} {
+				in.Generation++
+				in.Site.Redirects = []upkeep.Redirect{r}
+				in.Site.ErrorPages = map[string]string{"410": page, "404": "/missing.html"}
+				w.mustApply(in)
+				w.expect("GET", "example.test", strings.TrimSuffix(r.From, "/"), 410, says)
+				if !r.Exact {
+					w.expect("GET", "example.test", strings.TrimSuffix(r.From, "/")+"/x?y", 410, says)
+				}
+				if r.From != "/" {
+					w.expect("GET", "example.test", "/nowhere", 404, "the page of what is not there")
+				}
+			}
 		}
 	})
 }
