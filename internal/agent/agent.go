@@ -21,6 +21,7 @@ import (
 	"upkeep/internal/policy"
 	"upkeep/internal/safefs"
 	"upkeep/internal/task"
+	"upkeep/internal/webserver"
 )
 
 // Options are what a [Root] is made of.
@@ -324,6 +325,10 @@ func failed(id int64, err error) link.Outcome {
 	var field fieldError
 	if errors.As(err, &field) {
 		outcome.Field = plainText(field.field)
+	}
+	var taken *webserver.NameTakenError
+	if errors.As(err, &taken) {
+		outcome.Holder = plainText(taken.Site)
 	}
 	var hint *upkeep.HintError
 	if errors.As(err, &hint) {

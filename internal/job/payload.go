@@ -297,7 +297,11 @@ func (p parcel) ending(told link.Outcome) store.JobEnd {
 			result.Name, result.Suspended = site, payload.Suspended
 			end.Sites = []store.SiteState{siteState(result)}
 		} else if told.State == upkeep.JobFailed {
-			end.Sites = []store.SiteState{{Site: site, State: upkeep.SiteFailed, Reason: told.Error}}
+			if upkeep.ValidHost(told.Holder) && told.Holder != site {
+				end.Holder = upkeep.KindSite + "/" + told.Holder
+				end.Error += "; it is tried again by itself as soon as a job of that site is done there"
+			}
+			end.Sites = []store.SiteState{{Site: site, State: upkeep.SiteFailed, Reason: end.Error}}
 		}
 	case task.SiteRemove:
 		if done {

@@ -61,7 +61,10 @@ type Outcome struct {
 	// Error says why it failed, for the person whose job it is.
 	Error string `json:"error,omitempty"`
 	// Field is the field of the object that the error is about, if one is.
-	Field  string          `json:"field,omitempty"`
+	Field string `json:"field,omitempty"`
+	// Holder is the site that has a name on the server which the job's site needs there,
+	// where that is why it failed.
+	Holder string          `json:"holder,omitempty"`
 	Result json.RawMessage `json:"result,omitempty"`
 }
 

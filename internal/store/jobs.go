@@ -78,6 +78,7 @@ type jobRow struct {
 	Percent       int
 	Error         string
 	Field         string
+	Holder        string // of a name, for want of which it failed
 	Result        string
 	Who           string
 	Created       int64

@@ -199,7 +199,7 @@ func (t Tx) retriable(ctx context.Context, id int64) error {
 func (t Tx) retry(ctx context.Context, rows []jobRow) error {
 	var again []jobRow
 	_, err := t.tx.NewUpdate().Model((*jobRow)(nil)).Set("state = ?", upkeep.JobPending).Set("drops = 0").Set("started = 0").Set("finished = 0").
-		Set("error = ''").Set("field = ''").Set("percent = 0").Where("id IN (?)", bun.List(ids(rows))).Returning("*").Exec(ctx, &again)
+		Set("error = ''").Set("field = ''").Set("holder = ''").Set("percent = 0").Where("id IN (?)", bun.List(ids(rows))).Returning("*").Exec(ctx, &again)
 	if err != nil {
 		return err
 	}

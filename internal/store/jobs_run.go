@@ -110,6 +110,9 @@ type JobEnd struct {
 	State upkeep.JobState
 	// Error and Field say why it failed, or was superseded.
 	Error, Field string
+	// Holder is the object that had a name which the job needed on its server, where
+	// that is why it failed.
+	Holder string
 	// Result is what the agent told beside that, as JSON; empty for nothing.
 	Result []byte
 	// Generation is what was sent, where that was newer than the job's; 0 otherwise.
@@ -155,7 +158,10 @@ func (t Tx) finish(ctx context.Context, ends []JobEnd, from ...upkeep.JobState) 
 	if err := t.releaseObjects(ctx, ended); err != nil {
 		return err
 	}
-	return t.releaseDependents(ctx, ended)
+	if err := t.releaseDependents(ctx, ended); err != nil {
+		return err
+	}
+	return t.retryHeld(ctx, ended)
 }
 
 func (r jobRow) event(at time.Time) upkeep.Event {
@@ -178,7 +184,7 @@ func (t Tx) end(ctx context.Context, ends []JobEnd, from []upkeep.JobState) ([]j
 			percent = "100"
 		}
 		query := t.tx.NewUpdate().Model((*jobRow)(nil)).Set("state = ?", e.State).Set("finished = ?", nanos(t.At)).
-			Set("progress = ''").Set("percent = "+percent).Set("error = ?", clean(e.Error)).Set("field = ?", clean(e.Field)).
+			Set("progress = ''").Set("percent = "+percent).Set("error = ?", clean(e.Error)).Set("field = ?", clean(e.Field)).Set("holder = ?", clean(e.Holder)).
 			Where("id IN (?)", bun.List(some)).Where("state IN (?)", bun.List(from)).Returning("*")
 		if len(e.Result) > 0 {
 			query.Set("result = ?", strings.ToValidUTF8(string(e.Result), "\uFFFD"))
