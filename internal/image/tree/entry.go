@@ -197,9 +197,14 @@ func (c *copier) content(f *folder, i *item, dst, src int, ext inode) error {
 	return nil
 }
 
+// writeOut is how much of a file is written before the kernel is asked to bring it to
+// the disk, while the rest is read: else nearly all of it waits for the sync at the end.
+const writeOut = 8 << 20
+
 func (c *copier) copyRange(dst, src int, r Range) error {
 	buffer := buffers.Get().(*[256 << 10]byte)
 	defer buffers.Put(buffer)
+	begun := r.From
 	for r.From < r.To {
 		n, err := pread(src, buffer[:min(int64(len(buffer)), r.To-r.From)], r.From)
 		if errors.Is(err, io.EOF) {
@@ -220,6 +225,11 @@ func (c *copier) copyRange(dst, src int, r Range) error {
 			at += max(written, 0)
 		}
 		r.From += int64(n)
+		if r.From-begun >= writeOut {
+			// Only asks for it. What it says is said again by the sync at the end.
+			_ = unix.SyncFileRange(dst, begun, r.From-begun, unix.SYNC_FILE_RANGE_WRITE)
+			begun = r.From
+		}
 		done := c.bytes.Add(int64(n))
 		if c.Progress != nil {
 			c.Progress(done, c.Total)
