@@ -45,12 +45,27 @@ func (r *Root) Facts(ctx context.Context) upkeep.Facts {
 		if err := web.Applier.CheckSuexec(ctx); err != nil {
 			facts.Warnings = append(facts.Warnings, failed(0, err).Error)
 		}
+		if busy := busyWarning(web.Applier.BusyPHP()); busy != "" {
+			facts.Warnings = append(facts.Warnings, busy)
+		}
 		if _, err := web.Server.Process(); err != nil {
 			facts.WebDown = plainText(err.Error())
 			facts.Warnings = append(facts.Warnings, "the web server: "+facts.WebDown)
 		}
 	}
 	return facts
+}
+
+// busyWarning says of which sites PHP does not come to the requests that it has, ""
+// for none.
+func busyWarning(sites []string) string {
+	switch len(sites) {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("PHP of site %s takes requests and is too busy to answer them; raise its php.children if that lasts", sites[0])
+	}
+	return fmt.Sprintf("PHP of %d sites, %s among them, takes requests and is too busy to answer them; raise their php.children if that lasts", len(sites), sites[0])
 }
 
 func osRelease() string {

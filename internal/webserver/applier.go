@@ -42,6 +42,7 @@ type Options struct {
 type Applier struct {
 	o       Options
 	queue   chan *request
+	ctx     context.Context // until Close
 	stop    context.CancelFunc
 	stopped chan struct{}
 	client  *asker
@@ -60,6 +61,7 @@ type Applier struct {
 
 	version version
 	suexec  suexec
+	busy    busyPools
 	// maker stands for all that files are made from beside what is wanted of a site:
 	// this program, the kind of server and where things are.
 	maker string
@@ -158,8 +160,8 @@ func Open(ctx context.Context, o Options) (*Applier, error) {
 			o.Logger.Error("sites cannot have PHP", "err", withHint(err))
 		}
 	}
-	ctx, a.stop = context.WithCancel(context.WithoutCancel(ctx))
-	go a.loop(ctx)
+	a.ctx, a.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go a.loop(a.ctx)
 	return a, nil
 }
 
@@ -189,6 +191,7 @@ func (a *Applier) quarantineDir() string { return filepath.Join(a.o.State, "quar
 func (a *Applier) Close() error {
 	a.stop()
 	<-a.stopped
+	a.busy.end()
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"time"
 
@@ -141,10 +140,6 @@ type poolError struct{ error }
 
 func (e *poolError) Unwrap() error { return e.error }
 
-// busyPatience is how long a pool that takes requests may leave one unanswered until
-// it counts as busy.
-const busyPatience = 2 * time.Second
-
 // provePool asks the pool of a site, which starts a process of the account's. One that
 // takes the request and does not come to it is busy with those of visitors, and not
 // dead: its site is none the worse.
@@ -152,11 +147,11 @@ func (r *round) provePool(ctx context.Context, c *change) error {
 	ctx, cancel := context.WithTimeout(ctx, busyPatience)
 	defer cancel()
 	err := pingPool(ctx, r.layout.Socket(c.site))
+	r.busy.set(c.site, isBusy(err))
 	if err == nil {
 		return nil
 	}
-	// A socket with no room for one more that waits says so at once, as a timeout.
-	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+	if isBusy(err) {
 		r.o.Logger.Warn("a site's PHP takes requests and is too busy to answer; raise php.children if that lasts", "site", c.site, "after", busyPatience)
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -138,9 +139,35 @@ func TestBusyPool(t *testing.T) {
 		if took >= busyPatience {
 			t.Errorf("the site beside it waited for %s", took)
 		}
+		// It is told of for as long as it lasts.
+		if got := w.BusyPHP(); !slices.Equal(got, []string{"busy.test"}) {
+			t.Errorf("busy are %q", got)
+		}
+		w.askBusyNow()
+		if got := w.BusyPHP(); !slices.Equal(got, []string{"busy.test"}) {
+			t.Errorf("busy are %q", got)
+		}
+		w.busy.asking.Wait()
+		if got := w.BusyPHP(); !slices.Equal(got, []string{"busy.test"}) {
+			t.Errorf("when it was asked again, busy are %q", got)
+		}
 		w.write(ended, "x", 0o644)
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) {
+			w.askBusyNow()
+			got := w.BusyPHP()
+			return len(got) == 0, fmt.Sprint(got, " are busy still")
+		})
 		testkit.Eventually(t, 20*time.Second, func() (bool, string) { return len(answers) == visitors, fmt.Sprint(len(answers), " were answered") })
 	})
+}
+
+// askBusyNow has busy pools asked with the next look.
+func (w *world) askBusyNow() {
+	w.busy.mu.Lock()
+	defer w.busy.mu.Unlock()
+	for site := range w.busy.sites {
+		w.busy.sites[site] = time.Time{}
+	}
 }
 
 // slowly asks for the slow page, and tells what came: nothing where the request was
