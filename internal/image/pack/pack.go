@@ -7,9 +7,8 @@ import (
 	"os"
 	"runtime"
 
-	"golang.org/x/sys/unix"
-
 	"upkeep"
+	"upkeep/internal/image/allocation"
 	"upkeep/internal/image/shadow"
 )
 
@@ -199,16 +198,10 @@ func (p *packer) append(b []byte) error {
 	}
 	p.written += int64(len(b))
 	if p.written-p.flushed >= flushEvery {
-		startWriting(p.out, p.flushed, p.written-p.flushed)
+		allocation.StartWriting(int(p.out.Fd()), p.flushed, p.written-p.flushed)
 		p.flushed = p.written
 	}
 	return nil
-}
-
-// startWriting has the kernel begin to write a range. It is a hint: what fails
-// here fails again at fsync.
-func startWriting(file *os.File, offset, length int64) {
-	_ = unix.SyncFileRange(int(file.Fd()), offset, length, unix.SYNC_FILE_RANGE_WRITE)
 }
 
 // finish writes the zeros at the end, the manifest and the table.

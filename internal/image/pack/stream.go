@@ -13,6 +13,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"upkeep"
+	"upkeep/internal/image/allocation"
 	"upkeep/internal/image/tool"
 )
 
@@ -163,7 +164,7 @@ func writeSparse(out *os.File, from io.Reader, most int64) error {
 				return fmt.Errorf("writing %s: %w", out.Name(), err)
 			}
 		}
-		startWriting(out, at, int64(n))
+		allocation.StartWriting(int(out.Fd()), at, int64(n))
 		at += int64(n)
 		switch {
 		case errors.Is(err, io.EOF):

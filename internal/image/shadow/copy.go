@@ -165,6 +165,7 @@ func copyData(ctx context.Context, dst, src *os.File, piece stretch, progress fu
 			if err != nil {
 				return fmt.Errorf("copying %s: %w", src.Name(), err)
 			}
+			allocation.StartWriting(int(dst.Fd()), from-piece.from+piece.to, n)
 			from += n
 			if progress != nil {
 				progress(from-piece.from, piece.length)

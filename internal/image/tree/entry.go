@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/image/allocation"
 )
 
 // cannotError is that a file system has no way to hold an entry.
@@ -198,7 +199,7 @@ func (c *copier) content(f *folder, i *item, dst, src int, ext inode) error {
 }
 
 // writeOut is how much of a file is written before the kernel is asked to bring it to
-// the disk, while the rest is read: else nearly all of it waits for the sync at the end.
+// the disk; see [allocation.StartWriting].
 const writeOut = 8 << 20
 
 func (c *copier) copyRange(dst, src int, r Range) error {
@@ -226,8 +227,7 @@ func (c *copier) copyRange(dst, src int, r Range) error {
 		}
 		r.From += int64(n)
 		if r.From-begun >= writeOut {
-			// Only asks for it. What it says is said again by the sync at the end.
-			_ = unix.SyncFileRange(dst, begun, r.From-begun, unix.SYNC_FILE_RANGE_WRITE)
+			allocation.StartWriting(dst, begun, r.From-begun)
 			begun = r.From
 		}
 		done := c.bytes.Add(int64(n))
