@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/image/allocation"
 	"upkeep/internal/image/shadow"
 )
 
@@ -312,6 +313,7 @@ func (u *unpacker) put(f Frame, chunk []byte) error {
 		if _, err := u.out.WriteAt(chunk[r.Offset-f.Offset:r.End()-f.Offset], r.Offset-u.part.Offset); err != nil {
 			return fmt.Errorf("writing %s: %w", u.out.Name(), err)
 		}
+		allocation.StartWriting(int(u.out.Fd()), r.Offset-u.part.Offset, r.Length)
 	}
 	return nil
 }
