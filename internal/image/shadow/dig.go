@@ -34,8 +34,11 @@ func Dig(file *os.File, size int64) error {
 // grain is the smallest hole that is worth an extent, in bytes.
 const grain = 64 << 10
 
+// digRange punches what of a range is zeros, each run of it in one go: each hole that is
+// made takes a transaction of the host's.
 func digRange(file *os.File, from, to int64) error {
 	buffer, zeros := make([]byte, 1<<20), make([]byte, grain)
+	empty := from // where the run of zeros before begins
 	for from < to {
 		n, err := file.ReadAt(buffer[:min(to-from, int64(len(buffer)))], from)
 		if n == 0 {
@@ -44,14 +47,16 @@ func digRange(file *os.File, from, to int64) error {
 		for start := 0; start < n; start += grain {
 			end := min(start+grain, n)
 			if bytes.Equal(buffer[start:end], zeros[:end-start]) {
-				if err := punch(file, from+int64(start), from+int64(end)); err != nil {
-					return err
-				}
+				continue
 			}
+			if err := punch(file, empty, from+int64(start)); err != nil {
+				return err
+			}
+			empty = from + int64(end)
 		}
 		from += int64(n)
 	}
-	return nil
+	return punch(file, empty, to)
 }
 
 func punch(file *os.File, from, to int64) error {
