@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -10,6 +11,7 @@ import (
 	"upkeep/internal/image/filesystem"
 	"upkeep/internal/image/fsinfo"
 	"upkeep/internal/image/shadow"
+	"upkeep/internal/image/tool"
 )
 
 // Checking is how an image is checked.
@@ -104,7 +106,11 @@ func (w *Work) planRepair(t *target, untrusted bool) error {
 	w.do = func(ctx context.Context, tell *teller) error {
 		tell.begin("checking")
 		before, err := t.check(ctx, tell)
-		if err != nil || before.Clean && t.info.State == fsinfo.Clean && t.damage == nil {
+		var failed *tool.FailedError
+		if errors.As(err, &failed) {
+			// Programs that mend go on where those that only look give up.
+			tell.note("it could not be checked as it is, and is mended without: %s", failed)
+		} else if err != nil || before.Clean && t.info.State == fsinfo.Clean && t.damage == nil {
 			w.Result = before
 			return err
 		}

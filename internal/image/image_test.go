@@ -588,3 +588,20 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// What a program that only looks gives up at is mended by the same one that mends.
+func TestRepairGoesOnWhereALookEnds(t *testing.T) {
+	testkit.Need(t, "debugfs", "e2fsck")
+	path := made(t, Creation{Size: 32 * mib, FS: "ext4"})
+	printed(t, "debugfs", "-w", "-R", "set_inode_field <8> mode 0", path)
+	verdict := run(t)(Check(path, Checking{})).(filesystem.Verdict)
+	if verdict.Clean || !strings.Contains(verdict.Found, "invalid journal") || !strings.Contains(verdict.Hint, "--repair") {
+		t.Errorf("a journal that is none is found to be %+v", verdict)
+	}
+	verdict = run(t)(Check(path, Checking{Repair: true})).(filesystem.Verdict)
+	if !verdict.Clean || !verdict.Mended {
+		t.Errorf("it was mended to %+v", verdict)
+	}
+	inOrder(t, path, "ext4")
+	onlyFile(t, path)
+}

@@ -110,6 +110,7 @@ const (
 	extMended = 1
 	extReboot = 2 // of no meaning for an image
 	extLeft   = 4
+	extFailed = 8 // it could not go on
 )
 
 func (e extPrograms) e2fsck(ctx context.Context, file *os.File, progress Progress, how ...string) (tool.Result, error) {
@@ -146,7 +147,8 @@ func (e extPrograms) check(ctx context.Context, file *os.File, progress Progress
 		return Verdict{}, err
 	case result.Code == 0:
 		return Verdict{Clean: true, Found: result.Output}, nil
-	case result.Code&^(extMended|extReboot|extLeft) == 0:
+	case result.Code&^(extMended|extReboot|extLeft) == 0, result.Code&^(extMended|extReboot) == extLeft|extFailed:
+		// With both of the last it could go no further without mending what it found.
 		return Verdict{Found: result.Output, Hint: "upkeep image check --repair mends it, on a copy that takes the image's place when it is whole"}, nil
 	}
 	return Verdict{}, tool.Failed("e2fsck", result)

@@ -164,13 +164,21 @@ func (c Command) OK(ctx context.Context) error {
 	return nil
 }
 
-// Failed is the error of a program that ended with a status that means failure.
-func Failed(name string, result Result) error {
-	if result.Output == "" {
-		return fmt.Errorf("%s ended with status %d and said nothing", name, result.Code)
-	}
-	return fmt.Errorf("%s ended with status %d: %s", name, result.Code, result.Output)
+// FailedError is that a program ended with a status that means failure.
+type FailedError struct {
+	Name string
+	Result
 }
+
+func (e *FailedError) Error() string {
+	if e.Output == "" {
+		return fmt.Sprintf("%s ended with status %d and said nothing", e.Name, e.Code)
+	}
+	return fmt.Sprintf("%s ended with status %d: %s", e.Name, e.Code, e.Output)
+}
+
+// Failed is the [FailedError] of a program.
+func Failed(name string, result Result) error { return &FailedError{name, result} }
 
 // runLocked runs a command from a thread that lives until its end: a child is
 // killed with the thread that made it, not with the process (prctl(2),
