@@ -100,47 +100,67 @@ func Take(f *os.File, o Options) (*Lock, error) {
 	return l, nil
 }
 
-// lock takes the locks that keep others away, without waiting for any.
+// A program that looks at every file, such as an indexer, is gone in a moment; and so is
+// one that ends, whose locks outlive the list of what it has open.
+const tries, pause = 5, 20 * time.Millisecond
+
+// lockOfNobody is a lock whose holder is not to be seen.
+var lockOfNobody = Holder{What: IsLocked, Writes: true}
+
+// lock takes the locks that keep others away. It waits for none but those of whom
+// nobody is to be seen.
 func (l *Lock) lock() error {
+	for try := 1; ; try++ {
+		free, err := l.tryLock()
+		if err != nil || free {
+			return err
+		}
+		holders, err := l.holders()
+		switch {
+		case err != nil:
+			return err
+		case len(holders) > 0:
+			return busy(l.file, holders)
+		case try >= tries:
+			return busy(l.file, []Holder{lockOfNobody})
+		}
+		<-time.After(pause)
+	}
+}
+
+// tryLock reports whether the locks could be had.
+func (l *Lock) tryLock() (bool, error) {
 	how, bytes := unix.LOCK_SH, readerBytes
 	if l.options.Write {
 		how, bytes = unix.LOCK_EX, writerBytes
 	}
 	// First the one of which two that try at a time never both fail.
 	if err := unix.Flock(int(l.file.Fd()), how|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return l.lockedOut()
+		return false, nil
 	} else if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("locking %s: %w", l.file.Name(), err)
+		return false, fmt.Errorf("locking %s: %w", l.file.Name(), err)
 	}
 	for _, b := range bytes {
 		lock := unix.Flock_t{Type: unix.F_RDLCK, Start: b, Len: 1}
 		err := unix.FcntlFlock(l.file.Fd(), unix.F_OFD_SETLK, &lock)
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-			return l.lockedOut()
+			return false, nil
 		}
 		if err != nil {
-			return fmt.Errorf("locking %s: %w", l.file.Name(), err)
+			return false, fmt.Errorf("locking %s: %w", l.file.Name(), err)
 		}
 	}
-	return nil
+	return true, nil
 }
 
-// lockedOut is the error when a lock could not be had.
-func (l *Lock) lockedOut() error {
+// holders are those of whom one may have the lock that could not be had.
+func (l *Lock) holders() ([]Holder, error) {
 	search, err := l.look()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	found, err := search.all()
-	if err != nil {
-		return err
-	}
-	// A loop device keeps the locks of who attached it, and says more than they do.
-	holders := found.Holders
-	if len(holders) == 0 {
-		holders = []Holder{{What: IsLocked, Writes: true}}
-	}
-	return busy(l.file, holders)
+	return found.Holders, err
 }
 
 // Ours says that a loop device, named like "loop3", was attached by who holds the
@@ -185,18 +205,16 @@ func (l *Lock) Again() error {
 	if err := l.sameFile(&search.st); err != nil {
 		return err
 	}
-	// A program that looks at every file, such as an indexer, is gone in a moment.
-	const tries, pause = 5, 20 * time.Millisecond
 	for try := 1; ; try++ {
 		holders, stable, err := l.once(search)
 		if err != nil || stable && len(holders) == 0 {
 			return err
 		}
-		passing := !slices.ContainsFunc(holders, func(h Holder) bool { return h.What != IsOpen })
+		passing := !slices.ContainsFunc(holders, func(h Holder) bool { return h.What != IsOpen && h != lockOfNobody })
 		switch {
 		case !passing, len(holders) > 0 && try >= tries:
 			return busy(l.file, holders)
-		case try >= tries:
+		case try >= 5*tries: // one after the other may come and go
 			return busy(l.file, []Holder{{What: IsOpen, Writes: true}})
 		}
 		<-time.After(pause)
@@ -226,7 +244,7 @@ func (l *Lock) once(search *look) (holders []Holder, stable bool, err error) {
 		}
 	}
 	if len(holders) == 0 && !processes.locks && keptFrom(l.file, l.options.Write) {
-		holders = append(holders, Holder{What: IsLocked, Writes: true})
+		holders = append(holders, lockOfNobody)
 	}
 	if len(holders) > 0 {
 		return holders, true, nil

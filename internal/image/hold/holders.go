@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -147,22 +148,38 @@ func (l *look) is(dev, ino uint64) bool {
 	return ino == l.st.Ino && (dev == l.st.Dev || dev == l.superDev)
 }
 
-// all makes the whole search.
+// all makes the whole search, again where a lock is found and nobody who has it.
 func (l *look) all() (Found, error) {
+	for try := 1; ; try++ {
+		found, locked, err := l.once()
+		if err != nil || locked == nil {
+			return found, err
+		}
+		if try >= tries {
+			found.Holders = append(found.Holders, *locked)
+			return found, nil
+		}
+		<-time.After(pause)
+	}
+}
+
+// once makes one search. Locked is the holder of a lock, where that is nobody that was
+// found.
+func (l *look) once() (found Found, locked *Holder, err error) {
 	devices, err := l.onDevices()
 	if err != nil {
-		return Found{}, err
+		return Found{}, nil, err
 	}
-	found := Found{Holders: append([]Holder{}, devices...)} // a list in JSON, also when it is empty
+	found.Holders = append([]Holder{}, devices...) // a list in JSON, also when it is empty
 	processes, unseen, err := l.inProcesses()
 	if err != nil {
-		return Found{}, err
+		return Found{}, nil, err
 	}
 	found.Unseen = unseen
 	found.Holders = append(found.Holders, processes.holders...)
 	// A loop device keeps the locks of who attached it.
 	if h, is := l.lockedUnseen(processes); is && len(found.Holders) == 0 {
-		found.Holders = append(found.Holders, h)
+		locked = &h
 	}
-	return found, nil
+	return found, locked, nil
 }

@@ -1,6 +1,7 @@
 package hold
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -180,5 +181,34 @@ func TestParseLock(t *testing.T) {
 		if what, writes, pid := parseLock(line); what != want.what || writes != want.writes || pid != want.pid {
 			t.Errorf("%q is %s %v %d", line, what, writes, pid)
 		}
+	}
+}
+
+// Of upkeeps that come and go at a time, one that is refused is told by whom: no other
+// is a program that cannot be seen.
+func TestAnotherUpkeepIsNamed(t *testing.T) {
+	path := image(t)
+	refusals := 0
+	for range 30 {
+		var all [4]*exec.Cmd
+		var said [len(all)]bytes.Buffer
+		for i := range all {
+			all[i] = exec.Command(os.Args[0], path) // whose input ends at once
+			all[i].Env = append(os.Environ(), "UPKEEP_TEST_HOLD=writer")
+			all[i].Stdout = &said[i]
+			must(t, all[i].Start())
+		}
+		for i, cmd := range all {
+			if err := cmd.Wait(); err == nil {
+				continue
+			}
+			refusals++
+			if !strings.Contains(said[i].String(), "is in use: ") || !strings.Contains(said[i].String(), " by pid ") {
+				t.Fatalf("beside others: %s", said[i].String())
+			}
+		}
+	}
+	if refusals == 0 {
+		t.Error("no two of them had it at a time")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -49,9 +50,7 @@ func openWith(path string, write bool, flag int) (*os.File, error) {
 	if write {
 		flags = unix.O_RDWR
 	}
-	// The file that was looked at, and no other that has its name by now. Without
-	// O_NONBLOCK a lease that somebody holds would have this wait for a minute.
-	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(seen), flags|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	fd, err := openSeen(seen, flags)
 	if errors.Is(err, unix.EAGAIN) {
 		return nil, &upkeep.HintError{
 			Err:  fmt.Errorf("%w: %s is leased to another program, such as a file server", upkeep.ErrRefused, path),
@@ -66,6 +65,19 @@ func openWith(path string, write bool, flag int) (*os.File, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openSeen opens the file that was looked at, and no other that has its name by now.
+func openSeen(seen, flags int) (fd int, err error) {
+	for try := 1; ; try++ {
+		// Without O_NONBLOCK a lease that somebody holds would have this wait for a minute.
+		fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(seen), flags|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+		// Another that looks whether it is alone has a lease for a moment: see [alone].
+		if !errors.Is(err, unix.EAGAIN) || try >= tries {
+			return fd, err
+		}
+		<-time.After(pause)
+	}
 }
 
 // refuseLeased refuses a file whose lease opening it would break.
