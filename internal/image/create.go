@@ -220,7 +220,7 @@ func (w *Work) planMkFS(t *target, m Remaking, typ filesystem.Type) error {
 			return err
 		}
 	}
-	if err := oneName(t); err != nil {
+	if err := t.replaceable(); err != nil {
 		return err
 	}
 	w.Plan.step(0, "make %s in a second file of %s, %s as the image is", m.Type, c.Size, t.kind)

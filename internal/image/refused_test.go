@@ -13,6 +13,7 @@ import (
 
 	"upkeep"
 	"upkeep/internal/image/journal"
+	"upkeep/internal/testkit"
 )
 
 // A file that holds an image packed is no image: bytes at its end would spoil it.
@@ -138,5 +139,36 @@ func TestShrinkReiserFSToTheLeast(t *testing.T) {
 	var hint *upkeep.HintError
 	if !errors.As(err, &hint) || !strings.Contains(hint.Hint, "--to") {
 		t.Errorf("shrinking it to the least: %v", err)
+	}
+}
+
+// What a changed image could not keep is said before anything is begun, and of whom it is.
+func TestOwnersThatCannotBeKept(t *testing.T) {
+	testkit.NeedRoot(t)
+	image := made(t, Creation{Size: 32 * mib, FS: "ext4"})
+	folder := filepath.Dir(image)
+	must(t, os.Chown(folder, 65534, 65534))
+	as := asNobody(t, folder)
+	for _, c := range []struct {
+		uid, gid int
+		says     string
+	}{
+		{65534, 0, "would not keep its group, which is gid 0"},
+		{0, 0, "would not keep its owner, which is uid 0"},
+		{65534, 65534, ""},
+	} {
+		must(t, errors.Join(os.Chown(image, c.uid, c.gid), os.Chmod(image, 0o666)))
+		before := print(t, image)
+		for _, args := range [][]string{{"grow", "--by", "1M"}, {"shrink", "--min"}, {"mkfs", "ext4", "--force"}, {"check", "--repair"}} {
+			args = append([]string{args[0], image}, args[1:]...)
+			said, err := as(append(args, "--plan")...)
+			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(said, c.says) || !strings.Contains(said, "hint: ")) {
+				t.Errorf("%d:%d: the plan of %s: %v: %s", c.uid, c.gid, args[0], err, said)
+			}
+		}
+		if after := print(t, image); after != before {
+			t.Errorf("it is %s, and was %s", after, before)
+		}
+		onlyFile(t, image)
 	}
 }

@@ -39,7 +39,7 @@ func planSecond(plan *Plan, t *target, more int64) (second, error) {
 	if s.bytes, err = allocated(t.file); err != nil {
 		return s, err
 	}
-	if err := oneName(t); err != nil {
+	if err := t.replaceable(); err != nil {
 		return s, err
 	}
 	need := more + reserve

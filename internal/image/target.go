@@ -344,6 +344,12 @@ func (e *noRoomError) Error() string {
 
 func (e *noRoomError) Unwrap() error { return upkeep.ErrRefused }
 
+// replaceable refuses an image whose place no second file can take: as it should be, or
+// by who asks for that.
+func (t *target) replaceable() error {
+	return errors.Join(oneName(t), shadow.CanReplace(t.path, t.file))
+}
+
 // oneName refuses to put a second file in the place of an image that has several
 // names: the others would keep the old one.
 func oneName(t *target) error {

@@ -97,28 +97,34 @@ func compareMounted(t *testing.T, source, image, fs string) {
 	}))
 }
 
+// asNobody runs image verbs as another user, who is in no group but his own, in a folder.
+func asNobody(t *testing.T, folder string) func(args ...string) (string, error) {
+	t.Helper()
+	for dir := filepath.Dir(folder); dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
+		must(t, os.Chmod(dir, 0o755))
+	}
+	binary := program(t)
+	return func(args ...string) (string, error) {
+		in, err := os.Open(binary)
+		must(t, err)
+		defer in.Close()
+		cmd := exec.Command("/proc/self/fd/3", append([]string{"image"}, args...)...)
+		cmd.ExtraFiles, cmd.Dir, cmd.Env = []*os.File{in}, folder, []string{"HOME=" + folder, "PATH=" + os.Getenv("PATH")}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+}
+
 // TestCopyWithoutRoot runs the command as another user.
 func TestCopyWithoutRoot(t *testing.T) {
 	testkit.NeedRoot(t)
 	need(t, "ext4")
 	base := t.TempDir()
-	for dir := base; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
-		must(t, os.Chmod(dir, 0o755))
-	}
 	image, mine := filepath.Join(base, "web.img"), filepath.Join(base, "mine")
 	run(t)(Copy(planted(t), image, Copying{FS: "ext4"}))
 	must(t, errors.Join(os.Mkdir(mine, 0o755), os.Chown(mine, 65534, 65534), os.Chmod(image, 0o644)))
-	binary := program(t)
-	as := func(args ...string) (string, error) {
-		in, err := os.Open(binary)
-		must(t, err)
-		defer in.Close()
-		cmd := exec.Command("/proc/self/fd/3", append([]string{"image"}, args...)...)
-		cmd.ExtraFiles, cmd.Dir, cmd.Env = []*os.File{in}, mine, []string{"HOME=" + mine, "PATH=" + os.Getenv("PATH")}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
+	as := asNobody(t, mine)
 	must(t, os.Mkdir(filepath.Join(mine, "out"), 0o755))
 	must(t, os.Chown(filepath.Join(mine, "out"), 65534, 65534))
 	plan, err := as("copy", image, "out", "--plan")

@@ -231,16 +231,38 @@ func keepAttributes(file, from *os.File) error {
 	}
 	if was.Uid != is.Uid || was.Gid != is.Gid {
 		if err := unix.Fchown(int(file.Fd()), int(was.Uid), int(was.Gid)); err != nil {
-			return &upkeep.HintError{
-				Err:  fmt.Errorf("keeping the owner of %s, which is uid %d, gid %d: %w", from.Name(), was.Uid, was.Gid, err),
-				Hint: "only root and the image's owner can put a changed image in its place",
-			}
+			return notGiven(from.Name(), was, is, err)
 		}
 	}
 	if err := unix.Fchmod(int(file.Fd()), was.Mode&0o7777); err != nil {
 		return fmt.Errorf("keeping the mode of %s: %w", from.Name(), err)
 	}
 	return copyXattrs(file, from)
+}
+
+// notGiven is the error when a file could not be given the owner or the group that the
+// image has.
+func notGiven(name string, was, is unix.Stat_t, err error) error {
+	if was.Uid != is.Uid {
+		return &upkeep.HintError{
+			Err:  fmt.Errorf("a changed %s would not keep its owner, which is uid %d: %w", name, was.Uid, err),
+			Hint: "only root and the image's owner can put a changed image in its place",
+		}
+	}
+	return &upkeep.HintError{
+		Err:  fmt.Errorf("a changed %s would not keep its group, which is gid %d: %w", name, was.Gid, err),
+		Hint: fmt.Sprintf("only root and members of that group can give it to a file; where the image may have your own: chgrp %d %s", is.Gid, name),
+	}
+}
+
+// CanReplace finds out whether a second file can be given what [Shadow.Replace] gives it
+// of an image, before any work is done on one.
+func CanReplace(path string, image *os.File) error {
+	s, err := New(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(keepAttributes(s.File, image), s.Close())
 }
 
 func copyXattrs(file, from *os.File) error {
