@@ -201,7 +201,12 @@ func TestPartitionBeforeOthersGrowsAndShrinks(t *testing.T) {
 				}
 				onlyFile(t, path)
 			}
-			run(t)(Grow(path, Growth{By: 4 * mib, Partition: c.number, Untrusted: c.untrusted}))
+			w, err := Grow(path, Growth{By: 4 * mib, Partition: c.number, Untrusted: c.untrusted})
+			must(t, err)
+			if steps := fmt.Sprint(w.Plan.Steps); !strings.Contains(steps, "make partition "+fmt.Sprint(c.number)+" 20M large: the 4M behind it belong to no partition, and whatever bytes are there go") {
+				t.Errorf("the plan is %s", steps)
+			}
+			must(t, errors.Join(w.Do(context.Background(), nil), w.Close()))
 			check(int64(20 * mib))
 			run(t)(Grow(path, Growth{Partition: c.number, Untrusted: c.untrusted})) // up to the other
 			check(0)

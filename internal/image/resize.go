@@ -199,7 +199,11 @@ func (t *target) partStep(plan *Plan, length int64) {
 	switch {
 	case t.part.Number == 0:
 	case t.followed:
-		plan.step(0, "make partition %d %s large, over what may lie in the room behind it that the table says is free", t.part.Number, upkeep.Size(length))
+		what := ""
+		if more := length - t.part.Length; more > 0 {
+			what = fmt.Sprintf(": the %s behind it belong to no partition, and whatever bytes are there go", upkeep.Size(more).About())
+		}
+		plan.step(0, "make partition %d %s large%s", t.part.Number, upkeep.Size(length), what)
 	default:
 		plan.step(0, "let partition %d reach to its end: %s", t.part.Number, upkeep.Size(length).About())
 	}
