@@ -110,6 +110,15 @@ func (r *rules) add(field string, value any, rule string, args ...any) {
 	r.fields = append(r.fields, FieldError{Field: field, Value: text, Rule: fmt.Sprintf(rule, args...)})
 }
 
+// mustBe says what a field is to be, and that there has to be one where there is none.
+func (r *rules) mustBe(field, value, what string) {
+	if value == "" {
+		r.add(field, value, "is required: %s", what)
+		return
+	}
+	r.add(field, value, "must be %s", what)
+}
+
 // atMost refuses a list that is longer than anybody has use for, before each of
 // its elements is compared with all others. It reports whether it did.
 func (r *rules) atMost(field string, length, most int) bool {

@@ -200,10 +200,10 @@ func (r Receiver) validateEmail(rs *rules) {
 		}
 	}
 	if !validMail(r.From) {
-		rs.add("from", r.From, "is required: a mail address such as upkeep@example.test")
+		rs.mustBe("from", r.From, "a mail address such as upkeep@example.test")
 	}
 	if !validHostPort(r.SMTP) {
-		rs.add("smtp", r.SMTP, "is required: host:port of a mail server, such as mail.example.test:587")
+		rs.mustBe("smtp", r.SMTP, "host:port of a mail server, such as mail.example.test:587")
 	}
 	modes := []string{MailStartTLS, MailTLS, MailPlain}
 	if r.TLS != "" && !slices.Contains(modes, r.TLS) {

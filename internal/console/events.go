@@ -11,6 +11,9 @@ import (
 	"upkeep/internal/store"
 )
 
+// Chosen says that not everything is asked for.
+func (p eventsPage) Chosen() bool { return p.Object != "" || p.Kind != "" || !p.Newest }
+
 // eventsPage is the log, or what was chosen of it.
 type eventsPage struct {
 	Events       []eventView

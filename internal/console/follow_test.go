@@ -96,7 +96,7 @@ func TestEventsAreChosen(t *testing.T) {
 	if body := html.UnescapeString(ask(a.Public(), "", "GET", "/events?kind=verdict", "").Body.String()); !strings.Contains(body, "/events?before=3801&kind=verdict") {
 		t.Errorf("the next page has another choice: %.3000s", body[len(body)-1000:])
 	}
-	if body := ask(a.Public(), "", "GET", "/events?kind=banana&object=pool/none", "").Body.String(); !strings.Contains(body, "Nothing has happened yet") {
+	if body := ask(a.Public(), "", "GET", "/events?kind=banana&object=pool/none", "").Body.String(); !strings.Contains(body, "Nothing like that has happened") {
 		t.Errorf("of a pool that there is not, this is told: %s", body)
 	}
 }

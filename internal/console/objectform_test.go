@@ -85,7 +85,7 @@ func TestFormOfAReceiver(t *testing.T) {
 		t.Errorf("a duration that is none answers %d: %s", code, body)
 	}
 	code, body = post("/receivers/new", url.Values{"name": {"No Name"}, "type": {"email"}, "to": {"ops@example.test\nnobody"}, "from": {"up@example.test"}, "smtp": {"mail"}, "url": {"https://x.test"}, "pools": {"["}, "events": {"verdict"}, "do": {"save"}})
-	for _, want := range []string{`"No Name" must be 1 to 63 lower-case`, `"nobody" must be a mail address`, `"mail" is required: host:port`, "is taken by receivers of type webhook, not by email", `"[" must be the name of a pool`, `value="up@example.test"`, `value="verdict" checked`} {
+	for _, want := range []string{`"No Name" must be 1 to 63 lower-case`, `"nobody" must be a mail address`, `"mail" must be host:port`, "is taken by receivers of type webhook, not by email", `"[" must be the name of a pool`, `value="up@example.test"`, `value="verdict" checked`} {
 		if !strings.Contains(strings.ReplaceAll(body, "Is taken", "is taken"), want) {
 			t.Errorf("the form does not say %q: %s", want, body)
 		}

@@ -109,6 +109,9 @@ func upperFirst(text string) string {
 type signInView struct {
 	Next, Name, Token string
 	Faults            faults
+	// Refused says that it was name, password and code that were refused: which of them
+	// is not told.
+	Refused bool
 	// Open says that others could read what is sent: there is no form then.
 	Open bool
 	// Unset says that there is no user yet.
@@ -161,6 +164,7 @@ func (c *Console) enter(w http.ResponseWriter, r *http.Request, name, password s
 		c.broken(w, r, err)
 		return false
 	}
+	v.Refused = true
 	c.o.Log.Warn("a sign-in was refused", "user", name, "from", api.From(r), "why", err)
 	c.render(w, r, http.StatusUnprocessableEntity, "signin.html", "Sign in", *v)
 	return false
