@@ -39,6 +39,12 @@ func Files(site string) []string {
 	return []string{exactFile(site), wildcardFile(site), poolFile(site)}
 }
 
+// OwnFile reports whether a name in the include folder is one of those that upkeep
+// gives to files.
+func OwnFile(name string) bool {
+	return strings.HasPrefix(name, "50-") || strings.HasPrefix(name, "90-") || FolderSites+"/"+name == defaultFile
+}
+
 // Folders are beside [Files].
 func Folders(site string) []string {
 	return []string{FolderPages + "/" + shortName(site), FolderAuth + "/" + shortName(site)}

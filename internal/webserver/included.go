@@ -24,19 +24,34 @@ type included map[string]stamp
 // look takes stamps of what the server would read now. A folder that went, be it
 // at a purge after which sites come again, is made anew.
 func (a *Applier) look() (included, error) {
-	now, err := stampsIn(a.o.Layout.Include)
+	now, err := a.lookInto()
 	if errors.Is(err, os.ErrNotExist) {
 		for _, dir := range a.folders() {
 			if err := ownFolder(dir, 0o755); err != nil {
 				return nil, err
 			}
 		}
-		now, err = stampsIn(a.o.Layout.Include)
+		now, err = a.lookInto()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the include folder: %w", err)
 	}
 	return now, nil
+}
+
+// lookInto takes the stamps. A link of root's, as people keep them in such folders,
+// stands for the file that it leads to, unless it has a name of upkeep's.
+func (a *Applier) lookInto() (included, error) {
+	now, err := stampsIn(a.o.Layout.Include)
+	for name, s := range now {
+		if s.mode&unix.S_IFMT != unix.S_IFLNK || vhost.OwnFile(name) {
+			continue
+		}
+		if file, is := followed(s.path); is {
+			now[name] = file
+		}
+	}
+	return now, err
 }
 
 // stampsIn takes the stamps of what is read in a folder, by name from its
@@ -61,8 +76,8 @@ func stampsIn(folder string) (included, error) {
 }
 
 // odd refuses what is no regular file in the include folder. A server's own test
-// waits at a FIFO for somebody who writes to it, and so would the server; behind a
-// link is what others may change after the test. So neither is started.
+// waits at a FIFO for somebody who writes to it, and so would the server; behind most
+// links is what others may change after the test. So neither is started.
 func (i included) odd() error {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(i)) {
@@ -74,7 +89,7 @@ func (i included) odd() error {
 		return nil
 	}
 	return upkeep.WithHint(fmt.Errorf("the web server would read what is no regular file: %s", strings.Join(all, ", ")),
-		"move it away; until then no change reaches the web server")
+		"move it away, or, for a link, have it and the file, and all folders and links on the way, belong to root and be writable by root alone; until then no change reaches the web server")
 }
 
 // placed notes what upkeep itself put into the include folder, or took out.
