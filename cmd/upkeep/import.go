@@ -142,7 +142,11 @@ func (i *importVerb) make(ctx context.Context, plan article.Plan) error {
 		Jobs     []upkeep.Job     `json:"jobs"`
 	}
 	made.Jobs = []upkeep.Job{}
-	if objects := plan.Objects(); len(objects) > 0 {
+	objects, err := i.fresh(ctx, up, plan.Objects())
+	if err != nil {
+		return err
+	}
+	if len(objects) > 0 {
 		if made.Declared, err = i.declare(ctx, up, objects...); err != nil {
 			return err
 		}
@@ -175,6 +179,32 @@ func (i *importVerb) make(ctx context.Context, plan article.Plan) error {
 		fmt.Fprintf(i.out, "job %d %s %s\n", job.ID, job.Kind, upkeep.Printable(job.Object))
 	}
 	return nil
+}
+
+// fresh leaves out what is declared already in another way: what was changed here since
+// an earlier import, or made here, is newer than the old tables.
+func (i *importVerb) fresh(ctx context.Context, up *client.Client, objects []upkeep.Object) ([]upkeep.Object, error) {
+	if len(objects) == 0 {
+		return nil, nil
+	}
+	text, err := documents(objects...)
+	if err != nil {
+		return nil, err
+	}
+	would, err := up.Diff(ctx, []wire.Source{{File: "what was asked for", Text: text}})
+	if err != nil {
+		return nil, withoutPlaces(err)
+	}
+	var fresh []upkeep.Object
+	for at, object := range objects {
+		if at < len(would.Changes) && would.Changes[at].Action == wire.Changed { // which are in the order of the documents
+			fmt.Fprintf(i.err, "note: %s %s is declared already, in another way, and stays as it is; without --apply the document of the old tables is shown\n",
+				object.ObjectKind(), upkeep.Printable(object.ObjectName()))
+			continue
+		}
+		fresh = append(fresh, object)
+	}
+	return fresh, nil
 }
 
 // awaitHomes waits for the sites of a plan that also makes folders: the folders are in
