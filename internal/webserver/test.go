@@ -375,7 +375,8 @@ func (r *round) addOld(set []*change, paths map[string]string) {
 			continue
 		}
 		for _, w := range c.writes {
-			if isSite(w.file.Path) && w.before != nil {
+			// It may have been taken aside in between.
+			if isSite(w.file.Path) && w.before != nil && exists(w.place) {
 				paths[base(w.file.Path)] = w.place
 			}
 		}
