@@ -13,6 +13,9 @@ import (
 type Apache struct{}
 
 const (
+	// DefineTest is defined where configuration is tested, and nowhere else.
+	DefineTest = "UPKEEP_TEST"
+
 	definePiped  fixed = "UPKEEP_PIPED"
 	defineErrors fixed = "UPKEEP_ERRORS"
 	logNickname  fixed = "upkeep"
@@ -306,6 +309,10 @@ func (s *apacheSite) directory(field, dir string, cgi bool) {
 	s.from("methods")
 	s.put(dRequire, append([]arg{word("method")}, words(s.methods)...)...)
 	s.from("deny")
+	if cgi {
+		s.without(noCGI, "cgid_module", "cgi_module")
+		s.from("deny")
+	}
 	s.list(dRequire, []arg{word("not"), word("ip")}, words(s.deny))
 	s.from("allow")
 	if len(s.allow) > 0 {
@@ -318,9 +325,33 @@ func (s *apacheSite) directory(field, dir string, cgi bool) {
 		s.from("php")
 		s.begin(sFilesMatch, word(`\.php$`))
 		s.put(dSetHandler, value("proxy:unix:"+s.in.Layout.Socket(s.in.Site.Name)+"|fcgi://"+s.in.Site.Name+"/"))
+		s.without(noFCGI, "proxy_fcgi_module")
 		s.end()
 	}
 	s.end()
+}
+
+// What is said where a module is not there without which programs would be shown and
+// not run.
+const (
+	noCGI  fixed = "no module runs programs there; enable one, for example: a2enmod cgid"
+	noFCGI fixed = "no module speaks with php-fpm there; enable it, for example: a2enmod proxy_fcgi"
+)
+
+// without refuses all visitors where none of some modules is there, be it one day: to
+// an Apache without them the programs of a site are pages like any other. A test says
+// so, and the site fails.
+func (s *apacheSite) without(why fixed, modules ...fixed) {
+	for _, module := range modules {
+		s.begin(sIfModule, word("!"+module))
+	}
+	s.put(dRequire, word("all"), word("denied"))
+	s.begin(sIfDefine, word(DefineTest))
+	s.put(dError, word(why))
+	s.end()
+	for range modules {
+		s.end()
+	}
 }
 
 func (s *apacheSite) cgi() {
@@ -413,7 +444,7 @@ var apacheFields = []struct {
 	{"ServerAlias *.", "wildcard"}, {"ServerAlias ", "aliases"}, {"ServerName ", "name"}, {"DocumentRoot ", "root"}, {"DirectoryIndex ", "index"},
 	{"ErrorDocument ", "error_pages"}, {"Rewrite", "redirects"}, {"Redirect 204 " + tokenFolder, ""}, {"Redirect", "redirects"}, {"Header ", "headers"}, {"SetEnv ", "environment"},
 	{"Require method", "methods"}, {"Require not ip", "deny"}, {"Require ip", "allow"}, {"Require valid-user", "protect"}, {"Auth", "protect"}, {"<Location", "protect"},
-	{"ScriptAlias", "cgi"}, {"Suexec", "cgi"}, {"Options ExecCGI", "cgi"}, {"SetHandler", "php"}, {"<FilesMatch", "php"},
+	{`Error "no module runs`, "cgi"}, {`Error "no module speaks`, "php"}, {"ScriptAlias", "cgi"}, {"Suexec", "cgi"}, {"Options ExecCGI", "cgi"}, {"SetHandler", "php"}, {"<FilesMatch", "php"},
 }
 
 // Field implements [Renderer] by what stands on the line.

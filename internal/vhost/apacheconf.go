@@ -28,6 +28,7 @@ const (
 	dDefine            directive = "Define"
 	dDirectoryIndex    directive = "DirectoryIndex"
 	dDocumentRoot      directive = "DocumentRoot"
+	dError             directive = "Error"
 	dErrorDocument     directive = "ErrorDocument"
 	dErrorLog          directive = "ErrorLog"
 	dErrorLogFormat    directive = "ErrorLogFormat"
@@ -58,6 +59,7 @@ const (
 	sRequireAll  section = "RequireAll"
 	sRequireAny  section = "RequireAny"
 	sIfDefine    section = "IfDefine"
+	sIfModule    section = "IfModule"
 )
 
 // arg is one argument. It comes from one of the functions below, which say what

@@ -154,7 +154,7 @@ func skipDefines(lines []string) []string {
 	skipping := false
 	for _, line := range lines {
 		switch {
-		case strings.HasPrefix(line, "<IfDefine UPKEEP_PIPED"):
+		case strings.HasPrefix(line, "<IfDefine UPKEEP_PIPED"), strings.HasPrefix(line, "<IfModule"):
 			skipping = true
 		case line == "</IfDefine>" || line == "</IfModule>":
 			skipping = false

@@ -51,7 +51,7 @@ func (a Apache) Test(ctx context.Context, files []string) error {
 	if err != nil {
 		return err
 	}
-	_, output, err := run(ctx, a.env(), a.Program, "-t", "-f", copied)
+	_, output, err := run(ctx, a.env(), a.Program, "-t", "-D", vhost.DefineTest, "-f", copied)
 	if err == nil {
 		return nil
 	}

@@ -88,9 +88,20 @@ func testError(output string) *TestError {
 	}
 	e.Message = sanitise(e.Message)
 	if strings.Contains(e.Message, "defined by a module not included") {
-		e.Message += " (enable the module that has it, for example: a2enmod headers rewrite cgid proxy_fcgi)"
+		e.Message += moduleHint(e.Message)
 	}
 	return e
+}
+
+// moduleHint says which module of Debian's Apache has the directive that a message is
+// about.
+func moduleHint(message string) string {
+	for directive, module := range map[string]string{"'Header'": "headers", "'Rewrite": "rewrite", "'SuexecUserGroup'": "suexec"} {
+		if strings.Contains(message, directive) {
+			return " (enable it: a2enmod " + module + ")"
+		}
+	}
+	return ""
 }
 
 // base is the base name of a file; one that is staged has the name of its place.
