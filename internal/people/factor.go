@@ -91,7 +91,7 @@ func (p *People) HasFactor(ctx context.Context, name string) (bool, error) {
 // SetFactor gives a user a second factor, and returns the spare codes, of which only
 // hashes are kept.
 func (p *People) SetFactor(ctx context.Context, name, password, secret, code, from string) (spare []string, err error) {
-	if _, err := p.check(ctx, name, password, from); err != nil {
+	if _, err := p.present(ctx, name, password, from); err != nil {
 		return nil, err
 	}
 	at, ok := matches(secret, typed(code), p.o.Now(), 0)
@@ -109,7 +109,7 @@ func (p *People) SetFactor(ctx context.Context, name, password, secret, code, fr
 
 // DropFactor takes the second factor away from a user who knows the password.
 func (p *People) DropFactor(ctx context.Context, name, password, from string) error {
-	if _, err := p.check(ctx, name, password, from); err != nil {
+	if _, err := p.present(ctx, name, password, from); err != nil {
 		return err
 	}
 	return p.RemoveFactor(ctx, "user "+name, name)

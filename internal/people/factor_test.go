@@ -42,7 +42,7 @@ func TestSecondFactor(t *testing.T) {
 	if _, err := d.SetFactor(ctx, "ada", goodPassword, "AAAA", d.code(t, "AAAA", 0), home); !errors.As(err, &invalid) {
 		t.Errorf("with a secret that is too short: %v", err)
 	}
-	if _, err := d.SetFactor(ctx, "ada", "wrong", secret, d.code(t, secret, 0), home); !errors.Is(err, errWrong) {
+	if _, err := d.SetFactor(ctx, "ada", "wrong", secret, d.code(t, secret, 0), home); !errors.Is(err, errPresent) {
 		t.Errorf("without the password: %v", err)
 	}
 	used := d.code(t, secret, 0)
@@ -73,7 +73,7 @@ func TestSecondFactor(t *testing.T) {
 	if err := in(spare[0]); !errors.Is(err, errWrong) {
 		t.Errorf("with the same spare one again: %v", err)
 	}
-	if err := d.DropFactor(ctx, "ada", "wrong", home); !errors.Is(err, errWrong) {
+	if err := d.DropFactor(ctx, "ada", "wrong", home); !errors.Is(err, errPresent) {
 		t.Errorf("dropping it without the password: %v", err)
 	}
 	if err := d.DropFactor(ctx, "ada", goodPassword, home); err != nil {

@@ -86,7 +86,7 @@ func (p *People) RemovePasskey(ctx context.Context, who, name string, id int64) 
 // OfferPasskey begins the adding of a passkey by a user who knows the password. It
 // returns what the browser is to make one by, and what is to be shown with it.
 func (p *People) OfferPasskey(ctx context.Context, name, password, origin, from string) (options []byte, sealed string, err error) {
-	known, err := p.check(ctx, name, password, from)
+	known, err := p.present(ctx, name, password, from)
 	if err != nil {
 		return nil, "", err
 	}
@@ -188,10 +188,10 @@ func (p *People) begin(kind string, c ceremony, told any) (options []byte, seale
 
 // SignInByPasskey is [People.SignIn] by what a browser made of what
 // [People.AskPasskey] returned. What is wrong counts as a wrong password does, where
-// it is known whose passkey it is said to be.
+// it is known whose passkey it is said to be, and brings a lock of the password about.
 func (p *People) SignInByPasskey(ctx context.Context, sealed string, answer []byte, origin, from, agent string) (secret string, expires time.Time, err error) {
 	now := p.o.Now()
-	if !p.throttle.take(from, now) {
+	if !p.places.take(place(from), now) {
 		return "", time.Time{}, errTooMany
 	}
 	c, err := p.ceremonies.open(entering, sealed, origin, now)
@@ -216,7 +216,7 @@ func (p *People) SignInByPasskey(ctx context.Context, sealed string, answer []by
 	case err != nil:
 		return "", time.Time{}, err
 	}
-	p.throttle.give(from)
+	p.places.give(place(from))
 	return secret, in.Expires, nil
 }
 
@@ -227,7 +227,9 @@ type proven struct {
 	count uint32
 }
 
-// shown finds whose passkey an answer proves to be there.
+// shown finds whose passkey an answer proves to be there. A lock keeps nobody out who has
+// one: it slows guessing down, and there is nothing to guess about a key, while strangers
+// who know a name can bring locks about without an end.
 func (p *People) shown(ctx context.Context, c ceremony, answer []byte, from string) (proven, error) {
 	if len(answer) > maxAnswer {
 		return proven{}, errPasskey
@@ -243,8 +245,6 @@ func (p *People) shown(ctx context.Context, c ceremony, answer []byte, from stri
 		return proven{}, errUnknown
 	case err != nil:
 		return proven{}, err
-	case known.Locked.After(p.o.Now()):
-		return proven{}, errPasskey // whether it was right is not told, as with passwords
 	}
 	party, err := relying(c.Origin)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -38,9 +39,12 @@ type Options struct {
 
 // People knows users.
 type People struct {
-	o        Options
-	hasher   hasher
-	throttle throttle
+	o      Options
+	hasher hasher
+	// places are where passwords are tried from, own who tries that of the user that it
+	// is signed in as.
+	places throttle[netip.Prefix]
+	own    throttle[string]
 	// ceremonies are those by which passkeys are added and shown.
 	ceremonies *ceremonies
 
@@ -58,7 +62,8 @@ func New(ctx context.Context, o Options) (*People, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &People{o: o, hasher: newHasher(), ceremonies: under}
+	p := &People{o: o, hasher: newHasher(), ceremonies: under,
+		places: throttle[netip.Prefix]{burst: burst, refill: refill}, own: throttle[string]{burst: ownBurst, refill: ownRefill}}
 	any, err := o.Users.Any(ctx)
 	if err != nil {
 		return nil, err
@@ -92,7 +97,7 @@ func (p *People) Setup() string {
 
 // SetUp makes the first user, of staff, for who has the token.
 func (p *People) SetUp(ctx context.Context, token, name, password, from string) error {
-	if !p.throttle.take(from, p.o.Now()) {
+	if !p.places.take(place(from), p.o.Now()) {
 		return errTooMany
 	}
 	expected := p.Setup()
@@ -151,7 +156,7 @@ func (p *People) SetPassword(ctx context.Context, who, name, password string) er
 
 // ChangePassword is SetPassword for who knows the present one.
 func (p *People) ChangePassword(ctx context.Context, name, present, password, from string) error {
-	if _, err := p.check(ctx, name, present, from); err != nil {
+	if _, err := p.present(ctx, name, present, from); err != nil {
 		return err
 	}
 	return p.SetPassword(ctx, "user "+name, name, password)
@@ -166,10 +171,12 @@ func (p *People) Remove(ctx context.Context, who, name string) error {
 func (p *People) List(ctx context.Context) ([]upkeep.User, error) { return p.o.Users.List(ctx) }
 
 var (
-	errTooMany = upkeep.WithHint(fmt.Errorf("%w: too many tries from your address", upkeep.ErrRefused), "wait a minute, then try again")
+	errTooMany  = upkeep.WithHint(fmt.Errorf("%w: too many tries from your address", upkeep.ErrRefused), "wait a minute, then try again")
+	errTooOften = upkeep.WithHint(fmt.Errorf("%w: the password was wrong too often", upkeep.ErrRefused), "wait three minutes, then try again")
 	// One text for a wrong name and a wrong password: which names there are is not
 	// told.
-	errWrong = fmt.Errorf("%w: the name, the password or the code is wrong", upkeep.ErrRefused)
+	errWrong   = fmt.Errorf("%w: the name, the password or the code is wrong", upkeep.ErrRefused)
+	errPresent = fmt.Errorf("%w: the password is wrong", upkeep.ErrRefused)
 )
 
 // pause is for how long no password of a user is looked at after wrong ones.
@@ -187,7 +194,7 @@ func pause(failures int) time.Duration {
 // takes as long, whether there is such a user or not.
 func (p *People) check(ctx context.Context, name, password, from string) (store.Credentials, error) {
 	now := p.o.Now()
-	if !p.throttle.take(from, now) {
+	if !p.places.take(place(from), now) {
 		return store.Credentials{}, errTooMany
 	}
 	if len(password) > maxPassword || len(name) > maxPassword {
@@ -210,7 +217,40 @@ func (p *People) check(ctx context.Context, name, password, from string) (store.
 	case !same:
 		return store.Credentials{}, p.wrong(ctx, name, from)
 	}
-	p.throttle.give(from)
+	p.places.give(place(from))
+	return known, nil
+}
+
+// present is check for who is signed in as the user. A lock is not for them: whoever
+// knows the name can bring one about, and would keep the user from a new password just
+// when somebody tries the old one. Tries are slowed down by themselves instead.
+func (p *People) present(ctx context.Context, name, password, from string) (store.Credentials, error) {
+	now := p.o.Now()
+	if !p.places.take(place(from), now) {
+		return store.Credentials{}, errTooMany
+	}
+	if !p.own.take(name, now) {
+		return store.Credentials{}, errTooOften
+	}
+	if len(password) > maxPassword {
+		return store.Credentials{}, errPresent
+	}
+	known, err := p.o.Users.Credentials(ctx, name)
+	if err != nil {
+		return store.Credentials{}, err
+	}
+	same, err := p.hasher.same(ctx, known.Password, password)
+	if err != nil {
+		return store.Credentials{}, err
+	}
+	if !same {
+		if err := p.wrong(ctx, name, from); !errors.Is(err, errWrong) {
+			return store.Credentials{}, err
+		}
+		return store.Credentials{}, errPresent
+	}
+	p.places.give(place(from))
+	p.own.give(name)
 	return known, nil
 }
 
@@ -236,7 +276,10 @@ func (p *People) SignIn(ctx context.Context, name, password, code, from, agent s
 	}
 	secret, in := newSignIn(now, from, agent)
 	err = p.announce(p.o.Users.SignIn(ctx, name, known.Password, *shown, digest(secret), in))
-	if errors.Is(err, upkeep.ErrRefused) { // used before, or no spare code
+	switch {
+	case errors.Is(err, store.ErrLocked): // meanwhile; that is counted already
+		err = errWrong
+	case errors.Is(err, upkeep.ErrRefused): // used before, or no spare code
 		err = p.wrong(ctx, name, from)
 	}
 	if err != nil {

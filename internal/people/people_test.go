@@ -199,6 +199,48 @@ func TestGuessingPasswordsIsSlow(t *testing.T) {
 	}
 }
 
+// Strangers who know a name can lock it as often as they like. Who is signed in is not
+// kept from a new password, and who has a passkey not from signing in; the password is
+// not guessed there any faster.
+func TestLocksKeepNobodyOutWhoIsIn(t *testing.T) {
+	d, dev := newDesk(t), newDevice(t)
+	ctx, next := t.Context(), "another good one"
+	d.add(t, ada)
+	d.enroll(t, "ada", dev)
+	lock := func() {
+		t.Helper()
+		for i := range 5 {
+			d.SignIn(ctx, "ada", "guess", "", "198.51.100."+string(rune('0'+i)), "browser")
+		}
+		if _, _, err := d.SignIn(ctx, "ada", goodPassword, "", home, "browser"); !errors.Is(err, errWrong) {
+			t.Fatalf("it is not locked: %v", err)
+		}
+	}
+	lock()
+	if err := d.ChangePassword(ctx, "ada", goodPassword, next, home); err != nil {
+		t.Errorf("a new password while locked: %v", err)
+	}
+	if _, _, err := d.SignIn(ctx, "ada", next, "", home, "browser"); err != nil {
+		t.Errorf("the new password: %v", err)
+	}
+	lock()
+	if secret, err := d.enter(t, dev); err != nil || secret == "" {
+		t.Errorf("a passkey while locked: %v", err)
+	}
+	for i := range ownBurst {
+		if err := d.ChangePassword(ctx, "ada", "guess", goodPassword, "203.0.113."+string(rune('1'+i))); !errors.Is(err, errPresent) {
+			t.Errorf("guess %d of who is signed in: %v", i, err)
+		}
+	}
+	if err := d.ChangePassword(ctx, "ada", next, goodPassword, home); !errors.Is(err, errTooOften) {
+		t.Errorf("after %d guesses: %v", ownBurst, err)
+	}
+	d.now = d.now.Add(ownRefill)
+	if err := d.ChangePassword(ctx, "ada", next, goodPassword, home); err != nil {
+		t.Errorf("a while later: %v", err)
+	}
+}
+
 // A new password ends what the old one began, and lifts a lock.
 func TestNewPassword(t *testing.T) {
 	d := newDesk(t)
@@ -208,7 +250,7 @@ func TestNewPassword(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.ChangePassword(ctx, "ada", "wrong", next, home); !errors.Is(err, errWrong) {
+	if err := d.ChangePassword(ctx, "ada", "wrong", next, home); !errors.Is(err, errPresent) {
 		t.Errorf("without the present one: %v", err)
 	}
 	invalid := (*upkeep.InvalidError)(nil)
@@ -324,34 +366,34 @@ func FuzzHash(f *testing.F) {
 }
 
 func TestThrottle(t *testing.T) {
-	var th throttle
+	th := throttle[netip.Prefix]{burst: burst, refill: refill}
 	now := time.Now()
 	for range burst {
-		if !th.take("192.0.2.1", now) {
+		if !th.take(place("192.0.2.1"), now) {
 			t.Fatal("slowed down at once")
 		}
 	}
-	if th.take("192.0.2.1", now) || th.take("::ffff:192.0.2.1", now) || !th.take("192.0.2.2", now) {
+	if th.take(place("192.0.2.1"), now) || th.take(place("::ffff:192.0.2.1"), now) || !th.take(place("192.0.2.2"), now) {
 		t.Error("it goes by something else than the place")
 	}
-	if th.take("192.0.2.1", now.Add(refill-1)) || !th.take("192.0.2.1", now.Add(refill)) || th.take("192.0.2.1", now.Add(refill)) {
+	if th.take(place("192.0.2.1"), now.Add(refill-1)) || !th.take(place("192.0.2.1"), now.Add(refill)) || th.take(place("192.0.2.1"), now.Add(refill)) {
 		t.Error("it does not fill up one by one")
 	}
-	if !th.take("no address", now) || !th.take("", now) {
+	if !th.take(place("no address"), now) || !th.take(place(""), now) {
 		t.Error("what is no address is refused")
 	}
 	var wait sync.WaitGroup
 	for i := range 4 {
 		wait.Go(func() {
-			for j := range maxPlaces / 3 {
-				th.take(addr(i*maxPlaces+j), now)
-				th.give("192.0.2.2")
+			for j := range maxKnown / 3 {
+				th.take(place(addr(i*maxKnown+j)), now)
+				th.give(place("192.0.2.2"))
 			}
 		})
 	}
 	wait.Wait()
-	if len(th.places) > maxPlaces {
-		t.Errorf("%d places are remembered", len(th.places))
+	if len(th.known) > maxKnown {
+		t.Errorf("%d places are remembered", len(th.known))
 	}
 }
 

@@ -14,14 +14,25 @@ const (
 	refill = 15 * time.Second
 )
 
-// maxPlaces bounds what is remembered. When there are more, those that are whole
-// again are forgotten, and then all: the locks of users are in the database.
-const maxPlaces = 10000
+// How many may be tried by who is signed in as a user, from wherever: the lock of the
+// user does not hold there, see [People.own].
+const (
+	ownBurst  = 5
+	ownRefill = 3 * time.Minute
+)
 
-// throttle slows down who tries passwords. The zero value is ready.
-type throttle struct {
-	mu     sync.Mutex
-	places map[netip.Prefix]bucket
+// maxKnown bounds what is remembered. When there are more, those that are whole
+// again are forgotten, and then all: the locks of users are in the database.
+const maxKnown = 10000
+
+// throttle slows down who tries passwords: so many at once, and one more each time
+// that refill has passed.
+type throttle[K comparable] struct {
+	burst  int
+	refill time.Duration
+
+	mu    sync.Mutex
+	known map[K]bucket
 }
 
 type bucket struct {
@@ -44,55 +55,53 @@ func place(address string) netip.Prefix {
 	return p
 }
 
-// take reports whether one more may be tried from an address now, and counts it.
-func (t *throttle) take(address string, now time.Time) bool {
+// take reports whether one more may be tried now, and counts it.
+func (t *throttle[K]) take(who K, now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.places == nil || len(t.places) >= maxPlaces {
+	if t.known == nil || len(t.known) >= maxKnown {
 		t.forget(now)
 	}
-	p := place(address)
-	b, known := t.places[p]
-	if !known {
-		b = bucket{burst, now}
+	b, there := t.known[who]
+	if !there {
+		b = bucket{t.burst, now}
 	}
-	b = b.filled(now)
+	b = t.filled(b, now)
 	if b.left == 0 {
-		t.places[p] = b
+		t.known[who] = b
 		return false
 	}
 	b.left--
-	t.places[p] = b
+	t.known[who] = b
 	return true
 }
 
 // give takes a try back that was none: the password was right.
-func (t *throttle) give(address string) {
+func (t *throttle[K]) give(who K) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := place(address)
-	if b, known := t.places[p]; known {
-		b.left = min(b.left+1, burst)
-		t.places[p] = b
+	if b, there := t.known[who]; there {
+		b.left = min(b.left+1, t.burst)
+		t.known[who] = b
 	}
 }
 
-func (b bucket) filled(now time.Time) bucket {
-	if n := int(now.Sub(b.at) / refill); n > 0 {
-		b.left, b.at = min(b.left+n, burst), b.at.Add(time.Duration(n)*refill)
+func (t *throttle[K]) filled(b bucket, now time.Time) bucket {
+	if n := int(now.Sub(b.at) / t.refill); n > 0 {
+		b.left, b.at = min(b.left+n, t.burst), b.at.Add(time.Duration(n)*t.refill)
 	}
 	return b
 }
 
-func (t *throttle) forget(now time.Time) {
-	kept := map[netip.Prefix]bucket{}
-	for p, b := range t.places {
-		if b.filled(now).left < burst {
-			kept[p] = b
+func (t *throttle[K]) forget(now time.Time) {
+	kept := map[K]bucket{}
+	for who, b := range t.known {
+		if t.filled(b, now).left < t.burst {
+			kept[who] = b
 		}
 	}
-	if len(kept) >= maxPlaces {
+	if len(kept) >= maxKnown {
 		clear(kept)
 	}
-	t.places = kept
+	t.known = kept
 }

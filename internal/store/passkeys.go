@@ -51,8 +51,7 @@ func credentialText(credential []byte) string {
 // Holder is whose a passkey is.
 type Holder struct {
 	User   string
-	Handle string    // what devices know the user by
-	Locked time.Time // until when nothing of the user's is to be looked at
+	Handle string // what devices know the user by
 	Key    Key
 }
 
@@ -68,7 +67,7 @@ func (u Users) ByPasskey(ctx context.Context, credential []byte) (Holder, error)
 	if err != nil || !found {
 		return Holder{}, u.store.explain("looking up whose a passkey is", orNotFound(err))
 	}
-	return Holder{User: row.Name, Handle: row.Handle, Locked: instant(row.Locked), Key: key.key()}, nil
+	return Holder{User: row.Name, Handle: row.Handle, Key: key.key()}, nil
 }
 
 func orNotFound(err error) error {
@@ -192,9 +191,6 @@ func (u Users) SignInByPasskey(ctx context.Context, id int64, count uint32, hash
 		found, err = notFound(tx.NewSelect().Model(&row).Where("id = ?", key.UserID).Scan(ctx))
 		if err != nil || !found {
 			return nil, orNotFound(err)
-		}
-		if row.Locked > nanos(in.Created) {
-			return nil, fmt.Errorf("%w: user %s is locked", upkeep.ErrRefused, row.Name)
 		}
 		if (count != 0 || key.SignCount != 0) && int64(count) <= key.SignCount {
 			refused = fmt.Errorf("%w: the counter of passkey %d did not rise", upkeep.ErrRefused, id)

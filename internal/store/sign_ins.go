@@ -35,15 +35,23 @@ type tokenRow struct {
 	MadeWith      int64 // another of them, or 0
 }
 
+// ErrLocked says that no password of a user is taken for a while.
+var ErrLocked = fmt.Errorf("%w: the user is locked", upkeep.ErrRefused)
+
 // SignIn notes that a user is signed in with a browser, which shows what has this
 // hash, if the password that was looked at is still the user's, and what was shown of
-// its second factor was not used before. Wrong passwords from before are forgotten,
+// its second factor was not used before. With [ErrLocked] it is refused where the user was
+// locked while the password was looked at: of many that are tried at a time, those count
+// that were wrong before. Wrong passwords from before are forgotten,
 // and so are sign-ins that have expired.
 func (u Users) SignIn(ctx context.Context, name, password string, proof Proof, hash string, in upkeep.SignIn) ([]upkeep.Event, error) {
 	return u.change(ctx, "signing in", func(ctx context.Context, tx bun.Tx, now time.Time) ([]upkeep.Event, error) {
 		row, err := findUser(ctx, tx, name)
 		if err != nil {
 			return nil, err
+		}
+		if row.Locked > nanos(in.Created) {
+			return nil, ErrLocked
 		}
 		if row.Password != password {
 			return nil, fmt.Errorf("%w: the password was changed meanwhile", upkeep.ErrRefused)
