@@ -186,8 +186,13 @@ func (d declared) siteRemove(job store.ClaimedJob) (order, error) {
 		if found.Err != nil {
 			return order{}, found.Err
 		}
-		if site := found.Object.(upkeep.Site); slices.Contains(site.Servers, job.Server) {
+		site := found.Object.(upkeep.Site)
+		if slices.Contains(site.Servers, job.Server) {
 			return order{}, &pointless{fmt.Sprintf("%s is served by %s again", site.Name, job.Server)}
+		}
+		var was task.SiteRemove
+		if json.Unmarshal(job.Payload, &was) == nil && !was.KeepFiles && site.Files == job.Server && site.Account == was.Account {
+			return order{}, &pointless{fmt.Sprintf("%s holds the files of %s again", job.Server, site.Name)}
 		}
 	}
 	payload, err := task.Decode(job.Kind, job.Payload)

@@ -49,6 +49,34 @@ func TestSyncOfWhatCannotBeRead(t *testing.T) {
 	}
 }
 
+// A site that was deleted and declared again before its removal was done keeps what it
+// had: the removal has nothing to do any more, on its web servers and on the server that
+// holds its files. What was another account's goes.
+func TestRemovalOfASiteThatIsBack(t *testing.T) {
+	site := named("a.test")
+	site.Files = "files1"
+	d := declared{found: map[store.Ref]store.Found{
+		store.RefOf(site): {Ref: store.RefOf(site), Declared: upkeep.Declared{Object: site, Generation: 3}},
+	}}
+	for _, test := range []struct {
+		server, payload string
+		pointless       bool
+	}{
+		{"web1", `{"name":"a.test","account":"acme","generation":2,"keep_files":true}`, true},
+		{"files1", `{"name":"a.test","account":"acme","generation":2}`, true},
+		{"files1", `{"name":"a.test","account":"acme","generation":2,"keep_files":true}`, false},
+		{"files1", `{"name":"a.test","account":"other","generation":2}`, false},
+		{"files2", `{"name":"a.test","account":"acme","generation":2}`, false},
+	} {
+		job := store.ClaimedJob{Job: upkeep.Job{ID: 1, Server: test.server, Kind: upkeep.JobSiteRemove, Account: "acme", Object: "site/a.test", Generation: 2}, Payload: []byte(test.payload)}
+		made, err := d.assemble(job)
+		var why *pointless
+		if errors.As(err, &why) != test.pointless || !test.pointless && (err != nil || made.payload == nil) {
+			t.Errorf("%s, %s: %+v, %v", test.server, test.payload, made, err)
+		}
+	}
+}
+
 // What an agent says of a whole server is taken site by site: what failed says why,
 // what is newer there is left to its own job, and one that does not say where its
 // sites are has said nothing.
