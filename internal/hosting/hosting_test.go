@@ -146,8 +146,14 @@ func TestUndoOfWhatWasRead(t *testing.T) {
 	if _, err := d.Undo(ctx, "tester", "example.test", 0, 3); !errors.Is(err, upkeep.ErrChanged) {
 		t.Errorf("it was removed since, and Undo says %v", err)
 	}
+	if _, err := d.Undo(ctx, "tester", "example.test", 0, store.Exists); !errors.Is(err, upkeep.ErrChanged) || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("from whatever there is, where there is nothing: %v", err)
+	}
 	if _, err := d.Undo(ctx, "tester", "example.test", 0, 4); err != nil {
 		t.Errorf("a removal that was read: %v", err)
+	}
+	if status, err := d.Undo(ctx, "tester", "example.test", 0, store.Exists); err != nil || status.Generation != 6 {
+		t.Errorf("from whatever there is: generation %d, %v", status.Generation, err)
 	}
 }
 
