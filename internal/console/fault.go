@@ -3,10 +3,12 @@ package console
 import (
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"upkeep"
 	"upkeep/internal/access"
@@ -56,6 +58,13 @@ const maxForm = 1 << 20
 // maxFormText is the same for people.
 const maxFormText = "1 MB (1,048,576 bytes)"
 
+// Of a form that is too large, so many bytes more are heard, so that the browser comes
+// to read the answer; and no form may take longer to come than this.
+const (
+	maxHeard = 16 << 20
+	formTime = 30 * time.Second
+)
+
 // formType is how browsers send forms that have no files in them.
 const formType = "application/x-www-form-urlencoded"
 
@@ -64,7 +73,9 @@ const keptInBrowser = " Nothing was done. What you typed is where you typed it: 
 
 // readForm reads what a form carries, or says what is wrong with it.
 func (c *Console) readForm(w http.ResponseWriter, r *http.Request) bool {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	control, whole := http.NewResponseController(w), r.Body
+	_ = control.SetReadDeadline(time.Now().Add(formTime)) // a test's writer has none
+	r.Body = http.MaxBytesReader(w, whole, maxForm)
 	if kind := r.Header.Get("Content-Type"); kind != "" {
 		if media, _, err := mime.ParseMediaType(kind); err != nil || media != formType {
 			c.fault(w, r, http.StatusUnsupportedMediaType, fmt.Sprintf("What was sent is %s, and forms are sent as %s.", upkeep.Printable(fmt.Sprintf("%.100q", kind)), formType)+keptInBrowser)
@@ -73,6 +84,7 @@ func (c *Console) readForm(w http.ResponseWriter, r *http.Request) bool {
 	}
 	err := r.ParseForm()
 	if err == nil {
+		_ = control.SetReadDeadline(time.Time{}) // what is done may take longer
 		return true
 	}
 	status, text := http.StatusBadRequest, "The form cannot be read: "+upkeep.Printable(fmt.Sprintf("%.200s", err))+"."
@@ -80,12 +92,13 @@ func (c *Console) readForm(w http.ResponseWriter, r *http.Request) bool {
 	var slow net.Error
 	switch {
 	case errors.As(err, &large):
+		_, _ = io.CopyN(io.Discard, whole, maxHeard) // whether it ends sooner is its sender's
 		status, text = http.StatusRequestEntityTooLarge, "The form is too large: it may have "+maxFormText+"."
 		if access.From(r.Context()).Staff {
 			text += " Larger documents are taken by upkeep apply."
 		}
 	case errors.As(err, &slow) && slow.Timeout():
-		status, text = http.StatusRequestTimeout, "The form did not come to its end in time."
+		status, text = http.StatusRequestTimeout, fmt.Sprintf("The form did not come within %s.", formTime)
 	}
 	c.o.Log.Warn("a form cannot be read", "path", r.URL.Path, "err", err)
 	c.fault(w, r, status, text+keptInBrowser)

@@ -1,12 +1,18 @@
 package console
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
+	"testing/iotest"
 
+	"github.com/chromedp/chromedp"
 	"golang.org/x/net/html"
+
+	"upkeep/internal/testkit/browser"
 )
 
 // A form that cannot be read is not done in part, and its sender is told why, and what
@@ -159,4 +165,42 @@ func describedFields(t *testing.T, page string) map[string]string {
 		}
 	})
 	return marked
+}
+
+// A form that stops coming is told apart from one that is wrong.
+func TestFormsThatDoNotEnd(t *testing.T) {
+	h := twoCustomers()
+	r := httptest.NewRequest("POST", "/accounts", io.MultiReader(strings.NewReader("name=acme"), iotest.ErrReader(os.ErrDeadlineExceeded)))
+	r.Host, r.RemoteAddr = "localhost", "127.0.0.1:1234"
+	r.Header.Set("Content-Type", formType)
+	r.AddCookie(&http.Cookie{Name: "upkeep", Value: "ada"})
+	w := httptest.NewRecorder()
+	house(t, typical(), h).Public().ServeHTTP(w, r)
+	if w.Code != http.StatusRequestTimeout || !strings.Contains(w.Body.String(), "did not come within 30s") || len(h.did()) > 0 {
+		t.Errorf("it answers %d, done is %q: %s", w.Code, h.did(), w.Body)
+	}
+}
+
+// A browser that sends more than a form may have shows the answer, and not that the
+// connection ended: it is heard out, up to a bound.
+func TestLargeFormInABrowser(t *testing.T) {
+	server := httptest.NewServer(house(t, typical(), twoCustomers()).Public())
+	defer server.Close()
+	origin := strings.Replace(server.URL, "127.0.0.1", "localhost", 1)
+	tab := browser.Open(t)
+	tab.Do(browser.Cookie("upkeep", "ada", origin), chromedp.Navigate(origin+"/declare/pool"), chromedp.WaitReady(chromedp.CSS("footer")))
+	browser.Ask[bool](tab, `(() => {
+		document.documentElement.dataset.left = "yes";
+		document.querySelector("textarea[name=text]").value = "# more than there may be\n".repeat(200000);
+		document.querySelector("button[value=save]").click();
+		return true;
+	})()`)
+	tab.Do(chromedp.WaitReady(chromedp.CSS("html:not([data-left]) footer")))
+	if text := browser.Ask[string](tab, `document.querySelector("main").innerText`); !strings.Contains(text, "1 MB (1,048,576 bytes)") {
+		t.Errorf("the browser shows %q", text)
+	}
+	tab.Do(chromedp.NavigateBack(), chromedp.WaitReady(chromedp.CSS("textarea[name=text]")))
+	if size := browser.Ask[float64](tab, `document.querySelector("textarea[name=text]").value.length`); size < 4e6 {
+		t.Errorf("of what was typed, %v characters are left", size)
+	}
 }
