@@ -57,6 +57,9 @@ func canGrowMounted(name string) bool {
 // planOnline grows the image in place, by the kernel: it keeps a journal of its own,
 // so that each moment of it is whole.
 func (w *Work) planOnline(t *target, r resizing) error {
+	if err := room(t.path, r.more); err != nil {
+		return err
+	}
 	w.Plan.step(0, "check its %s", t.typ.Name)
 	w.Plan.step(0, "note what is begun in %s", journal.Path(t.path))
 	if r.to != t.size || t.part.Number == 0 {

@@ -90,11 +90,10 @@ func (p *packing) planRaw() error {
 	if err != nil {
 		return err
 	}
+	copied := int64(0)
 	if p.part.Number != 0 {
 		bytes = allocation.Data(p.file, p.part.Offset, p.part.End())
-		if err := room(p.dst, 2*bytes); err != nil {
-			return err
-		}
+		copied = bytes
 		p.Plan.Temporary = upkeep.Size(bytes)
 		p.Plan.step(bytes, "copy partition %d to a file that has no name", p.part.Number)
 	}
@@ -104,6 +103,9 @@ func (p *packing) planRaw() error {
 			upkeep.Size(sum(used)).About(), cmp.Or(p.info.Type, "partitions"), upkeep.Size(p.part.Length).About())
 	} else {
 		p.Plan.step(bytes, "pack what of it is not zeros, at most %s, into a file that has no name yet (%s)", upkeep.Size(bytes).About(), why)
+	}
+	if err := p.roomToPack(copied, bytes, used); err != nil {
+		return err
 	}
 	p.do = func(ctx context.Context, tell *teller) error {
 		if why != "" && !p.All {
@@ -122,6 +124,38 @@ func (p *packing) planRaw() error {
 	}
 	return nil
 }
+
+// roomToPack looks whether what is packed has room: how much that takes is known when it
+// was done, and before only that it is no more than was there. Where that much is not
+// free, pieces are packed to see what becomes of them.
+func (p *packing) roomToPack(copied, bytes int64, used []pack.Range) error {
+	var lacks *noRoomError
+	if err := room(p.dst, copied+bytes+packedTables); !errors.As(err, &lacks) {
+		return err
+	}
+	if used == nil {
+		used = []pack.Range{{Offset: 0, Length: p.part.Length}}
+	}
+	of := make([]pack.Range, len(used))
+	for i, r := range used {
+		of[i] = pack.Range{Offset: p.part.Offset + r.Offset, Length: r.Length}
+	}
+	about, err := pack.Estimate(p.file, of)
+	if err != nil {
+		return err
+	}
+	if err := room(p.dst, copied+about); err != nil {
+		if errors.As(err, &lacks) {
+			return &upkeep.HintError{Err: fmt.Errorf("going by pieces of it that were packed: %w", lacks), Hint: "make room, or pack to another file system: OUT.zst may lie anywhere"}
+		}
+		return err
+	}
+	p.Plan.step(0, "which takes about %s, going by pieces of it, and %s at most, for which there is no room: should it end, nothing is left", upkeep.Size(about).About(), upkeep.Size(bytes).About())
+	return nil
+}
+
+// packedTables is more than what a packed image has beside its data, but for the largest.
+const packedTables = 1 << 20
 
 // likeImage gives a copy of a partition the mode of its image, which the packed file
 // gets, and its kind.
@@ -177,6 +211,13 @@ func (p *packing) expanded(ctx context.Context, tell *teller, format pack.Format
 	}
 	if why != "" && !p.All {
 		tell.note("free blocks are packed too: %s", why)
+	}
+	bytes, copied := allocation.Data(p.file, p.part.Offset, p.part.End()), int64(0)
+	if p.part.Number != 0 {
+		copied = bytes
+	}
+	if err := p.roomToPack(copied, min(bytes, cmp.Or(sum(used), bytes)), used); err != nil {
+		return err
 	}
 	if p.part.Number == 0 {
 		return p.pack(ctx, tell, p.file, used)

@@ -275,3 +275,42 @@ func TestFilesInImages(t *testing.T) {
 		t.Errorf("the server was asked %d times", asked)
 	}
 }
+
+// TestPackLooksForRoom has a host with too little, with enough for what is known to become
+// small, and one whose room is taken meanwhile.
+func TestPackLooksForRoom(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "mount", "umount")
+	host := crowded(t, 16*mib)
+	dst := filepath.Join(host, "web.zst")
+	image := made(t, Creation{Size: 64 * mib})
+	noise := make([]byte, 32*mib)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	must(t, os.WriteFile(image, noise, 0o600))
+	err := refused(t, image, upkeep.ErrRefused, func() (*Work, error) { return Pack(image, dst, PackOptions{}) })
+	var lacks *noRoomError
+	if !errors.As(err, &lacks) || lacks.need < int64(31*mib) || !strings.Contains(err.Error(), "going by pieces of it") {
+		t.Errorf("packing noise: %v", err)
+	}
+
+	must(t, os.WriteFile(image, bytes.Repeat([]byte("text"), 8<<20), 0o600))
+	w, err := Pack(image, dst, PackOptions{})
+	must(t, err)
+	if steps := fmt.Sprint(w.Plan.Steps); !strings.Contains(steps, "going by pieces of it, and 32M at most") {
+		t.Errorf("the plan is %s", steps)
+	}
+	must(t, errors.Join(w.Do(t.Context(), nil), w.Close(), os.Remove(dst)))
+
+	must(t, os.WriteFile(image, noise[:12*mib], 0o600))
+	w, err = Pack(image, dst, PackOptions{})
+	must(t, err)
+	ballast := filepath.Join(host, "ballast")
+	must(t, os.WriteFile(ballast, noise[:8*mib], 0o600))
+	if err := w.Do(t.Context(), nil); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("when the room was taken meanwhile: %v", err)
+	}
+	must(t, w.Close())
+	onlyFile(t, ballast)
+	must(t, os.Remove(ballast))
+	freed(t, host)
+}

@@ -150,10 +150,10 @@ func (w *Work) planGrowth(t *target, g Growth) error {
 	if t.kind == upkeep.ImageFull {
 		more = to - t.size
 	}
-	if err := room(t.path, more); err != nil {
-		return err
-	}
 	if g.FileOnly {
+		if err := room(t.path, more); err != nil {
+			return err
+		}
 		return w.planFileOnly(t, g, to)
 	}
 	if t.part.Number == 0 && t.info.Type == fsinfo.None {
@@ -276,7 +276,7 @@ func joinCut(err error, file *os.File, size int64) error {
 
 // planSecondGrowth grows a second file, and what is meant of it.
 func (w *Work) planSecondGrowth(t *target, r resizing) error {
-	s, err := planChange(&w.Plan, t, r.more, false)
+	s, err := planChange(&w.Plan, t, r.more, 0, false)
 	if err != nil {
 		return err
 	}
@@ -392,7 +392,7 @@ func (w *Work) planShrinking(t *target, s Shrinking) error {
 	if err != nil {
 		return err
 	}
-	second, err := planChange(&w.Plan, t, 0, true)
+	second, err := planChange(&w.Plan, t, 0, t.usedBehind(length), true)
 	if err != nil {
 		return err
 	}
@@ -418,6 +418,20 @@ func (w *Work) planShrinking(t *target, s Shrinking) error {
 		return second.do(ctx, tell, func(file *os.File) error { return w.shrink(ctx, tell, second, file, length) })
 	}
 	return nil
+}
+
+// usedBehind is how much the file system uses behind a length, which is moved to in front
+// of it, over blocks that are free; 0 where that is not known.
+func (t *target) usedBehind(length int64) int64 {
+	used, err := fsinfo.Used(t.section(), t.info)
+	if err != nil || length == 0 {
+		return 0
+	}
+	sum := int64(0)
+	for _, e := range used {
+		sum += max(0, e.End()-max(e.Offset, length))
+	}
+	return sum
 }
 
 // shrink shrinks a file that holds the file system alone, to length or with 0 as far

@@ -311,39 +311,6 @@ func allocated(file *os.File) (int64, error) {
 	return st.Blocks * 512, nil
 }
 
-// room refuses work for which the host has not the room: need bytes in the folder
-// of path.
-func room(path string, need int64) error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(path), &fs); err != nil {
-		return fmt.Errorf("asking how much room there is beside %s: %w", path, err)
-	}
-	free := int64(fs.Bavail) * fs.Bsize
-	if os.Geteuid() == 0 {
-		free = int64(fs.Bfree) * fs.Bsize
-	}
-	if free >= need {
-		return nil
-	}
-	return &upkeep.HintError{
-		Err:  &noRoomError{path: path, need: need, free: free, bytes: need - free},
-		Hint: "make room, or move the image to a file system with more; where files can share blocks (xfs, btrfs) next to none is needed",
-	}
-}
-
-// noRoomError is that the host has not the room for what is to be done.
-type noRoomError struct {
-	path              string
-	need, free, bytes int64 // bytes are missing
-}
-
-func (e *noRoomError) Error() string {
-	return fmt.Sprintf("%v: %s are needed beside %s and %s are free: %d bytes are missing; nothing was changed",
-		upkeep.ErrRefused, upkeep.Size(e.need).About(), e.path, upkeep.Size(e.free).About(), e.bytes)
-}
-
-func (e *noRoomError) Unwrap() error { return upkeep.ErrRefused }
-
 // replaceable refuses an image whose place no second file can take: as it should be, or
 // by who asks for that.
 func (t *target) replaceable() error {

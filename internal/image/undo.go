@@ -19,8 +19,8 @@ import (
 
 // planChange is planSecond for a change of size, and where there is no room for a second
 // file work in place by programs that keep what they write over, for types that have
-// such. To shrink them that takes root.
-func planChange(plan *Plan, t *target, more int64, shrinks bool) (second, error) {
+// such. To shrink them that takes root. Kept is how much that is, as far as is known.
+func planChange(plan *Plan, t *target, more, kept int64, shrinks bool) (second, error) {
 	before := *plan
 	s, err := planSecond(plan, t, more)
 	var missing *noRoomError
@@ -30,13 +30,17 @@ func planChange(plan *Plan, t *target, more int64, shrinks bool) (second, error)
 	if _, unknown := tool.Find("e2undo"); unknown != nil {
 		return s, err
 	}
-	if room(t.path, more+reserve) != nil {
-		return s, err // that says what would be best
+	if err := room(t.path, more+kept+reserve); err != nil {
+		var lacks *noRoomError
+		if errors.As(err, &lacks) {
+			lacks.second = missing.need
+		}
+		return s, err
 	}
 	*plan = before
-	plan.step(0, "note what is begun in %s; there is no room for a second file: %d bytes are missing for one", journal.Path(t.path), missing.bytes)
+	plan.step(0, "note what is begun in %s; there is no room for a second file: %d bytes are missing for one", journal.Path(t.path), missing.missing())
 	plan.step(0, "work on the image itself, and keep what is written over in %s", journal.UndoPath(t.path))
-	plan.Temporary = upkeep.Size(more + reserve)
+	plan.Temporary = upkeep.Size(more + kept + reserve)
 	plan.Undo = "a kill leaves it half changed, with all that it takes to put it back, which upkeep image recover does; a power cut is not guarded against"
 	s.undo = true
 	return s, nil
