@@ -21,10 +21,10 @@ func newImageCopy(a *app) *cobra.Command {
 		Use:   "copy SRC DST",
 		Short: "Copy what an image or a folder holds into another, with every attribute",
 		Long: `Copy all files of an image or a folder into a new image, an image that exists, or a
-folder, from any type of file system to any: owners by number, modes, hard links,
-devices, holes and blocks allocated ahead, extended attributes, access lists,
-capabilities, flags, times to the nanosecond, and the root folder's own. Nothing of
-another file system is entered. What the target cannot hold is listed.
+folder, from any type of file system to any that the kernel mounts: owners by number,
+modes, hard links, devices, holes and blocks allocated ahead, extended attributes,
+access lists, capabilities, flags, times to the nanosecond, and the root folder's own.
+Nothing of another file system is entered. What the target cannot hold is listed.
 
 A new image gets the type of its source's (ext4 for a folder), and is as large as
 the files need, and --spare more, where --size does not say. It has no name until it

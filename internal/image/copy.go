@@ -164,13 +164,39 @@ func (w *Work) source(path string, partition int) (*source, error) {
 		return s, nil // its journal is read along
 	}
 	if t.typ.Name == filesystem.Swap || !knownToKernel(t.typ.Name) {
-		return nil, upkeep.WithHint(fmt.Errorf("%w: %s holds %s, which this kernel cannot mount", upkeep.ErrRefused, path, t.typ.Name), "modprobe "+t.typ.Name)
+		return nil, fromUnmountable(path, t.typ.Name)
 	}
 	if t.info.State == fsinfo.Journal {
 		return nil, upkeep.WithHint(fmt.Errorf("%w: changes wait in the journal of %s: without them its files are out of date", upkeep.ErrRefused, path),
 			"upkeep image check --repair carries them out, on a copy that takes the image's place")
 	}
 	return s, nil
+}
+
+// fromUnmountable refuses to copy out of an image that the kernel cannot mount.
+func fromUnmountable(path, name string) error {
+	err := fmt.Errorf("%w: %s holds %s, which this kernel cannot mount", upkeep.ErrRefused, path, name)
+	switch name {
+	case filesystem.Swap:
+		return fmt.Errorf("%w: %s holds swap space, in which there are no files", upkeep.ErrRefused, path)
+	case filesystem.VFAT:
+		return upkeep.WithHint(err, "--untrusted reads it without the kernel, into a folder; or modprobe vfat, where there is a driver")
+	}
+	return upkeep.WithHint(err, "modprobe "+name)
+}
+
+// intoUnmountable refuses to copy into a type that the kernel cannot mount.
+func intoUnmountable(name, dst string) error {
+	err := fmt.Errorf("%w: nothing can be copied into %s: this kernel has no driver for %s, and it is the kernel that writes the files", upkeep.ErrRefused, dst, name)
+	switch name {
+	case filesystem.Swap:
+		return fmt.Errorf("%w: nothing can be copied into swap space", upkeep.ErrRefused)
+	case filesystem.ReiserFS:
+		return upkeep.WithHint(err, "--fs ext4, for one: ReiserFS is only read")
+	case filesystem.VFAT:
+		return upkeep.WithHint(err, "modprobe vfat, where there is a driver; or fill one that upkeep image create --fs vfat made, with mtools: mcopy -s -i IMAGE FOLDER/* ::")
+	}
+	return upkeep.WithHint(err, "modprobe "+name+", or --fs ext4, for one")
 }
 
 // openSource opens a folder as its own file system has it, without what is mounted
@@ -300,7 +326,7 @@ func (w *Work) planCopyNew(dst string, c Copying, from *source) error {
 		return err
 	}
 	if !knownToKernel(c.FS) || c.FS == filesystem.Swap {
-		return upkeep.WithHint(fmt.Errorf("%w: this kernel cannot mount %s, so that nothing can be copied into one", upkeep.ErrRefused, c.FS), "--fs ext4, for one")
+		return intoUnmountable(c.FS, dst)
 	}
 	creation, err := w.planSize(dst, c, typ, from)
 	if err != nil {
@@ -516,7 +542,7 @@ func (w *Work) planCopyOver(dst string, c Copying, from *source) error {
 		return err
 	}
 	if !knownToKernel(t.typ.Name) || t.typ.Name == filesystem.Swap {
-		return fmt.Errorf("%w: this kernel cannot mount %s, so that nothing can be copied into %s", upkeep.ErrRefused, t.typ.Name, dst)
+		return intoUnmountable(t.typ.Name, dst)
 	}
 	if err := from.measure(context.Background()); err != nil {
 		return err

@@ -221,3 +221,71 @@ func TestVerifyMerged(t *testing.T) {
 		}
 	}
 }
+
+// TestCopyIntoVFAT has the kernel fill one where it can, and else what the refusal says.
+func TestCopyIntoVFAT(t *testing.T) {
+	testkit.NeedRoot(t)
+	need(t, "vfat")
+	source, image := t.TempDir(), filepath.Join(t.TempDir(), "a.img")
+	must(t, errors.Join(os.Mkdir(filepath.Join(source, "sub"), 0o755), os.WriteFile(filepath.Join(source, "sub/A long name.txt"), []byte("long"), 0o644)))
+	w, err := Copy(source, image, Copying{FS: "vfat", Size: 40 * mib})
+	if err == nil {
+		must(t, errors.Join(w.Do(t.Context(), nil), w.Close()))
+	} else {
+		testkit.Need(t, "mcopy")
+		var hint *upkeep.HintError
+		if knownToKernel("vfat") || !errors.As(err, &hint) || !strings.Contains(hint.Hint, "create --fs vfat made, with mtools: mcopy -s -i IMAGE FOLDER/* ::") {
+			t.Fatalf("into vfat: %v", err)
+		}
+		run(t)(Create(image, Creation{Size: 40 * mib, FS: "vfat"}))
+		if err := refused(t, image, upkeep.ErrRefused, func() (*Work, error) { return Copy(source, image, Copying{}) }); !strings.Contains(err.Error(), "no driver for vfat") {
+			t.Errorf("into one that exists: %v", err)
+		}
+		printed(t, "mcopy", "-s", "-i", image, filepath.Join(source, "sub"), "::")
+		back := t.TempDir()
+		if err := refused(t, image, upkeep.ErrRefused, func() (*Work, error) { return Copy(image, back, Copying{}) }); !errors.As(err, &hint) || !strings.Contains(hint.Hint, "--untrusted") {
+			t.Errorf("out of one: %v", err)
+		}
+	}
+	inOrder(t, image, "vfat")
+	back := t.TempDir()
+	run(t)(Copy(image, back, Copying{Untrusted: true}))
+	if out, err := exec.Command("diff", "-r", source, back).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestAccessListsOnXFS has access lists byte for byte where the kernel shows them, and as
+// XFS keeps them for no more than that.
+func TestAccessListsOnXFS(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "setfacl")
+	need(t, "xfs")
+	source, image := t.TempDir(), filepath.Join(t.TempDir(), "a.img")
+	must(t, errors.Join(os.Mkdir(filepath.Join(source, "dir"), 0o755), os.WriteFile(filepath.Join(source, "file"), nil, 0o640)))
+	printed(t, "setfacl", "-m", "u:70001:rw,g:5:---,u:7:r", filepath.Join(source, "file"))
+	printed(t, "setfacl", "-m", "g:9:rx,d:u:70001:rwx", filepath.Join(source, "dir"))
+	lists := func(folder string) (found string) {
+		for _, name := range []string{"file", "dir"} {
+			for _, list := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+				value := make([]byte, 4096)
+				n, err := unix.Getxattr(filepath.Join(folder, name), list, value)
+				if err != nil && !errors.Is(err, unix.ENODATA) {
+					t.Fatal(err)
+				}
+				found += fmt.Sprintf("%s %s %x\n", name, list, value[:max(n, 0)])
+			}
+		}
+		return found
+	}
+	want := lists(source)
+	if result := run(t)(Copy(source, image, Copying{FS: "xfs", Verify: true})).(Copied); len(result.Lost) > 0 {
+		t.Errorf("lost is %v", result.Lost)
+	}
+	must(t, mountRead(open(t, image), "xfs", func(dir *os.File) error {
+		if got := lists(fmt.Sprintf("/proc/self/fd/%d", dir.Fd())); got != want {
+			t.Errorf("on xfs the lists are\n%s, want\n%s", got, want)
+		}
+		return nil
+	}))
+}
