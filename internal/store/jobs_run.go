@@ -276,14 +276,18 @@ func (t Tx) releaseDependents(ctx context.Context, ended []jobRow) error {
 		if err != nil {
 			return err
 		}
+		stayed, err := t.despite(ctx, links, byID)
+		if err != nil {
+			return err
+		}
 		var released []int64
 		var doomed []JobEnd
 		for _, link := range links {
 			first := byID[link.After]
-			switch first.State {
-			case upkeep.JobDone, upkeep.JobSuperseded:
+			switch {
+			case first.succeeded() || stayed[link]:
 				released = append(released, link.Job)
-			case upkeep.JobCancelled:
+			case first.State == upkeep.JobCancelled:
 				doomed = append(doomed, JobEnd{ID: link.Job, State: upkeep.JobCancelled, Error: first.doom("was cancelled")})
 			default:
 				doomed = append(doomed, JobEnd{ID: link.Job, State: upkeep.JobFailed, Error: first.doom("failed: " + first.Error)})
@@ -305,6 +309,42 @@ func (t Tx) releaseDependents(ctx context.Context, ended []jobRow) error {
 		}
 	}
 	return nil
+}
+
+func (r jobRow) succeeded() bool {
+	return r.State == upkeep.JobDone || r.State == upkeep.JobSuperseded
+}
+
+// despite are the links of jobs that make something and waited for a removal which was
+// not done: what it would have taken away has stayed, which is all that they need. The
+// links go, or the jobs would go on waiting.
+func (t Tx) despite(ctx context.Context, links []afterRow, ended map[int64]jobRow) (map[afterRow]bool, error) {
+	var waiting []int64
+	for _, link := range links {
+		if first := ended[link.After]; first.Kind == upkeep.JobSiteRemove && !first.succeeded() {
+			waiting = append(waiting, link.Job)
+		}
+	}
+	if len(waiting) == 0 {
+		return nil, nil
+	}
+	var makers []int64
+	err := t.tx.NewSelect().Model((*jobRow)(nil)).Column("id").Where("id IN (?)", bun.List(waiting)).
+		Where("kind IN (?)", bun.List([]string{upkeep.JobSiteApply, upkeep.JobSiteFiles})).Scan(ctx, &makers)
+	if err != nil {
+		return nil, err
+	}
+	stayed := map[afterRow]bool{}
+	for _, link := range links {
+		if first := ended[link.After]; first.Kind != upkeep.JobSiteRemove || first.succeeded() || !slices.Contains(makers, link.Job) {
+			continue
+		}
+		stayed[link] = true
+		if _, err := t.tx.NewDelete().Model(&link).WherePK().Exec(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return stayed, nil
 }
 
 // doom says to the owner of a job what became of the one that it waited for.

@@ -413,6 +413,21 @@ func jobsAfterRemoval(t *testing.T, open func() *store.Store) {
 	wantReady(t, c, 4)
 	sub("site/other.a.test")
 	wantReady(t, c, 6, 7)
+	// One that fails or is cancelled has taken nothing away.
+	for i, end := range []upkeep.JobState{upkeep.JobFailed, upkeep.JobCancelled} {
+		removal := enqueue(t, s, newJob("web1", upkeep.JobSiteRemove, "site/a.test", int64(2+i)))[0]
+		claim(t, s, "web1", removal)
+		c.take(t)
+		job := newJob("web1", upkeep.JobSiteApply, fmt.Sprintf("site/%d.a.test", i), 1)
+		job.BehindRemoval = "site/a.test"
+		waits := enqueue(t, s, job)[0]
+		wantReady(t, c)
+		finish(t, s, end, "it stays", removal)
+		wantReady(t, c, waits)
+		if got := claim(t, s, "web1", waits); len(got) != 1 {
+			t.Errorf("it cannot start after a removal that is %s", end)
+		}
+	}
 }
 
 func jobsAfterFailure(t *testing.T, open func() *store.Store) {
