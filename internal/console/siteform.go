@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"upkeep"
+	"upkeep/internal/names"
 )
 
 // choices are what the form for a site offers.
@@ -35,7 +36,7 @@ func siteForm(s upkeep.Site, c choices) []group {
 	if len(c.Files) > 0 {
 		who = append(who, field{Name: "files", Label: "Files are on", Kind: "choose", Options: append([]option{{"", "each web server", s.Files == ""}}, options(c.Files, s.Files)...)})
 	}
-	names := []field{
+	called := []field{
 		{Name: "aliases", Label: "Further names", Kind: "area", Value: strings.Join(s.Aliases, "\n"), Hint: "One a line."},
 		{Name: "www", Label: "www." + orElse(s.Name, "NAME") + " too", Kind: "tick", On: s.WWW == nil || *s.WWW},
 		{Name: "wildcard", Label: "every name below it that nobody else has", Kind: "tick", On: s.Wildcard},
@@ -68,7 +69,7 @@ func siteForm(s upkeep.Site, c choices) []group {
 		{Name: "suspended", Label: "suspended: it answers 503 and keeps everything", Kind: "tick", On: s.Suspended},
 	}
 	return []group{
-		{Title: "Site", Fields: who, Open: true}, {Title: "Names", Fields: names, Open: c.New}, {Title: "Pages", Fields: pages},
+		{Title: "Site", Fields: who, Open: true}, {Title: "Names", Fields: called, Open: c.New}, {Title: "Pages", Fields: pages},
 		{Title: "Programs", Fields: programs, Open: s.PHP != nil || s.CGI}, {Title: "Visitors", Fields: guards, Open: s.Suspended},
 	}
 }
@@ -122,9 +123,20 @@ func siteOf(form url.Values, s upkeep.Site, c choices) (upkeep.Site, error) {
 	s.Headers = pairsOf(lines(form, "headers"), "headers", ":", "must be Name: value", wrong)
 	s.Environment = pairsOf(lines(form, "environment"), "environment", "=", "must be NAME=value", wrong)
 	if len(invalid.Fields) > 0 {
+		invalid.Fields = append(invalid.Fields, alsoWrong(s)...)
 		return s, invalid
 	}
 	return s, nil
+}
+
+// alsoWrong is what is wrong with what of a site could be read: who sent the form is to
+// be told of all at once.
+func alsoWrong(s upkeep.Site) []upkeep.FieldError {
+	object, broken := names.Canonical(s)
+	if len(broken) > 0 {
+		return broken
+	}
+	return object.(upkeep.Site).Validate() // as it was
 }
 
 type wrongFunc func(name, value, rule string)

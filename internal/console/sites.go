@@ -295,6 +295,7 @@ func (c *Console) saveSite(w http.ResponseWriter, r *http.Request) {
 	present := site
 	site, err = siteOf(r.PostForm, site, choices)
 	v.Groups = siteForm(site, choices)
+	keepTyped(v.Groups, r.PostForm)
 	if err == nil {
 		dry := r.PostForm.Get("do") == "preview"
 		if err = c.applySite(ctx, site, &v, dry); err == nil && !dry {

@@ -78,11 +78,13 @@ func TestSignInIsPrivate(t *testing.T) {
 func TestFormOfASite(t *testing.T) {
 	h := twoCustomers()
 	a := house(t, typical(), h).Public()
-	form := url.Values{"name": {"new.test"}, "servers": {"web1"}, "www": {"on"}, "aliases": {"fine.test\nno name"}, "php": {"on"}, "php.children": {"many"}, "deny": {"192.0.2.300"},
+	form := url.Values{"name": {"../new.test"}, "servers": {"web1"}, "www": {"on"}, "aliases": {"fine.test\nno name"}, "php": {"on"}, "php.children": {"many"}, "deny": {"192.0.2.1\n192.0.2.300"},
 		"redirects": {"/a /b 301\nnowhere"}, "error_pages": {"404 gone\n  for good\n500"}, "headers": {"X-A: <b>\"quoted\"</b>"}, "do": {"save"}}
 	w := ask(a, "eve", "POST", "/sites/new", form.Encode())
 	body := html.UnescapeString(w.Body.String())
-	for _, want := range []string{"must be a number", "must be an address or a prefix", "must be a status and a page or a text", "fine.test\nno\nname", `X-A: <b>"quoted"</b>`} {
+	for _, want := range []string{"must be a number", "must be an address or a prefix", "must be a status and a page or a text", `X-A: <b>"quoted"</b>`,
+		`"../new.test" must`, // which is told together with what could not even be read
+		"fine.test\nno name", `value="many"`, "192.0.2.1\n192.0.2.300", "/a /b 301\nnowhere", "404 gone\n  for good\n500"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the form does not say %q", want)
 		}
