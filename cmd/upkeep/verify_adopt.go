@@ -22,8 +22,9 @@ type adoption struct {
 	*app
 	up       *client.Client
 	patience time.Duration
-	apache   map[string]bool // servers that have it
-	sites    map[string]string
+	apache   map[string]bool   // servers that have it
+	sites    map[string]string // by their files
+	texts    map[string]string // by their folders
 }
 
 // edited is the file of a site that differs from what is declared.
@@ -46,7 +47,7 @@ func (a *app) adopt(ctx context.Context, names []string, patience time.Duration)
 	if err := a.synced(ctx, up, "verify", jobs); err != statusError(exitFailed) {
 		return err // all is as declared
 	}
-	d := adoption{app: a, up: up, patience: patience, apache: map[string]bool{}, sites: map[string]string{}}
+	d := adoption{app: a, up: up, patience: patience, apache: map[string]bool{}, sites: map[string]string{}, texts: map[string]string{}}
 	if err := d.look(ctx); err != nil {
 		return err
 	}
@@ -116,6 +117,9 @@ func (d *adoption) look(ctx context.Context) error {
 				d.sites[path.Base(file)] = one.Name
 			}
 		}
+		for _, folder := range vhost.Folders(one.Name) {
+			d.texts[path.Base(folder)] = one.Name
+		}
 	}
 	return nil
 }
@@ -135,7 +139,7 @@ func (d *adoption) found(ctx context.Context, jobs []upkeep.Job) (map[string][]e
 		for file, diff := range result.Drift {
 			site := d.sites[path.Base(file)]
 			if site == "" || !d.apache[job.Server] {
-				others = append(others, fmt.Errorf("%s on %s is not the Apache file of a site: %w", upkeep.Printable(file), job.Server, upkeep.ErrRefused))
+				others = append(others, fmt.Errorf("%s on %s %s: %w", upkeep.Printable(file), job.Server, d.unlike(file, site), upkeep.ErrRefused))
 				continue
 			}
 			bySite[site] = append(bySite[site], edited{job.Server, site, file, diff})
@@ -145,6 +149,19 @@ func (d *adoption) found(ctx context.Context, jobs []upkeep.Job) (map[string][]e
 		}
 	}
 	return bySite, others, nil
+}
+
+// unlike says why what was edited in a file is not taken from it; site is that whose
+// virtual host it has, if it has one's.
+func (d *adoption) unlike(file, site string) string {
+	folder := path.Base(path.Dir(file))
+	switch {
+	case site != "":
+		return "is not of Apache, whose files alone are adopted"
+	case d.texts[folder] != "":
+		return fmt.Sprintf("has a text of error_pages or of another field of site/%s, which is not read back from there", d.texts[folder])
+	}
+	return "is not the Apache file of a site"
 }
 
 // one declares what was edited in the files of a site, if these are what upkeep makes

@@ -40,3 +40,17 @@ func TestEditedLines(t *testing.T) {
 		t.Errorf("%q are gone and %q came, %v", gone, came, err)
 	}
 }
+
+// What is not adopted is named as what it is.
+func TestNotAdopted(t *testing.T) {
+	d := adoption{sites: map[string]string{"50-a.test.conf": "a.test"}, texts: map[string]string{"a.test": "a.test"}}
+	for _, c := range []struct{ file, site, want string }{
+		{"/etc/nginx/hosted.d/50-a.test.conf", "a.test", "is not of Apache, whose files alone are adopted"},
+		{"/var/lib/upkeep/pages/a.test/404.txt", "", "has a text of error_pages or of another field of site/a.test, which is not read back from there"},
+		{"/etc/apache2/hosted.d/000-default.conf", "", "is not the Apache file of a site"},
+	} {
+		if got := d.unlike(c.file, c.site); got != c.want {
+			t.Errorf("%s %s, want %s", c.file, got, c.want)
+		}
+	}
+}

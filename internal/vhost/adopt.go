@@ -52,6 +52,12 @@ func (a *adoption) line(line string, came bool) error {
 	switch words[0] {
 	case "<RequireAny>", "</RequireAny>": // stands around what is allowed
 		known = true
+	case string(dRewriteEngine): // stands before exact redirects
+		known = len(words) == 2 && words[1] == "On"
+	case string(dRewriteRule):
+		known = a.exact(rewriteWords(line), came)
+	case string(dSetEnv):
+		return fmt.Errorf("%q is of environment, whose values are not shown in diffs: %w", strings.TrimSpace(line), upkeep.ErrRefused)
 	case string(dServerAlias):
 		known = a.list("aliases", words[1:], came)
 	case string(dDirectoryIndex):
@@ -138,16 +144,96 @@ func (a *adoption) redirect(words []string, came bool) bool {
 		a.root = a.site.Canonical != "" && r.From == "/"
 		return a.root
 	case !came:
-		a.at = min(a.at, at)
-		a.site.Redirects = slices.Delete(a.site.Redirects, at, at+1)
+		a.without(at)
 	case a.root && r.From == "/":
 		a.site.CanonicalStatus = status
 	default:
-		a.at = min(a.at, len(a.site.Redirects))
-		a.site.Redirects = slices.Insert(a.site.Redirects, a.at, r)
-		a.at++
+		a.with(r)
 	}
 	return true
+}
+
+// without takes a redirect away; what comes instead goes there.
+func (a *adoption) without(at int) {
+	a.at = min(a.at, at)
+	a.site.Redirects = slices.Delete(a.site.Redirects, at, at+1)
+}
+
+func (a *adoption) with(r upkeep.Redirect) {
+	a.at = min(a.at, len(a.site.Redirects))
+	a.site.Redirects = slices.Insert(a.site.Redirects, a.at, r)
+	a.at++
+}
+
+// exact reads the rule of an exact redirect: the reverse of [apacheSite.exactRedirect].
+func (a *adoption) exact(words []string, came bool) bool {
+	if len(words) != 4 || !strings.HasPrefix(words[1], "^/") || !strings.HasSuffix(words[1], "$") {
+		return false
+	}
+	from, plain := unescaped(words[1][1:len(words[1])-1], `\.+*?()|[]{}^$`)
+	r := upkeep.Redirect{From: from, Exact: true, Status: 410}
+	if words[3] != "[G,L]" {
+		status, is := strings.CutSuffix(strings.TrimPrefix(words[3], "[R="), ",L,NE]")
+		to, fixed := unescaped(words[2], `\$%`)
+		r.Status, _ = strconv.Atoi(status) // 0 is none
+		r.To, plain = to, plain && is && fixed && r.Status != 0 && r.Status != 410
+	} else if words[2] != "-" {
+		return false
+	}
+	if !plain {
+		return false
+	}
+	if came {
+		a.with(r)
+		return true
+	}
+	at := slices.IndexFunc(a.site.Redirects, func(o upkeep.Redirect) bool {
+		path, err := redirectOf("", o)
+		return o.Exact && err == nil && path == from
+	})
+	if at >= 0 {
+		a.without(at)
+	}
+	return at >= 0
+}
+
+// unescaped takes the backslashes out that stand before some signs. It is not plain
+// where one of these stands alone, or a backslash before another.
+func unescaped(text, signs string) (plain string, is bool) {
+	var out []byte
+	for i := 0; i < len(text); i++ {
+		special := strings.IndexByte(signs, text[i]) >= 0
+		if text[i] == '\\' {
+			if i++; i >= len(text) || strings.IndexByte(signs, text[i]) < 0 {
+				return "", false
+			}
+		} else if special {
+			return "", false
+		}
+		out = append(out, text[i])
+	}
+	return string(out), true
+}
+
+// rewriteWords reads a line as mod_rewrite does: see [rewrite].
+func rewriteWords(line string) (words []string) {
+	for rest := strings.TrimSpace(line); rest != ""; rest = strings.TrimLeft(rest, " \t") {
+		end, word := strings.IndexAny(rest, " \t"), ""
+		if rest[0] == '"' {
+			rest = rest[1:]
+			end = strings.IndexByte(rest, '"')
+			if end < 0 {
+				return nil
+			}
+			word, rest = rest[:end], rest[end+1:]
+		} else if end < 0 {
+			word, rest = rest, ""
+		} else {
+			word, rest = rest[:end], rest[end:]
+		}
+		words = append(words, word)
+	}
+	return words
 }
 
 // header reads one of the two lines that a header has.

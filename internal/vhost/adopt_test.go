@@ -27,6 +27,15 @@ func TestAdopt(t *testing.T) {
 		"a redirect more": func(s *upkeep.Site) {
 			s.Redirects = append(slices.Clone(s.Redirects), upkeep.Redirect{From: "/by-hand", To: "https://other.test/", Status: 307})
 		},
+		"an exact redirect more": func(s *upkeep.Site) {
+			s.Redirects = append(slices.Clone(s.Redirects), upkeep.Redirect{From: "/a.b (1)", Exact: true, To: `https://other.test/x%20y?a=$1&b=c`, Status: 303})
+		},
+		"an exact one that is gone": func(s *upkeep.Site) {
+			s.Redirects = append(slices.Clone(s.Redirects), upkeep.Redirect{From: "/more", Exact: true, Status: 410})
+		},
+		"no exact redirects": func(s *upkeep.Site) {
+			s.Redirects = slices.DeleteFunc(slices.Clone(s.Redirects), func(r upkeep.Redirect) bool { return r.Exact })
+		},
 		"a header":          func(s *upkeep.Site) { s.Headers = with(s.Headers, "X-Hand", `100% "sure" \`+"x") },
 		"another header":    func(s *upkeep.Site) { s.Headers = with(s.Headers, "X-Frame-Options", "SAMEORIGIN") },
 		"several at a time": func(s *upkeep.Site) { s.Index, s.Methods = []string{"a.html"}, []string{"GET"} },
@@ -107,7 +116,8 @@ func edits(t *testing.T, before, after upkeep.Site) (gone, came []string) {
 // What stands for no field is refused, whatever it is.
 func TestAdoptRefuses(t *testing.T) {
 	for _, line := range []string{
-		"", "# by hand", "Include /etc/passwd", `CustomLog "|/bin/sh" x`, "DocumentRoot /etc", "SetEnv LD_PRELOAD /x", "Redirect 204 /.well-known/upkeep/x", "ErrorDocument 404 /.well-known/upkeep/pages/x",
+		"", "# by hand", "Include /etc/passwd", `CustomLog "|/bin/sh" x`, "DocumentRoot /etc", "SetEnv LD_PRELOAD /x", "SetEnv APP_ENV x", "RewriteEngine Off", `RewriteRule "^/a.b$" - "[G,L]"`, `RewriteRule "^/a" - "[G,L]"`, `RewriteRule "^/a$" "/b$1" "[R=302,L,NE]"`, `RewriteRule "^/a$" /b "[P]"`,
+		`RewriteRule "^/a$" /b "[G,L]"`, `RewriteRule "^/a$" - "[R=410,L,NE]"`, `RewriteRule "^/a$ - "[G,L]"`, "Redirect 204 /.well-known/upkeep/x", "ErrorDocument 404 /.well-known/upkeep/pages/x",
 		`ErrorDocument 404 "text"`, "ErrorDocument 404", "Require all granted", "Require not ip", "Redirect /x /y", "Redirect 302 /x", "Header set X y", "Header always append X y", "ServerAlias", `ServerAlias "x`, "ServerName x.test", "<VirtualHost *:80>", "Require ip not-one",
 	} {
 		if site, err := Adopt(testInput(fullSite()).Site, nil, []string{"\t" + line}); err == nil {
@@ -118,23 +128,95 @@ func TestAdoptRefuses(t *testing.T) {
 	}
 }
 
-// FuzzAdopt holds that no line has it panic, and that of what it takes nothing is
-// written that upkeep would not write of a field.
+// adoptable are the directives whose lines stand for fields that are adopted.
+var adoptable = []directive{dServerAlias, dDirectoryIndex, dRequire, dErrorDocument, dRedirect, dHeader, dRewriteEngine, dRewriteRule, "<RequireAny>", "</RequireAny>"}
+
+// frozen is a site without what is adopted.
+func frozen(s upkeep.Site) upkeep.Site {
+	s.Aliases, s.WWW, s.Index, s.Methods, s.Deny, s.Allow, s.ErrorPages, s.Redirects, s.Headers, s.CanonicalStatus = nil, nil, nil, nil, nil, nil, nil, nil, nil, 0
+	return s
+}
+
+// FuzzAdopt holds that no line has it panic or change what it was handed, that nothing
+// changes but what lines stand for, and that a change of any field is read back from the
+// lines that it changes into what those are written from.
 func FuzzAdopt(f *testing.F) {
 	f.Add("\tServerAlias a.test b.test", "\tServerAlias a.test")
 	f.Add("\tErrorDocument 404 \"/a \\\"b\"", "Redirect 302 /old x")
 	f.Add("Header always set X \"50%%\"", "Require not ip 192.0.2.1")
-	f.Fuzz(func(t *testing.T, gone, came string) {
-		site, err := Adopt(testInput(fullSite()).Site, []string{gone}, []string{came})
-		if err != nil {
-			return
+	f.Add("RewriteRule \"^/exact$\" \"http://example.test/to\\%20there\" \"[R=301,L,NE]\"", "RewriteRule \"^/a\\.b$\" - \"[G,L]\"")
+	for _, text := range []string{"/a.b", "x%20y", `50% "off" \n`, "a.test", "203.0.113.0/24", "https://x.test/$1?%41"} {
+		f.Add(text, text)
+	}
+	f.Fuzz(func(t *testing.T, one, other string) {
+		before, copied := testInput(fullSite()).Site, testInput(fullSite()).Site
+		adopted, err := Adopt(before, []string{one}, []string{other})
+		if diff := cmp.Diff(copied, before, cmp.Comparer(func(a, b upkeep.Network) bool { return a == b })); diff != "" {
+			t.Fatalf("what was handed in changes: %s", diff)
 		}
-		files, err := Apache{}.Site(testInput(site))
-		if err != nil || len(site.Validate()) > 0 {
-			return // as of any document
+		if err == nil && writable(adopted) {
+			if diff := cmp.Diff(frozen(before), frozen(adopted)); diff != "" {
+				t.Errorf("%q and %q change other fields: %s", one, other, diff)
+			}
+			gone, came := edits(t, before, adopted)
+			for _, line := range append(gone, came...) {
+				if name, _, _ := strings.Cut(strings.TrimSpace(line), " "); !slices.Contains(adoptable, directive(name)) {
+					t.Errorf("%q and %q change the line %q", one, other, line)
+				}
+			}
 		}
-		if strings.Contains(string(files[0].Text), "${") && strings.Count(string(files[0].Text), "${") > 1 {
-			t.Errorf("%q and %q become %s", gone, came, files[0].Text)
+		for field, edited := range fieldEdits(one, other) {
+			if !writable(edited) {
+				continue
+			}
+			gone, came := edits(t, before, edited)
+			adopted, err := Adopt(before, gone, came)
+			if err != nil {
+				t.Errorf("%s of %q and %q: %v", field, one, other, err)
+			} else if diff := cmp.Diff(exactText(t, edited), exactText(t, adopted)); diff != "" {
+				t.Errorf("%s of %q and %q: %s", field, one, other, diff)
+			}
 		}
 	})
+}
+
+// writable reports whether upkeep takes a site as a document and writes it.
+func writable(site upkeep.Site) bool {
+	if len(site.Validate()) > 0 {
+		return false
+	}
+	_, err := Apache{}.Site(testInput(site))
+	return err == nil
+}
+
+// fieldEdits are sites with one field that was changed to hold the texts.
+func fieldEdits(one, other string) map[string]upkeep.Site {
+	edited := map[string]upkeep.Site{}
+	for field, edit := range map[string]func(*upkeep.Site){
+		"aliases":       func(s *upkeep.Site) { s.Aliases = append(slices.Clone(s.Aliases), one) },
+		"index":         func(s *upkeep.Site) { s.Index = []string{one, other} },
+		"error_pages":   func(s *upkeep.Site) { s.ErrorPages = with(s.ErrorPages, "404", "/"+one) },
+		"headers":       func(s *upkeep.Site) { s.Headers = with(s.Headers, "X-Frame-Options", one) },
+		"a header more": func(s *upkeep.Site) { s.Headers = with(s.Headers, one, other) },
+		"exact redirects": func(s *upkeep.Site) {
+			s.Redirects = append(slices.Clone(s.Redirects), upkeep.Redirect{From: "/" + one, To: other, Exact: true})
+		},
+		"what is gone": func(s *upkeep.Site) {
+			s.Redirects = append(slices.Clone(s.Redirects), upkeep.Redirect{From: "/" + one, Exact: true, Status: 410})
+		},
+		"redirects": func(s *upkeep.Site) {
+			s.Redirects = append(slices.Clone(s.Redirects), upkeep.Redirect{From: "/r", To: other})
+		},
+		"deny": func(s *upkeep.Site) {
+			var n upkeep.Network
+			if n.UnmarshalText([]byte(one)) == nil {
+				s.Deny = []upkeep.Network{n}
+			}
+		},
+	} {
+		site := testInput(fullSite()).Site
+		edit(&site)
+		edited[field] = site
+	}
+	return edited
 }
