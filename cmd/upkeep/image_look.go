@@ -162,6 +162,9 @@ check finds nothing more. An image that cannot be mended stays as it is.`,
 				return err
 			}
 			if verdict, is := work.Result.(filesystem.Verdict); is && !verdict.Clean {
+				if v.output == "table" && verdict.Hint != "" {
+					fmt.Fprintln(v.err, "hint: "+verdict.Hint)
+				}
 				return statusError(exitFailed)
 			}
 			return nil
@@ -182,5 +185,5 @@ func verdictText(file string, result any) string {
 	case verdict.Clean:
 		return file + " is in order"
 	}
-	return fmt.Sprintf("%s is NOT in order: %s; %s", file, verdict.Brief(), verdict.Hint)
+	return fmt.Sprintf("%s is NOT in order: %s", file, verdict.Brief())
 }

@@ -77,13 +77,13 @@ type Type struct {
 // Verdict is what a check found.
 type Verdict struct {
 	// Clean is that nothing is to be mended.
-	Clean bool
+	Clean bool `json:"clean"`
 	// Mended is that something was.
-	Mended bool
+	Mended bool `json:"mended"`
 	// Found is what the program said, for people.
-	Found string
+	Found string `json:"found"`
 	// Hint is what can be done where it is not clean.
-	Hint string
+	Hint string `json:"hint,omitempty"`
 }
 
 // Brief is the first of what was found, in a line, and how much more there is.
