@@ -74,10 +74,12 @@ func signedIn(ctx context.Context, tx bun.Tx, now time.Time, row userRow, hash s
 	}
 	entry := signInRow{Hash: hash, UserID: row.ID, Created: nanos(in.Created), Seen: nanos(in.Created), Expires: nanos(in.Expires),
 		Address: clean(in.Address), Agent: clean(in.Agent)}
-	if _, err := tx.NewInsert().Model(&entry).Exec(ctx); err != nil {
+	if _, err := tx.NewInsert().Model(&entry).Returning("id").Exec(ctx); err != nil {
 		return nil, err
 	}
-	return userEvent(ctx, tx, now, "user "+row.Name, row.Name, what, "from "+in.Address)
+	// In the audit log as well: events are only as many as there is room for, and a pool
+	// that flaps has the sign-ins among them gone within a day.
+	return userChange(ctx, tx, now, "user "+row.Name, row.Name, what, "from "+in.Address, nil, signIns([]signInRow{entry})[0])
 }
 
 // Shown is a user who showed something, a browser's or a token.

@@ -99,6 +99,7 @@ func auditUsers(t *testing.T, open func() *store.Store) {
 	saw(t, got,
 		[]string{"user ada", "removed", `"name":"eve"`, "} > "},
 		[]string{"user ada", "signed out everywhere", "192.0.2.9"},
+		[]string{"user eve", "signed in", `> {"id":`, "192.0.2.9"},
 		[]string{"user ada", "taken back", `"name":"backup"`, "} > "},
 		[]string{"user eve", "got token", `> {"id":`, `"name":"backup"`},
 		[]string{"user eve", "second factor turned on", `"second_factor":false`, `> {`, `"second_factor":true`},
