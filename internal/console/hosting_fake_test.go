@@ -396,7 +396,7 @@ func (p people) NewFactor() string { return "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ" }
 
 func (p people) SetFactor(_ context.Context, name, password, secret, code, from string) ([]string, error) {
 	if code != "123456" {
-		return nil, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "code", Rule: "is not what the app shows now"}}}
+		return nil, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "code", Rule: "is not what the app shows now; is the clock of the device right?"}}}
 	}
 	return []string{"AAAA-BBBB"}, p.note("%s has the second factor %s", name, secret)
 }

@@ -83,7 +83,7 @@ func faultsOf(err error) (f faults, ok bool) {
 				text = strconv.Quote(upkeep.Printable(field.Value)) + " " + text
 			}
 			if _, there := f[name]; !there {
-				f[name] = upperFirst(text) + "."
+				f[name] = asSentence(text)
 			}
 		}
 		return f, true
@@ -96,8 +96,16 @@ func faultsOf(err error) (f faults, ok bool) {
 	if errors.As(err, &hinted) {
 		text += ": " + hinted.Hint
 	}
-	f[""] = upperFirst(text) + "."
+	f[""] = asSentence(text)
 	return f, true
+}
+
+// asSentence makes one of what an error says.
+func asSentence(text string) string {
+	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
+		text += "."
+	}
+	return upperFirst(text)
 }
 
 func upperFirst(text string) string {

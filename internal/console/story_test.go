@@ -223,6 +223,7 @@ func TestStaffPages(t *testing.T) {
 		{"/me/password", "present=right&password=long+enough&again=other", 422, "not the same", ""},
 		{"/me/password", "present=right&password=long+enough&again=long+enough", 303, "", "ada has another password"},
 		{"/me/factor", "secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJR&code=1&present=right", 422, "GEZD GNBV GY3T QOJQ GEZD GNBV GY3T QOJR", ""},
+		{"/me/factor", "secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJR&code=1&present=right", 422, "is the clock of the device right?</span>", ""},
 		{"/me/factor", `secret="><script>&code=1&present=right`, 422, "GEZD GNBV GY3T QOJQ GEZD GNBV GY3T QOJQ", ""},
 		{"/me/factor", "secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&code=123456&present=right", 201, "", "ada has the second factor GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"},
 		{"/me/factor/drop", "present=right", 303, "", "ada drops the second factor"},
