@@ -139,6 +139,7 @@ func (s *apacheSite) body() {
 	s.put(dDirectoryIndex, words(s.index)...)
 	s.errorPages()
 	s.redirects()
+	s.scripts()
 	s.headerLines()
 	s.from("environment")
 	for _, name := range s.environment {
@@ -309,10 +310,6 @@ func (s *apacheSite) directory(field, dir string, cgi bool) {
 	s.from("methods")
 	s.put(dRequire, append([]arg{word("method")}, words(s.methods)...)...)
 	s.from("deny")
-	if cgi {
-		s.without(noCGI, "cgid_module", "cgi_module")
-		s.from("deny")
-	}
 	s.list(dRequire, []arg{word("not"), word("ip")}, words(s.deny))
 	s.from("allow")
 	if len(s.allow) > 0 {
@@ -325,7 +322,6 @@ func (s *apacheSite) directory(field, dir string, cgi bool) {
 		s.from("php")
 		s.begin(sFilesMatch, word(`\.php$`))
 		s.put(dSetHandler, value("proxy:unix:"+s.in.Layout.Socket(s.in.Site.Name)+"|fcgi://"+s.in.Site.Name+"/"))
-		s.without(noFCGI, "proxy_fcgi_module")
 		s.end()
 	}
 	s.end()
@@ -338,14 +334,32 @@ const (
 	noFCGI fixed = "no module speaks with php-fpm there; enable it, for example: a2enmod proxy_fcgi"
 )
 
-// without refuses all visitors where none of some modules is there, be it one day: to
-// an Apache without them the programs of a site are pages like any other. A test says
-// so, and the site fails.
-func (s *apacheSite) without(why fixed, modules ...fixed) {
+// scripts refuses those of PHP where that is off. They hold what is not for visitors,
+// and stay when it is turned off.
+func (s *apacheSite) scripts() {
+	s.from("php")
+	paths := fixed(`\.php(/|$)`)
+	if s.in.Site.CGI { // which runs programs, whatever they are called
+		paths = `^/(?!cgi-bin/).*` + paths
+	}
+	if s.in.Site.PHP == nil {
+		s.hide(paths)
+		return
+	}
+	s.without(noFCGI, paths, "proxy_fcgi_module")
+}
+
+// hide refuses paths. A Require would not do: who was turned away is shown the page for
+// that without being asked again, and it may be a script.
+func (s *apacheSite) hide(paths fixed) { s.put(dRedirectMatch, word("403"), word(paths)) }
+
+// without hides paths where none of some modules is there, be it one day: to an Apache
+// without them programs are pages like any other. A test says so, and the site fails.
+func (s *apacheSite) without(why, paths fixed, modules ...fixed) {
 	for _, module := range modules {
 		s.begin(sIfModule, word("!"+module))
 	}
-	s.put(dRequire, word("all"), word("denied"))
+	s.hide(paths)
 	s.begin(sIfDefine, word(DefineTest))
 	s.put(dError, word(why))
 	s.end()
@@ -357,6 +371,7 @@ func (s *apacheSite) without(why fixed, modules ...fixed) {
 func (s *apacheSite) cgi() {
 	dir := s.in.SiteFolder() + "/cgi-bin"
 	s.from("cgi")
+	s.without(noCGI, `^/cgi-bin/`, "cgid_module", "cgi_module")
 	s.put(dScriptAlias, word("/cgi-bin/"), value(dir+"/"))
 	if !s.in.Layout.OneUser {
 		// Programs run as the account's user or not at all: as the web server's they
@@ -442,7 +457,7 @@ var apacheFields = []struct {
 	field string
 }{
 	{"ServerAlias *.", "wildcard"}, {"ServerAlias ", "aliases"}, {"ServerName ", "name"}, {"DocumentRoot ", "root"}, {"DirectoryIndex ", "index"},
-	{"ErrorDocument ", "error_pages"}, {"Rewrite", "redirects"}, {"Redirect 204 " + tokenFolder, ""}, {"Redirect", "redirects"}, {"Header ", "headers"}, {"SetEnv ", "environment"},
+	{"ErrorDocument ", "error_pages"}, {"Rewrite", "redirects"}, {"Redirect 204 " + tokenFolder, ""}, {"RedirectMatch 403", "php"}, {"Redirect", "redirects"}, {"Header ", "headers"}, {"SetEnv ", "environment"},
 	{"Require method", "methods"}, {"Require not ip", "deny"}, {"Require ip", "allow"}, {"Require valid-user", "protect"}, {"Auth", "protect"}, {"<Location", "protect"},
 	{`Error "no module runs`, "cgi"}, {`Error "no module speaks`, "php"}, {"ScriptAlias", "cgi"}, {"Suexec", "cgi"}, {"Options ExecCGI", "cgi"}, {"SetHandler", "php"}, {"<FilesMatch", "php"},
 }

@@ -286,7 +286,11 @@ func (s *nginxSite) password(p protection) {
 func (s *nginxSite) content() {
 	s.methods()
 	// As in Apache: files that are for servers, and not for visitors.
-	s.begin(nLocation, word("~"), arg{text: `/\.ht`, fixed: true, raw: true})
+	hidden := `/\.ht`
+	if s.site.in.Site.PHP == nil {
+		hidden += `|\.php$`
+	}
+	s.begin(nLocation, word("~"), arg{text: hidden, fixed: true, raw: true})
 	s.put(nDeny, word("all"))
 	s.end()
 	if s.site.in.Site.PHP == nil {
@@ -302,9 +306,9 @@ func (s *nginxSite) content() {
 // it the text of a protected script would be handed out as it is.
 func (s *nginxSite) only(path string) {
 	switch {
-	case strings.Contains(path, "/.ht"):
+	case strings.Contains(path, "/.ht"), s.site.in.Site.PHP == nil && strings.HasSuffix(path, ".php"):
 		s.put(nDeny, word("all"))
-	case s.site.in.Site.PHP != nil && strings.HasSuffix(path, ".php"):
+	case strings.HasSuffix(path, ".php"):
 		s.script()
 	default:
 		s.methods()

@@ -79,5 +79,17 @@ func TestScriptsAreNeverShown(t *testing.T) {
 				}
 			}
 		}
+		// Nor where PHP is turned off, and the scripts are left.
+		in.Generation, in.Site.PHP = 2, nil
+		in.Site.Redirects = []upkeep.Redirect{{From: "/old.php", To: "https://example.test/new"}, {From: "/older.php", Exact: true, To: "https://example.test/new"}}
+		w.mustApply(in)
+		w.expect("GET", "example.test", "/old.php", 302, "")
+		w.expect("GET", "example.test", "/older.php", 302, "")
+		for _, path := range []string{"/free.php", "/admin.php", "//./admin.php?x=1", "/%61dmin.php", "/in/deep.php", "/in/", "/members/", "/members/x.php", "/with%20space.php", "/", "/nowhere"} {
+			status, body, _ := w.request("GET", "example.test", path, asBob)
+			if strings.Contains(body, "SOURCE") || status == 200 && path != "/" {
+				t.Errorf("%s without PHP: %d %q", path, status, body)
+			}
+		}
 	})
 }

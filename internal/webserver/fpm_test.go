@@ -221,7 +221,7 @@ func TestPHP(t *testing.T) {
 	w.expect("GET", "example.test", "/x.php", 200, "20001|")
 	in.Generation, in.Site.PHP = 2, nil
 	w.mustApply(in)
-	w.expect("GET", "example.test", "/x.php", 200, "<?php")
+	w.expect("GET", "example.test", "/x.php", 403, "")
 	if _, err := os.Stat(filepath.Join(w.options.Layout.FPM, "example.test.conf")); !os.IsNotExist(err) {
 		t.Errorf("the pool is still there: %v", err)
 	}

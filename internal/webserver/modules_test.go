@@ -35,7 +35,10 @@ func TestProgramsWithoutTheirModule(t *testing.T) {
 	cgi.Site.CGI, php.Site.PHP = true, &upkeep.PHP{}
 	program(cgi, "cgi-bin/x", "#!/bin/sh\n# secret\nprintf 'Content-Type: text/plain\\n\\nruns'\n")
 	program(php, "htdocs/x.php", "<?php /* secret */ echo 'ru'.'ns';")
+	program(cgi, "cgi-bin/x.php", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\nruns'\n")
 	programs := map[string]string{"cgi.test": "/cgi-bin/x", "php.test": "/x.php"}
+	// Who is turned away is not shown another program either.
+	cgi.Site.ErrorPages, php.Site.ErrorPages = map[string]string{"403": "/cgi-bin/x"}, map[string]string{"403": "/x.php"}
 	w.mustApply(cgi)
 	w.mustApply(php)
 	for name, path := range programs {
@@ -44,6 +47,7 @@ func TestProgramsWithoutTheirModule(t *testing.T) {
 			return status == 200 && body == "runs", body
 		})
 	}
+	w.expect("GET", "cgi.test", "/cgi-bin/x.php", 200, "runs")
 	text, err := os.ReadFile(w.apache.Config)
 	if err != nil {
 		t.Fatal(err)
