@@ -115,14 +115,16 @@ func (v *verdicts) forget(now time.Time) {
 // that they cannot be read at present, because the database is away: what is known
 // now is shown all the same, for that is when people look.
 func (c *Console) past(ctx context.Context, object string, now time.Time) (h history, events []upkeep.Event, lost bool) {
-	ctx, cancel := context.WithTimeout(ctx, historyPatience)
+	patient, cancel := context.WithTimeout(ctx, historyPatience)
 	defer cancel()
-	h, err := c.history(ctx, object, now)
+	h, err := c.history(patient, object, now)
 	if err == nil {
-		events, err = c.o.Recorder.Events(ctx, store.EventFilter{Object: object, Of: api.Shown(ctx), Limit: cardEvents, Latest: true})
+		events, err = c.o.Recorder.Events(patient, store.EventFilter{Object: object, Of: api.Shown(ctx), Limit: cardEvents, Latest: true})
 	}
 	if err != nil {
-		c.o.Log.Error("reading history for a page", "err", err)
+		if ctx.Err() == nil { // who left the page misses nothing
+			c.o.Log.Error("reading history for a page", "err", err)
+		}
 		return history{}, nil, true
 	}
 	return h, events, false
