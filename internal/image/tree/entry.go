@@ -200,7 +200,7 @@ func (c *copier) content(f *folder, i *item, dst, src int, ext inode) error {
 
 // writeOut is how much of a file is written before the kernel is asked to bring it to
 // the disk; see [allocation.StartWriting].
-const writeOut = 8 << 20
+const writeOut = 2 << 20
 
 func (c *copier) copyRange(dst, src int, r Range) error {
 	buffer := buffers.Get().(*[256 << 10]byte)
