@@ -236,7 +236,8 @@ func (c *pasts) of(ctx context.Context, recorder interface {
 	c.mu.Unlock()
 	kept.mu.Lock()
 	defer kept.mu.Unlock()
-	if age := now.Sub(kept.at); kept.of == p.Generation && age >= 0 && age < pastAge {
+	// Who came first may get here last, and finds what was read a moment after it came.
+	if age := now.Sub(kept.at); kept.of == p.Generation && age.Abs() < pastAge {
 		return kept.all, kept.at, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, historyPatience)
