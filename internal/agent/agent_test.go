@@ -297,7 +297,7 @@ func TestGenerations(t *testing.T) {
 // answers for it no more, does what comes for either in whatever order: neither is
 // newer than the other.
 func TestFilesStayAndTheSiteGoes(t *testing.T) {
-	a := applied{last: map[string]map[string]done{}}
+	a := applied{done: map[string]map[string]done{}}
 	of := func(id, generation int64, payload task.Payload) job {
 		text, err := json.Marshal(payload)
 		if err != nil {

@@ -68,7 +68,7 @@ func sumOf(text []byte) string {
 // kind, when the agent starts.
 type applied struct {
 	mu   sync.Mutex
-	last map[string]map[string]done // object, kind
+	done map[string]map[string]done // what was done last, by object and kind
 	file *os.File
 	// next collects the lines of the jobs that wait for the sync after the one
 	// that is under way.
@@ -89,7 +89,7 @@ const (
 )
 
 func openApplied(state *safefs.Dir) (*applied, error) {
-	a := &applied{last: map[string]map[string]done{}}
+	a := &applied{done: map[string]map[string]done{}}
 	text, err := state.ReadFile(appliedFile, maxApplied)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("reading which generations were applied: %w", err)
@@ -106,7 +106,7 @@ func openApplied(state *safefs.Dir) (*applied, error) {
 		a.remember(d)
 	}
 	var whole bytes.Buffer
-	for _, kinds := range a.last {
+	for _, kinds := range a.done {
 		for _, d := range kinds {
 			whole.Write(d.line())
 		}
@@ -131,10 +131,10 @@ func (d done) line() []byte {
 }
 
 func (a *applied) remember(d done) {
-	if a.last[d.Object] == nil {
-		a.last[d.Object] = map[string]done{}
+	if a.done[d.Object] == nil {
+		a.done[d.Object] = map[string]done{}
 	}
-	a.last[d.Object][d.Kind] = d
+	a.done[d.Object][d.Kind] = d
 }
 
 // verdicts on a job before it is begun.
@@ -163,7 +163,7 @@ func (a *applied) judge(job job) (verdict, done) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	mine := doneOf(job)
-	for kind, last := range a.last[job.Object] {
+	for kind, last := range a.done[job.Object] {
 		switch {
 		case mine.apart(last):
 		case job.Generation < last.Generation:
@@ -185,7 +185,7 @@ func (a *applied) judge(job job) (verdict, done) {
 
 // undone reports whether a later job of the opposite kind was done.
 func (a *applied) undone(d done) bool {
-	for kind, other := range a.last[d.Object] {
+	for kind, other := range a.done[d.Object] {
 		if removes(kind) != removes(d.Kind) && !d.apart(other) && (other.Generation > d.Generation || other.Generation == d.Generation && other.Job > d.Job) {
 			return true
 		}
@@ -202,20 +202,28 @@ func (d done) apart(other done) bool {
 
 func removes(kind string) bool { return kind == upkeep.JobSiteRemove || kind == upkeep.JobUserRemove }
 
-// latest returns what was done last for each object by any of the kinds.
-func (a *applied) latest(kinds ...string) map[string]done {
+// eachSite calls f with what was done last about each site that a web server was to
+// serve, or to serve no more. It must not call back.
+func (a *applied) eachSite(f func(done)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := make(map[string]done, len(a.last))
-	for object, byKind := range a.last {
-		for _, kind := range kinds {
-			d, is := byKind[kind]
-			if other, any := all[object]; is && (!any || d.newer(other)) {
-				all[object] = d
-			}
+	for _, byKind := range a.done {
+		served, is := byKind[upkeep.JobSiteApply]
+		gone, removed := byKind[upkeep.JobSiteRemove]
+		switch {
+		case removed && (!is || gone.newer(served)):
+			f(gone)
+		case is:
+			f(served)
 		}
 	}
-	return all
+}
+
+// last returns what was done last for an object by jobs of a kind.
+func (a *applied) last(object, kind string) done {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.done[object][kind]
 }
 
 // servedBelow is a site, other than one, that was applied last with its pages below a
@@ -223,7 +231,7 @@ func (a *applied) latest(kinds ...string) map[string]done {
 func (a *applied) servedBelow(folder, but string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for object, byKind := range a.last {
+	for object, byKind := range a.done {
 		served, is := byKind[upkeep.JobSiteApply]
 		if !is || object == but || !strings.HasPrefix(served.Pages, folder) {
 			continue
@@ -239,11 +247,11 @@ func (a *applied) servedBelow(folder, but string) string {
 // of what they were sent.
 func (a *applied) sites() map[string]done {
 	all := map[string]done{}
-	for _, d := range a.latest(siteKinds...) {
+	a.eachSite(func(d done) {
 		if d.Kind == upkeep.JobSiteApply {
 			all[d.Sum] = d
 		}
-	}
+	})
 	return all
 }
 

@@ -87,32 +87,35 @@ type syncing struct {
 	tended
 }
 
-// siteKinds are the kinds of jobs that say what a web server serves.
-var siteKinds = []string{upkeep.JobSiteApply, upkeep.JobSiteRemove}
-
 // compare finds out what the job would change, and refuses one that has become
 // too old since it was signed: it would take back what was done meanwhile.
-func (s *syncing) compare() error {
-	s.known, s.failed = map[string]bool{}, map[string]error{}
+func (s *syncing) compare() (err error) {
+	s.known, s.failed = make(map[string]bool, len(s.t.Sites)), map[string]error{}
 	declared := make(map[string]int64, len(s.t.Sites))
 	for _, site := range s.t.Sites {
-		declared[site.Object()] = site.Generation
+		declared[site.Site.Name] = site.Generation
 	}
-	for object, last := range s.r.applied.latest(siteKinds...) {
-		generation, is := declared[object]
-		if !is && (s.t.Partial || slices.Contains(s.t.Keep, strings.TrimPrefix(object, upkeep.KindSite+"/"))) {
-			continue
+	s.r.applied.eachSite(func(last done) {
+		name := strings.TrimPrefix(last.Object, upkeep.KindSite+"/")
+		generation, is := declared[name]
+		if !is && (s.t.Partial || slices.Contains(s.t.Keep, name)) {
+			return
 		}
 		switch live := last.Kind == upkeep.JobSiteApply; {
 		case is && last.Generation > generation, is && !live && last.Generation == generation && last.Job > s.j.ID, !is && live && last.Job > s.j.ID:
-			return fmt.Errorf("%s was changed here (job %d) after this job was made: %w", object, last.Job, errSuperseded)
+			err = fmt.Errorf("%s was changed here (job %d) after this job was made: %w", last.Object, last.Job, errSuperseded)
 		case !is && live:
 			s.gone = append(s.gone, last)
 		case is && live && last.Generation == generation:
-			s.known[object] = true
+			s.known[name] = true
 		}
-	}
-	return nil
+	})
+	return err
+}
+
+// lastApply is what was done last to serve a site.
+func (s *syncing) lastApply(site task.SiteApply) done {
+	return s.r.applied.last(site.Object(), upkeep.JobSiteApply)
 }
 
 // names are the objects that the job would remove, in order.
@@ -150,9 +153,8 @@ func (s *syncing) spend() error {
 // this generation, and of those whose pages are gone. One that cannot be prepared
 // fails alone.
 func (s *syncing) prepare(ctx context.Context) {
-	applied := s.r.applied.latest(upkeep.JobSiteApply)
 	for i, site := range s.t.Sites {
-		if s.known[site.Object()] && !s.gonePages(i, applied[site.Object()]) {
+		if s.known[site.Site.Name] && !s.gonePages(i) {
 			continue
 		}
 		full, err := s.t.Read(i)
@@ -169,7 +171,7 @@ func (s *syncing) prepare(ctx context.Context) {
 // yet they are not served.
 func (s *syncing) missing() {
 	for i, site := range s.t.Sites {
-		if s.known[site.Object()] && s.gonePages(i, done{}) {
+		if s.known[site.Site.Name] && s.gonePages(i) {
 			s.failed[site.Site.Name] = upkeep.WithHint(errors.New("the folder of its pages is gone"), "upkeep regenerate makes it anew, empty")
 		}
 	}
@@ -179,10 +181,14 @@ func (s *syncing) missing() {
 // there. It looks by path, and so may be lied to by who owns the folders above:
 // nothing is done but to look properly. Where the folder of a site is that was not
 // read stands with what was done of it.
-func (s *syncing) gonePages(i int, of done) bool {
-	pages := of.Pages
+func (s *syncing) gonePages(i int) bool {
+	site := s.t.Sites[i]
+	if s.t.Known(i) && s.pagesSeen[site.Site.Name] {
+		return false
+	}
+	pages := s.lastApply(site).Pages
 	if !s.t.Known(i) {
-		pages = s.r.pages(s.t.Sites[i])
+		pages = s.r.pages(site)
 	}
 	if pages == elsewhere {
 		return false
@@ -224,14 +230,13 @@ func (s *syncing) records(report webserver.Report) []done {
 	for _, one := range s.gone {
 		all = append(all, done{Object: one.Object, Kind: upkeep.JobSiteRemove, Generation: one.Generation, Job: s.j.ID, Kept: true})
 	}
-	applied := s.r.applied.latest(upkeep.JobSiteApply)
 	for i, site := range s.t.Sites {
 		if s.t.Known(i) || s.failed[site.Site.Name] != nil || report.Sites[site.Site.Name].State != upkeep.JobDone {
 			continue
 		}
 		// What it would be if it had come in a job of its own.
-		last, alone := applied[site.Object()], link.Job{ID: s.j.ID, Kind: site.Kind(), Object: site.Object(), Generation: site.Generation}
-		if s.known[site.Object()] {
+		last, alone := s.lastApply(site), link.Job{ID: s.j.ID, Kind: site.Kind(), Object: site.Object(), Generation: site.Generation}
+		if s.known[site.Site.Name] {
 			alone.ID = last.Job // a job of its own that was made before this one may be on its way
 		}
 		if d := s.r.doneBy(job{Job: alone, payload: site}); !d.same(last) {

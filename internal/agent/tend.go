@@ -20,6 +20,8 @@ type tended struct {
 	amiss map[string]error
 	// uids are the users of accounts, by site.
 	uids map[string]int
+	// pagesSeen has the sites, by name, whose pages are where they were made last.
+	pagesSeen map[string]bool
 }
 
 func (t *tended) cannot(site string, err error) { t.amiss[site] = errors.Join(t.amiss[site], err) }
@@ -37,7 +39,7 @@ type tending struct {
 // names are root's to give. What lies in a site's folder is its owner's, who could
 // rename somebody else's folder to what is expected, to be given it.
 func (s *syncing) tend() {
-	s.tended = tended{amiss: map[string]error{}, uids: map[string]int{}}
+	s.tended = tended{amiss: map[string]error{}, uids: map[string]int{}, pagesSeen: map[string]bool{}}
 	home, exists := s.r.roots[policy.Home]
 	if !exists {
 		return // preparing says so
@@ -49,9 +51,8 @@ func (s *syncing) tend() {
 	s.r.disk <- struct{}{}
 	defer func() { <-s.r.disk }()
 	t := tending{s, home, group, map[string]bool{}}
-	applied := s.r.applied.latest(upkeep.JobSiteApply)
 	for _, site := range s.t.Sites {
-		relative, below := strings.CutPrefix(applied[site.Object()].Pages, home.Path()+"/")
+		relative, below := strings.CutPrefix(s.lastApply(site).Pages, home.Path()+"/")
 		if parts := strings.SplitN(relative, "/", 3); below && len(parts) == 3 {
 			t.site(site.Site.Name, parts[0], parts[1], parts[2])
 		}
@@ -93,6 +94,7 @@ func (t tending) site(site, account, folder, pages string) {
 			t.cannot(site, err)
 			break
 		}
+		t.pagesSeen[site] = i == strings.Count(pages, "/")
 		if found.UID != owner.uid {
 			t.cannot(site, upkeep.WithHint(fmt.Errorf("%s belongs to user %d and not to %d, the account's; it lies in a folder of the account's, and is not given to it unasked", t.at(path), found.UID, owner.uid),
 				fmt.Sprintf("if it is the account's: chown %d:%d %s", owner.uid, owner.gid, t.at(path))))

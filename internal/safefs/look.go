@@ -17,9 +17,9 @@ func (d *Dir) Look(relative string, names ...string) (found Found, in []Found, e
 		return Found{}, nil, d.explain("looking at", relative, err)
 	}
 	defer unix.Close(fd)
-	st, err := statOf(fd, d.at(relative))
-	if err != nil {
-		return Found{}, nil, err
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return Found{}, nil, d.explain("looking at", relative, err)
 	}
 	found = foundOf(st)
 	if !found.Dir {

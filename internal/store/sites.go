@@ -186,18 +186,26 @@ func (t Tx) serves(ctx context.Context, server string, sites []SiteState) (bool,
 	if err != nil {
 		return false, err
 	}
-	known := make(map[string]bool, len(sites))
+	known := make(map[string]int, len(sites))
 	for line := range strings.SplitSeq(text, "\n") {
-		known[line] = true
+		known[line] = len(known)
 	}
+	told, left := make([]bool, len(known)), len(known)
+	var line []byte
 	for _, site := range sites {
-		line := site.Site + " " + strconv.FormatInt(site.Generation, 10) + " " + site.State + " " + site.URL + " " + site.DocumentRoot + " " + site.Reason
-		if !known[line] {
+		line = append(append(line[:0], site.Site...), ' ')
+		line = append(strconv.AppendInt(line, site.Generation, 10), ' ')
+		for _, part := range []string{site.State, " ", site.URL, " ", site.DocumentRoot, " ", site.Reason} {
+			line = append(line, part...)
+		}
+		at, is := known[string(line)] // which makes no text of it
+		if !is || told[at] {          // one that is told twice is not two
 			return false, nil
 		}
-		delete(known, line) // one that is told twice is not two
+		told[at] = true
+		left--
 	}
-	return len(known) == 0, nil
+	return left == 0, nil
 }
 
 // putSites writes rows; the last one about a site on a server is what counts.

@@ -106,7 +106,7 @@ func (r *round) move() error {
 			}
 			w.temp = ""
 			r.placed(w.place)
-			r.found[w.place] = found{r.stamp(w.place), c.sumOf(w.file.Path)}
+			r.found[w.place] = found{r.stamp(w.file.Path), c.sumOf(w.file.Path)}
 			dirs[filepath.Dir(w.place)] = true
 		}
 		r.count(func(s *Stats) { s.Writes += len(c.writes) + len(c.removes) })

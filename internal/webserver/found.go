@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"path/filepath"
+	"strings"
 	"time"
+
+	"upkeep/internal/vhost"
 )
 
 // found is what a file was read to hold, and its stamp from before that.
@@ -23,7 +25,7 @@ const settled = time.Second
 // otherwise. A file that was read before, and has not been touched since, is not read
 // again, but for a verification: that reads everything.
 func (r *round) holds(w *write, sum string) (bool, error) {
-	now := r.stamp(w.place)
+	now := r.stamp(w.file.Path)
 	if !r.verifies() && r.wasFound(w.place, now, sum) {
 		return true, nil
 	}
@@ -57,8 +59,8 @@ func (r *round) remember(place string, now stamp, sum string) {
 
 // holdsSum reports whether a file holds a text of a sum, and is as upkeep makes it.
 func (r *round) holdsSum(path, sum string) bool {
-	place := r.layout.Place(path)
-	now := r.stamp(place)
+	now := r.stamp(path)
+	place := now.path
 	if now.inode == 0 || r.wasFound(place, now, sum) {
 		return now.inode != 0
 	}
@@ -75,11 +77,11 @@ func (r *round) holdsSum(path, sum string) bool {
 
 // stamp is that of a file in this round. Those of the include folder were taken
 // when the round began.
-func (r *round) stamp(place string) stamp {
-	if filepath.Dir(place) == r.layout.Include {
-		return r.included[base(place)]
+func (r *round) stamp(path string) stamp {
+	if name, is := strings.CutPrefix(path, vhost.FolderSites+"/"); is {
+		return r.included[name]
 	}
-	return stampOf(place)
+	return stampOf(r.layout.Place(path))
 }
 
 // verifies reports whether the round only compares.

@@ -69,7 +69,7 @@ func stampsIn(folder string) (included, error) {
 	now := make(included, len(names))
 	for _, name := range names {
 		if isRead(name) {
-			now[name] = stampAt(int(dir.Fd()), name, filepath.Join(folder, name), unix.AT_SYMLINK_NOFOLLOW)
+			now[name] = stampAt(int(dir.Fd()), name, folder+"/"+name, unix.AT_SYMLINK_NOFOLLOW)
 		}
 	}
 	return now, nil

@@ -60,7 +60,10 @@ func (r *round) tend() {
 func (r *round) tendOwn(site string, paths []string) {
 	seen := ""
 	for _, path := range paths {
-		if dir := filepath.Dir(r.layout.Place(path)); strings.Count(path, "/") > 1 && dir != seen {
+		if strings.Count(path, "/") < 2 {
+			continue
+		}
+		if dir := filepath.Dir(r.layout.Place(path)); dir != seen {
 			r.tendFolder(site, dir)
 			seen = dir
 		}
@@ -87,18 +90,18 @@ const logMode = 0o2750
 // tendLogs takes care of a site's log folder. One of another group may be that of the
 // account that had the name before, whose visitors are not handed on with it.
 func (r *round) tendLogs(logs int, site string, uid int) {
-	dir := r.layout.LogFolder(site)
-	s := stampAt(logs, filepath.Base(dir), dir, unix.AT_SYMLINK_NOFOLLOW)
-	if s.inode == 0 {
-		return
-	}
-	if s.mode&unix.S_IFMT != unix.S_IFDIR {
-		r.whole.cannot(site, fmt.Errorf("its log folder %s is %s", dir, kindOf(s.mode)))
-		return
-	}
+	s := stampAt(logs, site, "", unix.AT_SYMLINK_NOFOLLOW)
 	group := -1
 	if os.Geteuid() == 0 && uid > 0 {
 		group = uid
+	}
+	if s.inode == 0 || s.mode == unix.S_IFDIR|logMode && int(s.uid) == os.Geteuid() && (group < 0 || int(s.gid) == group) {
+		return
+	}
+	dir := r.layout.LogFolder(site)
+	if s.mode&unix.S_IFMT != unix.S_IFDIR {
+		r.whole.cannot(site, fmt.Errorf("its log folder %s is %s", dir, kindOf(s.mode)))
+		return
 	}
 	if group >= 0 && s.gid != 0 && int(s.gid) != group {
 		r.whole.cannot(site, upkeep.WithHint(fmt.Errorf("its log folder %s is of group %d and not of %d, and may have another account's logs in it", dir, s.gid, group),
