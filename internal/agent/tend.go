@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"upkeep"
 	"upkeep/internal/policy"
 	"upkeep/internal/safefs"
@@ -70,6 +72,10 @@ func (t tending) site(site, account, folder, pages string) {
 	if there, _ := t.folder(site, "", account, owner, t.r.roots0751()); !there {
 		return
 	}
+	if folder == site && pages == "htdocs" && t.asMade(account+"/"+folder, owner) {
+		t.pagesSeen[site] = true
+		return
+	}
 	there, in := t.folder(site, account, folder, owner, siteFolder(owner, t.group), "htdocs", "log")
 	if !there {
 		return
@@ -103,6 +109,20 @@ func (t tending) site(site, account, folder, pages string) {
 	if folder == site && in[1].Missing {
 		t.link(site, account, folder)
 	}
+}
+
+// asMade reports whether a site's folder, its pages and the link to its logs are as
+// they were made. It looks by path, which takes half the time, and so may be lied to by
+// who can rename things in the account's folder: root, or else that folder was found not
+// to be as made. What is not as made is looked at properly.
+func (t tending) asMade(folder string, owner owner) bool {
+	want := siteFolder(owner, t.group)
+	path := t.at(folder)
+	var site, pages, log unix.Stat_t
+	if unix.Lstat(path, &site) != nil || unix.Lstat(path+"/htdocs", &pages) != nil || unix.Lstat(path+"/log", &log) != nil {
+		return false
+	}
+	return site.Mode&unix.S_IFMT == unix.S_IFDIR && site.Mode&0o002 == 0 && int(site.Uid) == want.UID && int(site.Gid) == want.GID && int(pages.Uid) == owner.uid
 }
 
 func (t tending) at(relative string) string { return t.home.Path() + "/" + relative }
