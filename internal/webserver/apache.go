@@ -82,7 +82,7 @@ func (a Apache) copyConfig(files []string) (string, error) {
 	// One line for one: the numbers in messages stay right.
 	text = slices.Concat(text[:lines[0][0]], fmt.Appendf(nil, `Include "%s"`, list), text[lines[0][1]:])
 	copied := filepath.Join(a.Scratch, "main.conf")
-	return copied, errors.Join(replaceFile(list, includes, 0o600), replaceFile(copied, text, 0o600))
+	return copied, errors.Join(writeScratch(list, includes), writeScratch(copied, text))
 }
 
 // IncludeLine is the one line that a server's main configuration needs.
@@ -142,7 +142,7 @@ func (a Apache) Foreign(ctx context.Context, beside []string) (names, files []st
 		for _, m := range alone {
 			text = fmt.Appendf(text, "<VirtualHost %s>\nServerName %s\n</VirtualHost>\n", m[1], vhost.UnknownHost)
 		}
-		if err := replaceFile(second, text, 0o600); err != nil {
+		if err := writeScratch(second, text); err != nil {
 			return nil, nil, err
 		}
 		if out, err = a.dump(ctx, append(slices.Clone(beside), second)); err != nil {

@@ -41,7 +41,7 @@ func (f *FPM) test(ctx context.Context, folder string, files []string, scratch s
 		includes = fmt.Appendf(includes, "include=%s\n", file)
 	}
 	copied := filepath.Join(scratch, "php-fpm.conf")
-	if err := replaceFile(copied, slices.Concat(text[:lines[0][0]], includes, text[lines[0][1]:]), 0o600); err != nil {
+	if err := writeScratch(copied, slices.Concat(text[:lines[0][0]], includes, text[lines[0][1]:])); err != nil {
 		return err
 	}
 	out, output, err := run(ctx, nil, f.Program, "-t", "-y", copied)

@@ -62,7 +62,7 @@ func (n Nginx) run(ctx context.Context, flag string, files []string) (stdout, st
 	}
 	text = slices.Concat(text[:lines[0][0]], fmt.Appendf(nil, `include "%s";`, list), text[lines[0][1]:])
 	copied := filepath.Join(filepath.Dir(n.Config), ".upkeep-test"+tempMark)
-	if err := errors.Join(replaceFile(list, includes, 0o600), replaceFile(copied, text, 0o600)); err != nil {
+	if err := errors.Join(writeScratch(list, includes), writeScratch(copied, text)); err != nil {
 		return "", "", err
 	}
 	defer func() { err = errors.Join(err, removeAll(copied)) }()

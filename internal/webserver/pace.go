@@ -22,9 +22,10 @@ type pace struct {
 }
 
 const (
-	// quiet is how long nothing may arrive before a round begins; streamQuiet the
-	// same when several requests wait, and more of the same is likely.
-	quiet       = 4 * time.Millisecond
+	// quiet is how long nothing may arrive before a round begins: what was sent
+	// together comes within it. streamQuiet is the same when several requests wait, and
+	// more of the same is likely.
+	quiet       = time.Millisecond
 	streamQuiet = 50 * time.Millisecond
 	stream      = 3
 	// credit is how much of stalls may come one after the other, and handful as how

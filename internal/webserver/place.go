@@ -129,6 +129,15 @@ func replaceFile(path string, text []byte, mode fs.FileMode) error {
 	return os.Rename(temp, path)
 }
 
+// writeScratch writes a file that only the server's own test reads, and that nobody has
+// open: over one that is there, the kernel would begin to write it to the disk.
+func writeScratch(path string, text []byte) error {
+	if err := removeAll(path); err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o600)
+}
+
 // rewrite replaces a file that belongs to somebody else: owner and mode stay.
 func rewrite(path string, text []byte) error {
 	info, err := os.Lstat(path)
