@@ -229,6 +229,25 @@ func (d *Dispatcher) requeue(ctx context.Context, server string, ids []int64, dr
 	}
 }
 
+// callAll has sessions look at jobs that have just become ready. River has calls for
+// the same jobs, and is looked into by a session when it has claimed them: before, it
+// would have a transaction of its own that they wait for.
+func (d *Dispatcher) callAll(ready []upkeep.Job) {
+	byServer := map[string][]int64{}
+	for _, job := range ready {
+		byServer[job.Server] = append(byServer[job.Server], job.ID)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for server, jobs := range byServer {
+		if s := d.sessions[server]; s != nil {
+			s.call(jobs...)
+		} else {
+			d.river.Nudge()
+		}
+	}
+}
+
 func (d *Dispatcher) closing() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -346,9 +365,7 @@ func (d *Dispatcher) Insert(ctx context.Context, tx store.Tx, ready []upkeep.Job
 
 // Committed is called by the store after a transaction that changed jobs.
 func (d *Dispatcher) Committed(news store.JobNews) {
-	if len(news.Ready) > 0 {
-		d.river.Nudge()
-	}
+	d.callAll(news.Ready)
 	d.roll.tell(news)
 	d.hasten(news.Changed)
 	d.news.send(news.Changed)

@@ -10,6 +10,10 @@
 // server whose agent is away are dropped, because its next link begins with asking
 // for all jobs that wait.
 //
+// Sessions are called once more, and first, by the process itself as soon as the
+// transaction is committed: to wait for River to take the call out of its queue, which
+// is a transaction of its own, was a tenth of what a change takes until it is served.
+//
 // All calls are in one queue. A queue of its own for each connected server was
 // turned down: River looks into each of them, and keeps a row about it, at all times;
 // with hundreds of servers on SQLite these writes left no room for work, and many

@@ -14,3 +14,6 @@ func (d *Dispatcher) Misremember(site, state string) {
 
 // Reread is what is done every minute.
 func (d *Dispatcher) Reread(ctx context.Context) { d.reread(ctx) }
+
+// Nudge has River look into its queue.
+func (d *Dispatcher) Nudge() { d.river.Nudge() }

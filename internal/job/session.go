@@ -20,11 +20,6 @@ const (
 	// inFlight is how many jobs a server has at a time: enough for its agent to
 	// serve a large change with one reload.
 	inFlight = 1024
-	// collect is how long a session waits for further calls before it claims jobs:
-	// those of one change come within a few ms, and are sent together.
-	collect = time.Millisecond
-	// collectMost bounds that.
-	collectMost = 20 * time.Millisecond
 	// life is how long what is signed is good for. It is signed as it is sent; an
 	// agent may have a queue of its own.
 	life = time.Hour
@@ -140,11 +135,12 @@ func (s *session) send(ctx context.Context) {
 			return
 		case <-s.some:
 		}
-		wanted := s.collected(ctx)
+		wanted := s.wanted()
 		if len(wanted) == 0 {
 			continue // until something is released
 		}
 		claimed, err := s.d.store.ClaimJobs(ctx, s.server, wanted)
+		s.d.river.Nudge()
 		var parcels []parcel
 		if err == nil {
 			parcels, err = s.assemble(ctx, claimed)
@@ -169,19 +165,8 @@ func (s *session) send(ctx context.Context) {
 	}
 }
 
-// collected waits until no more calls come, and returns those that there were and
-// that there is room for.
-func (s *session) collected(ctx context.Context) []int64 {
-	for waited, last := time.Duration(0), -1; waited < collectMost; waited += collect {
-		s.mu.Lock()
-		n := len(s.called)
-		s.mu.Unlock()
-		if n == last || n >= inFlight {
-			break
-		}
-		last = n
-		wait(ctx, collect)
-	}
+// wanted are the jobs that were called for and that there is room for.
+func (s *session) wanted() []int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	busy := len(s.held) - len(s.called)
