@@ -96,26 +96,3 @@ func (r *Root) discard(t task.SiteRemove) error {
 	_, err = account.Discard(t.Name, trash, fmt.Sprintf("%s.%s", t.Name, r.o.Now().UTC().Format("20060102T150405.000000000")))
 	return err
 }
-
-// EmptyTrash removes for good what was moved to the trash of an account below the
-// homes of a policy. Nothing that the account has put there is followed.
-func EmptyTrash(ctx context.Context, p *policy.Policy, account string) error {
-	root, err := p.Root(policy.Home)
-	if err != nil {
-		return err
-	}
-	home, err := safefs.OpenRoot(root.Path, root.Mounts, nil)
-	if err != nil {
-		return err
-	}
-	defer home.Close()
-	trash, err := home.Walk(account + "/" + trashFolder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer trash.Close()
-	return safefs.Empty(ctx, trash)
-}

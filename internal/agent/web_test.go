@@ -141,10 +141,6 @@ func TestSiteFromNothingToServed(t *testing.T) {
 	if got := l.page("other.test"); got != "page of other.test" {
 		t.Errorf("the neighbour answers %q", got)
 	}
-	l.must(EmptyTrash(t.Context(), l.o.Policy, "acme"))
-	if left, _ := filepath.Glob(l.path("home/acme/.trash/*")); len(left) > 0 {
-		t.Errorf("left in the trash: %v", left)
-	}
 	facts := l.root.Facts(t.Context())
 	if facts.Sites != 2 || !strings.HasPrefix(facts.WebServer, "Apache/2.4") || facts.URL != l.o.Web.URL {
 		t.Errorf("facts are %+v", facts)

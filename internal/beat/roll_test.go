@@ -63,7 +63,7 @@ func TestFirstBeatIsChallengedThenAccepted(t *testing.T) {
 	if len(first.Reply) != Size {
 		t.Fatalf("challenge has %d bytes", len(first.Reply))
 	}
-	if got := p.session.Hear(first.Reply); got != BeatNow || !p.session.Fresh() {
+	if got := p.session.Hear(first.Reply); got != BeatNow {
 		t.Fatalf("sender made %d of the challenge", got)
 	}
 	second := p.roll.Receive(p.now, p.make(Health{}))

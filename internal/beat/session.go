@@ -77,6 +77,3 @@ func (s *Session) Hear(datagram []byte) Answer {
 	s.nonce = p.Nonce
 	return BeatNow
 }
-
-// Fresh reports whether the receiver has answered in this session.
-func (s *Session) Fresh() bool { return s.nonce != Nonce{} }

@@ -160,19 +160,3 @@ func (d *Dir) file(name string) string { return filepath.Join(d.path, name) }
 // Socket is the path of the control socket of a data folder that another
 // process holds.
 func Socket(path string) string { return filepath.Join(path, "control.sock") }
-
-// Holder is the process id of the upkeep that runs on the folder, false when
-// none does.
-func Holder(path string) (pid int, running bool) {
-	lock, err := os.Open(filepath.Join(path, "lock"))
-	if err != nil {
-		return 0, false
-	}
-	defer func() { _ = lock.Close() }() // opened for reading
-	// A shared lock fails while the holder has its exclusive one.
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
-		return 0, false
-	}
-	pid, _ = readPID(lock)
-	return pid, true
-}

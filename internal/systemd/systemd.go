@@ -50,9 +50,6 @@ func FromEnvironment(getenv func(string) string) Notifier {
 	return n
 }
 
-// Present reports whether there is a service manager to tell.
-func (n Notifier) Present() bool { return n.socket != "" }
-
 // WatchdogEvery is how often [Alive] must be sent: half of what the service
 // manager waits for, as sd_watchdog_enabled(3) recommends. Zero means never.
 func (n Notifier) WatchdogEvery() time.Duration { return n.watchdog / 2 }

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"unicode"
-
-	"upkeep/internal/testkit"
 )
 
 func TestTestError(t *testing.T) {
@@ -101,19 +99,6 @@ func TestNginxIncludeLine(t *testing.T) {
 		}
 		if without := string(withoutNginx(got, folder)); strings.Contains(without, folder) || strings.ReplaceAll(without, "\n", "") != strings.ReplaceAll(before, "\n", "") {
 			t.Errorf("%q, taken out of %q", without, got)
-		}
-	}
-}
-
-func TestMainConfig(t *testing.T) {
-	testkit.Need(t, "apache2", "nginx")
-	for _, name := range []string{"apache2", "nginx"} {
-		program, err := testkit.Find(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if config, err := MainConfig(t.Context(), program); err != nil || !filepath.IsAbs(config) {
-			t.Errorf("%s: %q, %v", name, config, err)
 		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -229,28 +228,4 @@ func envvars(file string) []string {
 	}
 	slices.Sort(kept)
 	return kept
-}
-
-var (
-	apacheRoot   = regexp.MustCompile(`-D HTTPD_ROOT="([^"]+)"`)
-	apacheConfig = regexp.MustCompile(`-D SERVER_CONFIG_FILE="([^"]+)"`)
-	nginxConfig  = regexp.MustCompile(`--conf-path=(\S+)`)
-)
-
-// MainConfig asks an Apache or nginx where its main configuration is, as it was
-// built.
-func MainConfig(ctx context.Context, program string) (string, error) {
-	stdout, stderr, err := run(ctx, nil, program, "-V")
-	out := stdout + stderr // nginx writes to the second
-	if m := nginxConfig.FindStringSubmatch(out); m != nil {
-		return m[1], nil
-	}
-	file, root := apacheConfig.FindStringSubmatch(out), apacheRoot.FindStringSubmatch(out)
-	switch {
-	case file != nil && filepath.IsAbs(file[1]):
-		return file[1], nil
-	case file != nil && root != nil:
-		return filepath.Join(root[1], file[1]), nil
-	}
-	return "", errors.Join(fmt.Errorf("%s does not say where its configuration is", program), err)
 }

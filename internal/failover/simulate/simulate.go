@@ -103,9 +103,6 @@ func NewMember(c upkeep.Check, path Path, random *rand.Rand) *Member {
 	}
 }
 
-// Now is the simulated time.
-func (m *Member) Now() time.Duration { return m.now }
-
 // Live lets the target live, and its path lose probes, until the given time.
 func (m *Member) Live(until time.Duration) {
 	for m.next() <= until {

@@ -122,7 +122,7 @@ func inside(t *testing.T, path string, look func(root string)) {
 	m, err := mount.Open(f, mount.Options{Type: fsinfo.Ext4, ReadOnly: true})
 	must(t, err)
 	defer func() { must(t, m.Close()) }()
-	look(m.Path())
+	look(fmt.Sprintf("/proc/self/fd/%d", m.Dir.Fd()))
 }
 
 // nothingLeft asserts that no loop device, mount or process of the image is left,

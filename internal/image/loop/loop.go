@@ -165,14 +165,6 @@ func (d *Device) sys(name string) string {
 // Path is the device's name in /dev.
 func (d *Device) Path() string { return "/dev/" + d.Name }
 
-// Resized has the device take the file's size again, which has grown.
-func (d *Device) Resized() error {
-	if err := unix.IoctlSetInt(int(d.File.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
-		return fmt.Errorf("telling %s that %s has grown: %w", d.Name, d.backing.Name(), err)
-	}
-	return nil
-}
-
 // Leave lets the device go when nothing else uses it any more, without waiting for
 // that: what is mounted stays mounted.
 func (d *Device) Leave() error { return d.File.Close() }

@@ -113,18 +113,6 @@ func TestAttachRefuses(t *testing.T) {
 	}
 }
 
-func TestResized(t *testing.T) {
-	f := image(t, true)
-	d, err := Attach(f, Options{})
-	must(t, err)
-	must(t, f.Truncate(8<<20))
-	must(t, d.Resized())
-	if size, err := d.File.Seek(0, io.SeekEnd); err != nil || size != 8<<20 {
-		t.Errorf("the device has %d bytes, %v", size, err)
-	}
-	must(t, d.Detach())
-}
-
 // Many ask at a time for the number that is free.
 func TestAttachAtOnce(t *testing.T) {
 	files := make([]*os.File, 12)

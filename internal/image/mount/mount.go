@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -195,9 +194,6 @@ func (m *Mounted) Mount() *os.File { return m.mount }
 
 // Device is the name of its loop device: "loop3".
 func (m *Mounted) Device() string { return m.device.Name }
-
-// Path leads to the root folder, in this process and for as long as it is mounted.
-func (m *Mounted) Path() string { return "/proc/self/fd/" + strconv.Itoa(int(m.Dir.Fd())) }
 
 // At puts the mount into a folder of the mount namespace that the calling thread is
 // in. Whoever lives there sees it, and it stays when this process ends.

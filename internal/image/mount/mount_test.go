@@ -27,11 +27,8 @@ func TestMain(m *testing.M) {
 		if err == nil {
 			var m *Mounted
 			if m, err = Open(f, Options{Type: fsinfo.Ext4}); err == nil {
-				err = m.Private("/mnt", func() error {
-					fmt.Println(m.Device())
-					io.Copy(io.Discard, os.Stdin)
-					return nil
-				})
+				fmt.Println(m.Device())
+				_, err = io.Copy(io.Discard, os.Stdin)
 			}
 		}
 		fmt.Println(err)
@@ -95,6 +92,9 @@ func sum(t *testing.T, f *os.File) string {
 	}
 }
 
+// root is a path to the mount's root folder, for as long as it is mounted.
+func root(m *Mounted) string { return fmt.Sprintf("/proc/self/fd/%d", m.Dir.Fd()) }
+
 // seen reports whether a mount of the device is in the caller's namespace.
 func seen(t *testing.T, m *Mounted) bool {
 	t.Helper()
@@ -122,7 +122,7 @@ func TestAMountIsOurs(t *testing.T) {
 			if device == "" || device != m.Device() {
 				t.Errorf("we were told of %q, and it is %s", device, m.Device())
 			}
-			must(t, os.WriteFile(filepath.Join(m.Path(), "a"), []byte("kept"), 0o600))
+			must(t, os.WriteFile(filepath.Join(root(m), "a"), []byte("kept"), 0o600))
 			must(t, m.Close())
 			if device != "" {
 				t.Errorf("we were not told that %s is gone", device)
@@ -131,10 +131,10 @@ func TestAMountIsOurs(t *testing.T) {
 			before := sum(t, f)
 			m, err = Open(f, Options{Type: kind, ReadOnly: true})
 			must(t, err)
-			if text, err := os.ReadFile(filepath.Join(m.Path(), "a")); err != nil || string(text) != "kept" {
+			if text, err := os.ReadFile(filepath.Join(root(m), "a")); err != nil || string(text) != "kept" {
 				t.Errorf("what was written is %q, %v", text, err)
 			}
-			if err := os.WriteFile(filepath.Join(m.Path(), "b"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+			if err := os.WriteFile(filepath.Join(root(m), "b"), nil, 0o600); !errors.Is(err, unix.EROFS) {
 				t.Errorf("writing where we only look: %v", err)
 			}
 			must(t, m.Close())
@@ -154,13 +154,13 @@ func TestLookingReplaysNoJournal(t *testing.T) {
 			m, err := Open(f, Options{Type: kind})
 			must(t, err)
 			for i := range 200 {
-				must(t, os.WriteFile(filepath.Join(m.Path(), fmt.Sprint(i)), []byte("text"), 0o600))
+				must(t, os.WriteFile(filepath.Join(root(m), fmt.Sprint(i)), []byte("text"), 0o600))
 			}
-			file, err := os.Create(filepath.Join(m.Path(), "last"))
+			file, err := os.Create(filepath.Join(root(m), "last"))
 			must(t, err)
 			must(t, file.Sync())
 			must(t, m.Sync())
-			must(t, os.WriteFile(filepath.Join(m.Path(), "after"), []byte("text"), 0o600))
+			must(t, os.WriteFile(filepath.Join(root(m), "after"), []byte("text"), 0o600))
 			must(t, file.Sync())
 			must(t, file.Close())
 			testkit.Run(t, "cp", "--sparse=always", f.Name(), f.Name()+".killed") // as a power cut leaves it
@@ -187,7 +187,7 @@ func TestPartOfAnImage(t *testing.T) {
 	f := image(t, fsinfo.Ext4, 3<<20)
 	m, err := Open(f, Options{Type: fsinfo.Ext4, Offset: 3 << 20, Size: 64 << 20})
 	must(t, err)
-	if _, err := os.Stat(filepath.Join(m.Path(), "lost+found")); err != nil {
+	if _, err := os.Stat(filepath.Join(root(m), "lost+found")); err != nil {
 		t.Error(err)
 	}
 	must(t, m.Close())
@@ -225,35 +225,6 @@ func TestRefusals(t *testing.T) {
 		if !errors.Is(err, upkeep.ErrRefused) || !strings.Contains(err.Error(), "no driver for reiserfs") {
 			t.Errorf("without a driver: %v", err)
 		}
-	}
-}
-
-func TestPrivate(t *testing.T) {
-	f := image(t, fsinfo.Ext4, 0)
-	m, err := Open(f, Options{Type: fsinfo.Ext4})
-	must(t, err)
-	folder := t.TempDir()
-	for i := range 3 {
-		must(t, m.Private(folder, func() error {
-			if out, err := exec.Command("sh", "-c", `echo "$1" > "$0/file" && grep " $0 " /proc/self/mountinfo`, folder, fmt.Sprint(i)).CombinedOutput(); err != nil {
-				return fmt.Errorf("a program: %w: %s", err, out)
-			}
-			if seen(t, m) {
-				t.Error("the mount is in everybody's namespace")
-			}
-			return nil
-		}))
-		if text, err := os.ReadFile(filepath.Join(m.Path(), "file")); err != nil || string(text) != fmt.Sprintln(i) {
-			t.Errorf("what a program wrote is %q, %v", text, err)
-		}
-	}
-	failure := errors.New("the work failed")
-	if err := m.Private(folder, func() error { return failure }); !errors.Is(err, failure) {
-		t.Errorf("work that fails: %v", err)
-	}
-	must(t, m.Close())
-	if names, err := os.ReadDir(folder); err != nil || len(names) > 0 {
-		t.Errorf("in the folder is %v, %v", names, err)
 	}
 }
 

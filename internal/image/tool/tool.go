@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,9 +43,6 @@ var packages = map[string]string{
 	"mkswap": "util-linux", "swaplabel": "util-linux",
 	"qemu-img": "qemu-utils", "xz": "xz-utils", "gzip": "gzip",
 }
-
-// Packages is the Debian package of each program that may be run.
-func Packages() map[string]string { return maps.Clone(packages) }
 
 // Find is the path of a program. That it is missing is an error that names the
 // package to install.

@@ -69,7 +69,6 @@ func TestAsksNobody(t *testing.T) {
 
 func TestMissingProgramNamesItsPackage(t *testing.T) {
 	var hint *upkeep.HintError
-	packages := Packages()
 	for name, debian := range packages {
 		if _, err := Find(name); err != nil && (!errors.As(err, &hint) || !strings.Contains(hint.Hint, debian)) {
 			t.Errorf("%s is missing, and the error is %v", name, err)

@@ -3,6 +3,7 @@ package tree
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -153,4 +154,19 @@ func Unlisted(found []Difference, lost []Loss, source *Manifest) []Difference {
 		listed[key{name(l.Path), l.What}] = true
 	}
 	return slices.DeleteFunc(slices.Clone(found), func(d Difference) bool { return listed[key{name(d.Path), d.What}] })
+}
+
+func decimal(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func rangesText(ranges []Range) string {
+	var words []string
+	for _, r := range ranges {
+		words = append(words, fmt.Sprintf("%d-%d", r.From, r.To))
+	}
+	return strings.Join(words, ",")
 }

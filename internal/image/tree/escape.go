@@ -2,7 +2,6 @@ package tree
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,36 +23,6 @@ func Escape(name string) string {
 		}
 	}
 	return b.String()
-}
-
-// unescape is the way back; anything but what Escape writes is refused.
-func unescape(text string) (string, error) {
-	if !strings.Contains(text, `\`) {
-		if Escape(text) != text {
-			return "", fmt.Errorf("%q is not written as names are", text)
-		}
-		return text, nil
-	}
-	var b strings.Builder
-	for i := 0; i < len(text); i++ {
-		if text[i] != '\\' {
-			b.WriteByte(text[i])
-			continue
-		}
-		if i+3 >= len(text) {
-			return "", fmt.Errorf("%q ends in the middle of a character", text)
-		}
-		n, err := strconv.ParseUint(text[i+1:i+4], 8, 8)
-		if err != nil {
-			return "", fmt.Errorf("%q is not written as names are: %w", text, err)
-		}
-		b.WriteByte(byte(n))
-		i += 3
-	}
-	if Escape(b.String()) != text {
-		return "", fmt.Errorf("%q is not written as names are", text)
-	}
-	return b.String(), nil
 }
 
 // seconds writes a time as seconds since 1970 with nine digits behind the point.

@@ -249,7 +249,7 @@ func setProject(fd int, from inode) (project, extents bool, err error) {
 	return project, ioctl(fd, fsIocFSSetXattr, unsafe.Pointer(&x)) == nil, nil
 }
 
-// flagNames are the letters of lsattr(1), for people and for manifests.
+// flagNames are the letters of lsattr(1).
 var flagNames = []struct {
 	bit  uint32
 	name byte

@@ -1,12 +1,12 @@
 package tree
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -329,108 +329,116 @@ func descriptors(t *testing.T) int {
 	return len(names)
 }
 
-// TestManifestText has a manifest come back from its text, and equal trees have
-// equal text.
-func TestManifestText(t *testing.T) {
+// TestReadTree sees each attribute in the description of a tree, and that a tree that
+// did not change is described alike.
+func TestReadTree(t *testing.T) {
 	source := ext4(t, 64<<20, "-b", "4096")
 	for _, a := range attributes {
 		a.make(t, source)
 	}
 	must(t, unix.Syncfs(int(source.Fd())))
-	var first []byte
-	for range 3 {
-		m, err := ReadTree(context.Background(), source, 0, nil)
-		must(t, err)
-		var text bytes.Buffer
-		must(t, m.Write(&text))
-		if first == nil {
-			first = bytes.Clone(text.Bytes())
-		}
-		if !bytes.Equal(text.Bytes(), first) {
-			t.Fatal("a second look at the tree gives another text")
-		}
-		back, err := ReadManifest(&text)
-		must(t, err)
-		if found := Compare(m, back); len(found) != 0 || len(back.Entries) != len(m.Entries) {
-			t.Errorf("what was read back differs: %v", found)
+	m, err := ReadTree(context.Background(), source, 0, nil)
+	must(t, err)
+	again, err := ReadTree(context.Background(), source, 0, nil)
+	must(t, err)
+	if !reflect.DeepEqual(m, again) {
+		t.Errorf("a second look at the tree differs: %v", Compare(m, again))
+	}
+	entries := map[string]Entry{}
+	for _, e := range m.Entries {
+		entries[e.Path] = e
+	}
+	if r := entries["."]; r.Type != 'd' || r.Mode != 0o1751 || r.UID != 77 || r.GID != 78 || r.Sec != 1234567890 || r.Nsec != 987 ||
+		!slices.Equal(r.Xattrs, [][2]string{{"user.root", "r"}}) {
+		t.Errorf("the root folder is %+v", r)
+	}
+	if old := entries["old"]; old.Mode != 0o644 || old.Sec != -1000000000 || old.Nsec != 999999999 {
+		t.Errorf("a file of before 1970 is %+v", old)
+	}
+	if holes := entries["holes"].Holes; rangesText(holes) != "0-131072,196608-524288,589824-1048576" {
+		t.Errorf("the holes are %s", rangesText(holes))
+	}
+	if full := entries["full"].Prealloc; rangesText(full) != "0-131072,196608-524288" {
+		t.Errorf("preallocated is %s", rangesText(full))
+	}
+	for _, path := range []string{"a\nb \\", "\xff\xfe"} {
+		if entries[path].Type != 'f' {
+			t.Errorf("%q is %+v", path, entries[path])
 		}
 	}
-	for _, want := range []string{
-		"\n. d 1751 77:78 1234567890.000000987 xattr=user.root=cg==\n",
-		"\na\\012b\\040\\134 f ", "\n\\377\\376 f ", " device=259:70000\n", " flags=adA link=append ", " holes=0-131072,196608-524288,589824-1048576 ",
-		" prealloc=0-131072,196608-524288 ", "\nold f 0644 0:0 -1000000000.999999999 ",
+	for what, is := range map[string]func(Entry) bool{
+		"the device 259:70000": func(e Entry) bool { return e.Device == unix.Mkdev(259, 70000) },
+		"a file of flags adA":  func(e Entry) bool { return letters(e.Flags) == "adA" && e.Link == "append" },
 	} {
-		if !bytes.Contains(first, []byte(want)) {
-			t.Errorf("the manifest lacks %q:\n%s", want, first)
+		if !slices.ContainsFunc(m.Entries, is) {
+			t.Errorf("%s is missing", what)
 		}
 	}
 }
 
 // TestCompareFinds changes one thing at a time in a copy.
 func TestCompareFinds(t *testing.T) {
-	text := firstWord + " block=4096\n" +
-		". d 0755 0:0 1.000000000\n" +
-		"a f 0644 1:2 1.000000000 size=9000 link=a holes=4096-8192 prealloc=4096-8192 sum=" + strings.Repeat("ab", 32) + " xattr=user.x=MQ==\n" +
-		"c c 0644 1:2 1.000000000 device=1:3\n" +
-		"l l 0777 1:2 1.000000000 target=x\n"
-	for change, want := range map[string]string{
-		"0755>0750": ". mode", "1:2>1:3": "a owner", "9000>9001": "a size", "link=a >": "a links", "holes=4096-8192 >": "a holes",
-		"holes=4096-8192>holes=0-8192": "a holes", "prealloc=4096-8192 >": "a preallocation", "abab>acab": "a content", "MQ==>Mg==": "a xattr user.x",
-		" xattr=user.x=MQ==>": "a xattr user.x", "user.x>user.y": "a xattr user.x, a xattr user.y", "device=1:3>device=1:4": "c device",
-		"target=x>target=y": "l target", "c c>c b": "c type", "1:2 1.0>1:2 2.0": "a time", "1.000000000 size>1.000000001 size": "a time",
-		"c c>d c": "c entry, d entry", "holes=4096-8192>holes=4096-8200": "", "1:2 1.000000000 size>1:2 1.000000000 flags=i size": "",
+	sum := strings.Repeat("ab", 32)
+	tree := func() *Manifest {
+		return &Manifest{Block: 4096, Entries: []Entry{
+			{Path: ".", Type: 'd', Mode: 0o755, Sec: 1},
+			{Path: "a", Type: 'f', Mode: 0o644, UID: 1, GID: 2, Sec: 1, Size: 9000, Link: "a", Holes: []Range{{4096, 8192}}, Prealloc: []Range{{4096, 8192}}, Sum: sum, Xattrs: [][2]string{{"user.x", "1"}}},
+			{Path: "c", Type: 'c', Mode: 0o644, UID: 1, GID: 2, Sec: 1, Device: unix.Mkdev(1, 3)},
+			{Path: "l", Type: 'l', Mode: 0o777, UID: 1, GID: 2, Sec: 1, Target: "x"},
+		}}
+	}
+	for _, one := range []struct {
+		want   string
+		change func(root, a, c, l *Entry)
+	}{
+		{"", func(_, _, _, _ *Entry) {}},
+		{". mode", func(root, _, _, _ *Entry) { root.Mode = 0o750 }},
+		{"a owner", func(_, a, _, _ *Entry) { a.GID = 3 }},
+		{"a size", func(_, a, _, _ *Entry) { a.Size = 9001 }},
+		{"a links", func(_, a, _, _ *Entry) { a.Link = "" }},
+		{"a flags", func(_, a, _, _ *Entry) { a.Flags = flagImmutable }},
+		{"a project", func(_, a, _, _ *Entry) { a.Project = 7 }},
+		{"a holes", func(_, a, _, _ *Entry) { a.Holes = nil }},
+		{"a holes", func(_, a, _, _ *Entry) { a.Holes = []Range{{0, 8192}} }},
+		{"", func(_, a, _, _ *Entry) { a.Holes = []Range{{4096, 8200}} }}, // to a block alike
+		{"a preallocation", func(_, a, _, _ *Entry) { a.Prealloc = nil }},
+		{"a content", func(_, a, _, _ *Entry) { a.Sum = "ac" + sum[2:] }},
+		{"a xattr user.x", func(_, a, _, _ *Entry) { a.Xattrs[0][1] = "2" }},
+		{"a xattr user.x", func(_, a, _, _ *Entry) { a.Xattrs = nil }},
+		{"a xattr user.x, a xattr user.y", func(_, a, _, _ *Entry) { a.Xattrs[0][0] = "user.y" }},
+		{"a time", func(_, a, _, _ *Entry) { a.Sec = 2 }},
+		{"a time", func(_, a, _, _ *Entry) { a.Nsec = 1 }},
+		{"c device", func(_, _, c, _ *Entry) { c.Device = unix.Mkdev(1, 4) }},
+		{"c type", func(_, _, c, _ *Entry) { c.Type = 'b' }},
+		{"c entry, d entry", func(_, _, c, _ *Entry) { c.Path = "d" }},
+		{"l target", func(_, _, _, l *Entry) { l.Target = "y" }},
 	} {
-		from, to, _ := strings.Cut(change, ">")
-		a, err := ReadManifest(strings.NewReader(text))
-		must(t, err)
-		b, err := ReadManifest(strings.NewReader(strings.Replace(text, from, to, 1)))
-		if strings.HasPrefix(to, "1:2 1.000000000 flags") {
-			if err == nil {
-				t.Error("keys in another order were taken")
-			}
-			continue
-		}
-		if err != nil {
-			t.Errorf("%s: %v", change, err)
-			continue
-		}
+		changed := tree()
+		e := changed.Entries
+		one.change(&e[0], &e[1], &e[2], &e[3])
 		var got []string
-		for _, d := range Compare(a, b) {
+		for _, d := range Compare(tree(), changed) {
 			got = append(got, d.Path+" "+d.What)
 		}
-		if strings.Join(got, ", ") != want {
-			t.Errorf("%s: found %q, want %q", change, got, want)
+		if strings.Join(got, ", ") != one.want {
+			t.Errorf("found %q, want %q", got, one.want)
 		}
 	}
 }
 
-func FuzzManifest(f *testing.F) {
-	f.Add([]byte(firstWord + " block=4096\n. d 0755 0:0 1.000000000 xattr=user.a=b=MQ==\na\\012 f 0644 1:2 -1.000000001 size=3 flags=ia project=7 link=a\\012 holes=0-3,5-9 prealloc=0-2 sum=p" + strings.Repeat("0a", 32) + "\n"))
-	f.Add([]byte(firstWord + " block=1\nx b 7777 4294967295:0 9223372036854775807.999999999 device=4095:1048575\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		m, err := ReadManifest(bytes.NewReader(text))
-		if err != nil {
-			return
-		}
-		var again bytes.Buffer
-		must(t, m.Write(&again))
-		if !bytes.Equal(again.Bytes(), text) {
-			t.Errorf("%q was taken, and is written %q", text, again.Bytes())
-		}
-		if found := Compare(m, m); len(found) != 0 {
-			t.Errorf("it differs from itself: %v", found)
-		}
-	})
-}
-
 func TestRangesWithout(t *testing.T) {
-	for _, one := range []struct{ a, b, want string }{
-		{"0-10", "", "0-10"}, {"0-10", "0-10", ""}, {"0-10", "2-3,5-7", "0-2,3-5,7-10"}, {"5-10,20-30", "0-6,9-25", "6-9,25-30"}, {"1-2", "5-6", "1-2"},
+	for _, one := range []struct {
+		a, b []Range
+		want string
+	}{
+		{[]Range{{0, 10}}, nil, "0-10"},
+		{[]Range{{0, 10}}, []Range{{0, 10}}, ""},
+		{[]Range{{0, 10}}, []Range{{2, 3}, {5, 7}}, "0-2,3-5,7-10"},
+		{[]Range{{5, 10}, {20, 30}}, []Range{{0, 6}, {9, 25}}, "6-9,25-30"},
+		{[]Range{{1, 2}}, []Range{{5, 6}}, "1-2"},
 	} {
-		a, _ := parseRanges(one.a)
-		b, _ := parseRanges(one.b)
-		if got := rangesText(without(a, b)); got != one.want {
-			t.Errorf("%s without %s is %s, want %s", one.a, one.b, got, one.want)
+		if got := rangesText(without(one.a, one.b)); got != one.want {
+			t.Errorf("%v without %v is %s, want %s", one.a, one.b, got, one.want)
 		}
 	}
 }
