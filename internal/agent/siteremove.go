@@ -10,7 +10,6 @@ import (
 
 	"upkeep"
 	"upkeep/internal/policy"
-	"upkeep/internal/safefs"
 	"upkeep/internal/task"
 )
 
