@@ -218,7 +218,10 @@ func (g *Guard) ended(h *host) {
 }
 
 // ForgetPool drops a pool that is declared no more.
-func (g *Guard) ForgetPool(name string) { delete(g.intervals, name) }
+func (g *Guard) ForgetPool(name string) {
+	delete(g.intervals, name)
+	g.fitWindow()
+}
 
 // lasts reports whether a failure that once began still lasts, within the window.
 func (g *Guard) lasts(s beginning) bool {
@@ -313,7 +316,9 @@ func (g *Guard) rebase(now time.Time) {
 	}
 	g.latest = now
 	for _, h := range g.hosts {
-		h.since = h.since.Add(step)
+		if !h.since.IsZero() { // known
+			h.since = h.since.Add(step)
+		}
 	}
 	for i := range g.starts {
 		g.starts[i].since = g.starts[i].since.Add(step)
@@ -331,13 +336,18 @@ func (g *Guard) rebase(now time.Time) {
 	}
 }
 
-// adapt keeps the window wide enough for the slowest check.
+// adapt takes in the interval of a pool's check.
 func (g *Guard) adapt(pool upkeep.Pool) {
 	interval := time.Duration(pool.Check.Interval)
 	if before := g.intervals[pool.Name]; before == interval {
 		return
 	}
 	g.intervals[pool.Name] = interval
+	g.fitWindow()
+}
+
+// fitWindow makes the window as wide as the slowest check needs, and no wider.
+func (g *Guard) fitWindow() {
 	g.slowest = 0
 	for _, i := range g.intervals {
 		g.slowest = max(g.slowest, i)

@@ -312,6 +312,37 @@ func TestGuardClockSetBack(t *testing.T) {
 	g.frozen("")
 }
 
+// TestGuardClockFarAhead: a clock that was years ahead and is set right moves no time
+// that is not known, which JSON could not write down.
+func TestGuardClockFarAhead(t *testing.T) {
+	g := newGuarded(t, 4, upkeep.Policy{})
+	g.Introduce("long-dead", State{Verdict: upkeep.Down, LastOK: g.now}, g.now)
+	g.pass(-2 * upkeep.Year)
+	g.frozen("")
+	text, err := json.Marshal(g.Snapshot())
+	if err != nil {
+		t.Fatalf("what the guard knows cannot be kept: %v", err)
+	}
+	if since := g.Snapshot().Failing["long-dead"]; !since.IsZero() {
+		t.Errorf("it is said to have failed since %s, in %s", since, text)
+	}
+}
+
+// TestGuardForgetsSlowPool: a pool that is gone widens the window no more.
+func TestGuardForgetsSlowPool(t *testing.T) {
+	g := newGuarded(t, 10, upkeep.Policy{})
+	slow := g.pool
+	slow.Name, slow.Check.Interval = "slow", upkeep.Duration(5*time.Minute)
+	g.frozen("")
+	g.Freeze(slow, g.now)
+	g.ForgetPool("slow")
+	for i := range 9 { // one a minute is no mass failure for checks of a second
+		g.fail(i, i+1)
+		g.pass(time.Minute)
+		g.frozen("")
+	}
+}
+
 // TestGuardNeverAnswered: hosts that never answered, being new, mistyped or long
 // dead, neither freeze anything nor hold it up.
 func TestGuardNeverAnswered(t *testing.T) {
