@@ -19,10 +19,16 @@ func newAccount(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "account",
 		Short: "Customers: their sites, what is being done for them, their messages",
-		Args:  cobra.ArbitraryArgs,
-		RunE:  verbsOnly,
+		Long: `Customers: what is theirs, what is being done for them, and their messages. Who signs
+in for an account is a user: upkeep user add NAME --role customer --account ACCOUNT
+lets somebody in, and passwd and token are here, too, as they are with upkeep user.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: verbsOnly,
 	}
-	c.AddCommand(newAccountList(a), newAccountShow(a))
+	c.AddCommand(newAccountAdd(a), newAccountList(a), newAccountShow(a),
+		newAccountSuspend(a, true, "suspend", "Have all sites of an account answer 503 and keep everything"),
+		newAccountSuspend(a, false, "resume", "Have the sites of a suspended account serve again"),
+		newUserPasswd(a), newUserToken(a))
 	return c
 }
 
@@ -36,6 +42,62 @@ type accountView struct {
 	Failed  []upkeep.Job `json:"failed"`
 	// Unread are messages that nobody has said to have read.
 	Unread []upkeep.Job `json:"unread"`
+}
+
+func newAccountAdd(a *app) *cobra.Command {
+	account := upkeep.Account{}
+	c := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Declare an account, which sites can then belong to",
+		Long: `Declare an account, which sites can then belong to. Its system user is made on a
+server with the first site there. Nobody can sign in for it before
+upkeep user add NAME --role customer --account ACCOUNT.`,
+		Example: "  upkeep account add acme --email hostmaster@acme.example",
+		Args:    exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			account.Name = args[0]
+			if _, err := up.Objects(c.Context(), upkeep.KindAccount, account.Name); err == nil {
+				return upkeep.WithHint(fmt.Errorf("account %s: is declared already: %w", account.Name, upkeep.ErrConflict),
+					"upkeep account show "+account.Name+" shows it")
+			}
+			result, err := a.declare(c.Context(), up, account)
+			if err != nil {
+				return err
+			}
+			return a.changed(result)
+		},
+	}
+	c.Flags().StringVar(&account.Email, "email", "", "`address` that is told of what concerns the account")
+	c.Flags().IntVar(&account.UID, "uid", 0, "`number` of its system user on every server (default one that is free)")
+	return c
+}
+
+func newAccountSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
+	return &cobra.Command{
+		Use:   verb + " NAME",
+		Short: short,
+		Args:  exactly("NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			up, err := a.client()
+			if err != nil {
+				return err
+			}
+			account, generation, err := declaredThing[upkeep.Account](c.Context(), up, upkeep.KindAccount, args[0])
+			if err != nil {
+				return err
+			}
+			account.Suspended = suspend
+			result, err := a.declareIf(c.Context(), up, generation, account)
+			if err != nil {
+				return err
+			}
+			return a.changed(result)
+		},
+	}
 }
 
 func newAccountList(a *app) *cobra.Command {
@@ -56,7 +118,7 @@ func newAccountList(a *app) *cobra.Command {
 				return a.show(views)
 			}
 			if len(views) == 0 {
-				fmt.Fprintln(a.err, "no account is declared; upkeep site add NAME --account ACCOUNT declares one with its first site")
+				fmt.Fprintln(a.err, "no account is declared; upkeep account add NAME declares one")
 				return nil
 			}
 			t := newTable("ACCOUNT", "UID", "STATE", "SITES", "PENDING", "FAILED", "UNREAD")

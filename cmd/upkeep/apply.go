@@ -67,6 +67,7 @@ func (a *app) apply(ctx context.Context, files []string, dry bool) (wire.ApplyRe
 	if a.output != "table" {
 		return result, a.show(result)
 	}
+	a.warn(result)
 	a.changes(result)
 	return result, nil
 }
@@ -131,10 +132,23 @@ func (a *app) became(ctx context.Context, up *client.Client, sites []string) err
 }
 
 // changes prints a line for each object, warnings apart.
-func (a *app) changes(result wire.ApplyResult) {
+// changed shows what was changed, in the form that was asked for, after a.declare or
+// a.declareIf, which have warned.
+func (a *app) changed(result wire.ApplyResult) error {
+	if a.output != "table" {
+		return a.show(result)
+	}
+	a.changes(result)
+	return nil
+}
+
+func (a *app) warn(result wire.ApplyResult) {
 	for _, warning := range result.Warnings {
 		fmt.Fprintln(a.err, "warning:", upkeep.Printable(warning))
 	}
+}
+
+func (a *app) changes(result wire.ApplyResult) {
 	suffix := ""
 	if result.DryRun {
 		suffix = " (dry run: nothing was changed)"

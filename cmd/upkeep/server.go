@@ -98,9 +98,7 @@ func (a *app) declare(ctx context.Context, up *client.Client, objects ...upkeep.
 		return wire.ApplyResult{}, err
 	}
 	result, err := up.Apply(ctx, []wire.Source{{File: "what was asked for", Text: text}}, false)
-	for _, warning := range result.Warnings {
-		fmt.Fprintln(a.err, "warning:", upkeep.Printable(warning))
-	}
+	a.warn(result)
 	return result, withoutPlaces(err)
 }
 

@@ -219,7 +219,7 @@ func newSiteRemove(a *app) *cobra.Command {
 		Short: "Take a site back; its folder is kept in the account's trash",
 		Args:  exactly("NAME"),
 		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
-			site, _, readErr := declaredSite(ctx, up, name) // whose it was, if it is there
+			site, _, readErr := declaredThing[upkeep.Site](ctx, up, upkeep.KindSite, name) // whose it was, if it is there
 			status, statusErr := up.Site(ctx, name)
 			has, folderErr := folderOf(ctx, up, site)
 			if statusErr == nil && site.SubOf == "" && answered(status) {
@@ -259,7 +259,7 @@ func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
 		Short: short,
 		Args:  exactly("NAME"),
 		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
-			site, generation, err := declaredSite(ctx, up, name)
+			site, generation, err := declaredThing[upkeep.Site](ctx, up, upkeep.KindSite, name)
 			if err != nil {
 				return err
 			}
@@ -272,11 +272,7 @@ func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
 				a.tellSuspended(ctx, up, site)
 			}
 			if !wait {
-				if a.output != "table" {
-					return a.show(result)
-				}
-				a.changes(result)
-				return nil
+				return a.changed(result)
 			}
 			return a.awaitSite(ctx, up, name, patience)
 		}),
@@ -288,47 +284,37 @@ func newSiteSuspend(a *app, suspend bool, verb, short string) *cobra.Command {
 // tellSuspended says that a site stays down with its account, which is not the
 // site's to lift.
 func (a *app) tellSuspended(ctx context.Context, up *client.Client, site upkeep.Site) {
-	declared, err := up.Objects(ctx, upkeep.KindAccount, site.Account)
-	if err != nil || len(declared) != 1 {
-		return // a hint is all that is lost
-	}
-	objects, err := declare.Read(site.Account, declared[0].Object)
-	if err != nil {
-		return
-	}
-	if account, is := objects[0].(upkeep.Account); is && account.Suspended {
-		fmt.Fprintf(a.err, "note: %s stays suspended with its account %[2]s; upkeep get account %[2]s -o yaml shows what to change, with upkeep apply -f -\n",
-			upkeep.Printable(site.Name), site.Account)
+	account, _, err := declaredThing[upkeep.Account](ctx, up, upkeep.KindAccount, site.Account)
+	if err == nil && account.Suspended { // a hint is all that is lost
+		fmt.Fprintf(a.err, "note: %s stays suspended with its account %[2]s; to lift that: upkeep account resume %[2]s\n", upkeep.Printable(site.Name), site.Account)
 	}
 }
 
-// declaredSite is a site as it is declared, with its generation.
-func declaredSite(ctx context.Context, up *client.Client, name string) (upkeep.Site, int64, error) {
-	declared, err := up.Objects(ctx, upkeep.KindSite, name)
+// declaredThing is something as it is declared, with its generation.
+func declaredThing[T upkeep.Object](ctx context.Context, up *client.Client, kind, name string) (thing T, generation int64, err error) {
+	declared, err := up.Objects(ctx, kind, name)
 	if err != nil {
-		return upkeep.Site{}, 0, err
+		return thing, 0, err
 	}
 	if len(declared) != 1 {
-		return upkeep.Site{}, 0, fmt.Errorf("control has %d sites %s", len(declared), name)
+		return thing, 0, fmt.Errorf("control has %d of kind %s with the name %s", len(declared), kind, name)
 	}
 	objects, err := declare.Read(name, declared[0].Object)
 	if err != nil {
-		return upkeep.Site{}, 0, err
+		return thing, 0, err
 	}
-	return objects[0].(upkeep.Site), declared[0].Generation, nil // one, of the kind that was asked for
+	return objects[0].(T), declared[0].Generation, nil // one, of the kind that was asked for
 }
 
-// declareIf declares a site that was read before, if it still has the generation
+// declareIf declares what was read before, if it still has the generation
 // that it had then.
-func (a *app) declareIf(ctx context.Context, up *client.Client, generation int64, site upkeep.Site) (wire.ApplyResult, error) {
-	text, err := documents(site)
+func (a *app) declareIf(ctx context.Context, up *client.Client, generation int64, thing upkeep.Object) (wire.ApplyResult, error) {
+	text, err := documents(thing)
 	if err != nil {
 		return wire.ApplyResult{}, err
 	}
 	result, err := up.ApplyIf(ctx, wire.Source{File: "what was asked for", Text: text}, generation)
-	for _, warning := range result.Warnings {
-		fmt.Fprintln(a.err, "warning:", upkeep.Printable(warning))
-	}
+	a.warn(result)
 	return result, withoutPlaces(err)
 }
 

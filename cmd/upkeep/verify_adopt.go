@@ -171,7 +171,7 @@ func (d *adoption) one(ctx context.Context, name string, files []edited) error {
 	if slices.ContainsFunc(files, func(f edited) bool { return f.server != server }) {
 		return fmt.Errorf("it was edited on several servers: %w", upkeep.ErrConflict)
 	}
-	site, generation, err := declaredSite(ctx, d.up, name)
+	site, generation, err := declaredThing[upkeep.Site](ctx, d.up, upkeep.KindSite, name)
 	if err != nil {
 		return err
 	}
