@@ -54,7 +54,7 @@ func oneLine(name string) string {
 }
 
 // InvalidError carries every broken rule found in one input, so that a person
-// mends them all in one go.
+// fixes them all in one go.
 type InvalidError struct{ Fields []FieldError }
 
 func (e *InvalidError) Error() string {

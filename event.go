@@ -11,7 +11,7 @@ const (
 	EventPublish  = "publish"  // a publisher carried a set to a zone, or could not
 	EventProof    = "proof"    // the name servers answer what was published, or do not
 	EventJob      = "job"      // a job ended: done, failed, superseded or cancelled
-	EventWarning  = "warning"  // something to mend that changes no answer
+	EventWarning  = "warning"  // something to fix that changes no answer
 	EventSystem   = "system"   // start, stop, pruning
 )
 

@@ -91,7 +91,7 @@ type Declared struct {
 	Object     Object `json:"object"`
 }
 
-// Conflict is a rule broken between declared things; Object is the one to mend.
+// Conflict is a rule broken between declared things; Object is the one to fix.
 type Conflict struct {
 	Object Object
 	FieldError

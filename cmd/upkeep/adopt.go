@@ -19,7 +19,7 @@ func newZoneAdopt(a *app) *cobra.Command {
 	v := adoptVerb{app: a}
 	c := &cobra.Command{
 		Use:   "adopt ZONEFILE --pool POOL",
-		Short: "Turn a zone file into the form that includes what upkeep writes",
+		Short: "Convert a zone file so that it includes what upkeep writes",
 		Long: `Turn a zone file of BIND into the form that includes the two files that upkeep
 writes: the SOA record and the pool's addresses give way to $INCLUDE lines, and
 all else stays as it is, comments included.

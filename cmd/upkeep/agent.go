@@ -268,7 +268,7 @@ upkeep's folder is then added as upkeep agent include --add does.`,
 			if included != nil {
 				if j.Include, err = setInclude(c.Context(), included, true); err != nil {
 					return upkeep.WithHint(fmt.Errorf("joined as %s, but adding the line that includes %s: %w", j.Server, included.Web.Include, err),
-						"when that is mended: upkeep agent include --add; there is no need to join again")
+						"when that is fixed: upkeep agent include --add; there is no need to join again")
 				}
 			}
 			start := "upkeep agent"

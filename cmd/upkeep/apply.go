@@ -46,7 +46,7 @@ of the file.`,
 	}
 	c.Flags().StringArrayVarP(&files, "file", "f", nil, filesHelp)
 	c.Flags().BoolVar(&dry, "dry-run", false, "check everything, change nothing")
-	c.Flags().BoolVar(&wait, "wait", false, "return when the sites in the files are served, or not; status 1 when one failed")
+	c.Flags().BoolVar(&wait, "wait", false, "return when each site in the files is served or has failed; status 1 when one failed")
 	c.Flags().DurationVar(&patience, "timeout", 5*time.Minute, "how `long` to wait")
 	return c
 }

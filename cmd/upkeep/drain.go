@@ -18,7 +18,7 @@ func newPoolDrain(a *app) *cobra.Command {
 	var wait, all bool
 	c := &cobra.Command{
 		Use:   "drain POOL MEMBER",
-		Short: "Take a member out of DNS in good order, for work on it",
+		Short: "Take a member out of DNS gracefully, for maintenance",
 		Long: `Take a member out of what the pool publishes; its checks go on. With --wait return
 only when it is safe to stop it: no listed name server answers with it any more,
 and the TTL of the last answer that held it has run out in every cache.
@@ -46,14 +46,14 @@ published then, or members that are down.`,
 	c.Flags().StringVar(&why, "why", "", "`reason`, shown wherever the member's state is")
 	c.Flags().BoolVar(&all, "all", false, "also take the last members of a pool out: nothing is published then")
 	c.Flags().BoolVar(&wait, "wait", false, "return when the member is out of every answer and every cache")
-	c.Flags().StringVar(&limit, "timeout", "", "with --wait: give up after so `long`; the member stays drained (default: never)")
+	c.Flags().StringVar(&limit, "timeout", "", "with --wait: give up after this `time`; the member stays drained (default: never)")
 	return c
 }
 
 func newPoolUndrain(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "undrain POOL MEMBER",
-		Short:             "Give a drained or forced member back to its verdict",
+		Short:             "Undo a drain or a forced state: the verdict counts again",
 		Example:           "  upkeep pool undrain web 192.0.2.11",
 		Args:              exactly("POOL", "MEMBER"),
 		ValidArgsFunction: a.completePools,
@@ -86,7 +86,7 @@ func newPoolForce(a *app) *cobra.Command {
 	var all bool
 	c := &cobra.Command{
 		Use:   "force POOL MEMBER up|down|drain|auto",
-		Short: "Lay a state over a member's verdict; auto takes it away again",
+		Short: "Override a member's verdict with a state; auto removes the override",
 		Long: `Publish a member whatever its verdict says (up), keep it out (down), take it out in
 good order (drain), or let the verdict decide again (auto). Checks go on and the
 measured verdict stays visible. The state survives restarts. To take the last

@@ -105,7 +105,7 @@ func (a *app) get(ctx context.Context, args []string) error {
 		return a.show(documents)
 	}
 	if len(objects) == 0 {
-		fmt.Fprintln(a.err, "nothing is declared; upkeep apply -f FILE declares")
+		fmt.Fprintln(a.err, "nothing is declared; upkeep apply -f FILE declares objects")
 		return nil
 	}
 	t := newTable("KIND", "NAME", "GENERATION", "SUMMARY")

@@ -13,7 +13,7 @@ func newImageTrim(a *app) *cobra.Command {
 	var partition int
 	c := &cobra.Command{
 		Use:   "trim FILE",
-		Short: "Give the host back what a sparse image does not use any more",
+		Short: "Return to the host the blocks that a sparse image no longer uses",
 		Long: `Give the host back the blocks of a sparse image that hold deleted files. What is used
 is read from the file system's own maps: nothing is mounted, and root is not needed.
 A full image is refused, since it keeps its blocks on purpose.`,
@@ -69,7 +69,7 @@ func newImageRecover(a *app) *cobra.Command {
 	v := imageVerb{app: a}
 	c := &cobra.Command{
 		Use:   "recover FILE",
-		Short: "End or undo what a killed command had begun on an image",
+		Short: "Finish or undo what a killed command began on an image",
 		Long: `End or undo what a command that was killed, or a power cut, left of its work on an
 image. It looks at how far that had come, and leaves the image whole and nothing
 beside it. On an image that was left in order it does nothing.`,

@@ -145,12 +145,12 @@ func newImageCheck(a *app) *cobra.Command {
 	var checking image.Checking
 	c := &cobra.Command{
 		Use:   "check FILE [--repair]",
-		Short: "Check the file system of an image, and mend it on a second file",
+		Short: "Check the file system of an image, and repair it in a second file",
 		Long: `Check the file system of an image, which changes nothing. Status 1 says that there
-is something to mend.
+is something to repair.
 
-With --repair it is mended in a second file that takes the image's place when a
-check finds nothing more. An image that cannot be mended stays as it is.`,
+With --repair it is repaired in a second file that takes the image's place when a
+check finds nothing more. An image that cannot be repaired stays as it is.`,
 		Example: "  upkeep image check web1.img\n  upkeep image check web1.img --repair",
 		Args:    exactly("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -170,8 +170,8 @@ check finds nothing more. An image that cannot be mended stays as it is.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&checking.Repair, "repair", false, "mend what can be mended")
-	c.Flags().BoolVar(&checking.Untrusted, "untrusted", false, "do not let the kernel mount it (xfs is mounted to carry out what is in its log)")
+	c.Flags().BoolVar(&checking.Repair, "repair", false, "repair what can be repaired")
+	c.Flags().BoolVar(&checking.Untrusted, "untrusted", false, "do not let the kernel mount it (xfs is mounted to replay its log)")
 	partitionFlag(c, &checking.Partition, "check the partition with this `number`")
 	v.flags(c)
 	return c
@@ -181,7 +181,7 @@ func verdictText(file string, result any) string {
 	verdict, _ := result.(filesystem.Verdict)
 	switch {
 	case verdict.Mended:
-		return fmt.Sprintf("%s was mended and is in order now; found was: %s", file, verdict.Brief())
+		return fmt.Sprintf("%s was repaired and is in order now; found: %s", file, verdict.Brief())
 	case verdict.Clean:
 		return file + " is in order"
 	}

@@ -17,7 +17,7 @@ import (
 
 // mountFlags are those of the verbs that have the kernel mount an image.
 func mountFlags(c *cobra.Command, o *image.MountOptions) {
-	c.Flags().BoolVar(&o.Untrusted, "untrusted", false, "refuse: an image that may mean harm is never given to the host's kernel")
+	c.Flags().BoolVar(&o.Untrusted, "untrusted", false, "refuse: an image that may be hostile is never given to the host's kernel")
 	c.Flags().IntVar(&o.Partition, "partition", 0, "the `number` of a partition; 0 for an image without any")
 	c.Flags().BoolVar(&o.Network, "network", false, "take an image on a network file system, where other machines may have it in use unseen")
 }

@@ -27,7 +27,7 @@ func newJob(a *app) *cobra.Command {
 		RunE:  verbsOnly,
 	}
 	c.AddCommand(newJobList(a), newJobShow(a), newJobWatch(a), newJobRun(a),
-		newJobAction(a, "retry", "Try a job that failed or was cancelled once more"),
+		newJobAction(a, "retry", "Retry a job that failed or was cancelled"),
 		newJobAction(a, "cancel", "Give up a job that has not ended"),
 		newJobAction(a, "read", "Say that a notification was read"))
 	return c

@@ -43,8 +43,8 @@ or at once on SIGHUP.`,
 	flags.StringVar(&o.Dir, "dir", "", "`folder` that has a folder for each site")
 	flags.StringVar(&o.File, "file", "", "`name` of the log in it, such as access.log")
 	flags.IntVar(&o.MaxOpen, "max-open", 256, "`files` that are open at a time")
-	flags.Int64Var(&size, "max-size", 0, "put a file aside from so many `MiB` on; 0 leaves that to logrotate")
-	flags.IntVar(&o.Keep, "keep", 5, "how many `files` that were put aside are kept")
-	flags.StringVar(&level, "log", "warn", "log from this `LEVEL` up to standard error")
+	flags.Int64Var(&size, "max-size", 0, "rotate a file that reaches this many `MiB`; 0 leaves that to logrotate")
+	flags.IntVar(&o.Keep, "keep", 5, "how many rotated `files` are kept")
+	flags.StringVar(&level, "log", "warn", "log messages of this `LEVEL` and above to standard error")
 	return c
 }

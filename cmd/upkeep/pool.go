@@ -45,7 +45,7 @@ func (a *app) poolList(ctx context.Context) error {
 		return a.show(pools)
 	}
 	if len(pools) == 0 {
-		fmt.Fprintln(a.err, "no pool is declared; upkeep apply -f FILE declares")
+		fmt.Fprintln(a.err, "no pool is declared; upkeep apply -f FILE declares one")
 		return nil
 	}
 	t := newTable("POOL", "PUBLISHED", "DOWN", "DNS", "CHANGED", "REASON")
@@ -124,7 +124,7 @@ func (a *app) poolStatus(ctx context.Context, args []string) error {
 		return a.show(pools)
 	}
 	if len(pools) == 0 {
-		fmt.Fprintln(a.err, "no pool is declared; upkeep apply -f FILE declares")
+		fmt.Fprintln(a.err, "no pool is declared; upkeep apply -f FILE declares one")
 	}
 	for i, pool := range pools {
 		if i > 0 {

@@ -216,7 +216,7 @@ func serverTable(servers []upkeep.AgentStatus, now time.Time) *table {
 func newServerRevoke(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke NAME",
-		Short: "Take a server's certificate back; its agent is refused at once",
+		Short: "Revoke a server's certificate; its agent is refused at once",
 		Args:  exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			up, err := a.client()
@@ -237,7 +237,7 @@ func newServerRemove(a *app) *cobra.Command {
 	patience := time.Minute
 	c := &cobra.Command{
 		Use:   "remove NAME",
-		Short: "Take a server back that no site uses, and its certificate",
+		Short: "Remove a server that no site uses, and revoke its certificate",
 		Long: `Take a server back. Sites must have left it before, so that the agent has taken
 what upkeep made there away: change or delete them and wait for their jobs.
 

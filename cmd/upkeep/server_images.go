@@ -118,7 +118,7 @@ func (a *app) imageNotes(list upkeep.ImageList, now time.Time) {
 	server := upkeep.Printable(list.Server)
 	switch {
 	case list.At.IsZero():
-		fmt.Fprintf(a.err, "%s: its agent has not told its images yet\n", server)
+		fmt.Fprintf(a.err, "%s: its agent has not reported its images yet\n", server)
 	case len(list.Images) == 0:
 		fmt.Fprintf(a.err, "%s: there are no images\n", server)
 	case now.Sub(list.At) > time.Minute:

@@ -216,7 +216,7 @@ func newSiteRemove(a *app) *cobra.Command {
 	var patience time.Duration
 	c := &cobra.Command{
 		Use:   "remove NAME",
-		Short: "Take a site back; its folder is kept in the account's trash",
+		Short: "Remove a site; its folder is kept in the account's trash",
 		Args:  exactly("NAME"),
 		RunE: a.aboutSite(func(ctx context.Context, up *client.Client, name string) error {
 			site, _, readErr := declaredThing[upkeep.Site](ctx, up, upkeep.KindSite, name) // whose it was, if it is there

@@ -20,7 +20,7 @@ import (
 func newSiteHistory(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "history NAME",
-		Short: "Show what a site was before, the newest first",
+		Short: "Show earlier generations of a site, the newest first",
 		Long: `Show the generations of a site that are kept, the newest first, with the fields
 in which each differs from the one before. With -o yaml or json each has its
 whole document.`,

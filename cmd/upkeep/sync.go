@@ -18,7 +18,7 @@ import (
 )
 
 func newRegenerate(a *app) *cobra.Command {
-	return newSync(a, "regenerate", "Have every generated file of web servers made anew",
+	return newSync(a, "regenerate", "Generate all files of web servers anew",
 		`Have every file that upkeep generates on web servers made anew from the database:
 what is the same is left alone, what was changed by hand is put right, strays are
 removed, and folders of pages that are gone are made anew. Of one server, or of
@@ -48,7 +48,7 @@ func newSync(a *app, action, short, long string) *cobra.Command {
 				return &usageError{err: errors.New("--adopt keeps what was edited and --overwrite puts it back: give one of them")}
 			}
 			if adopt && a.output != "table" {
-				return &usageError{err: errors.New("--adopt tells what it does step by step, and has no other output")}
+				return &usageError{err: errors.New("--adopt reports each step as it goes, and has no other output")}
 			}
 			if adopt {
 				return a.adopt(c.Context(), args, patience)

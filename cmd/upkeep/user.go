@@ -21,7 +21,7 @@ import (
 func newUser(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "user",
-		Short: "Who may sign in to the pages, and tokens for programs",
+		Short: "Users who may sign in to the pages, and tokens for programs",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  verbsOnly,
 	}
@@ -236,7 +236,7 @@ and may do no more.`,
 		},
 	}
 	c.Flags().StringVar(&token.Name, "for", "", "what it is for, as a `text` for people")
-	c.Flags().StringVar(&token.Scope, "scope", upkeep.ScopeRead, "what it may be used for: `read`, write, or users, which is to write and to see to users")
+	c.Flags().StringVar(&token.Scope, "scope", upkeep.ScopeRead, "what it may be used for: `read`, write, or users, which is to write and to manage users")
 	c.Flags().IntVar(&days, "days", 90, "for how many `days` it is good, at most 400")
 	return c
 }
@@ -275,7 +275,7 @@ func newTokenList(a *app) *cobra.Command {
 func newTokenRemove(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove NAME TOKEN",
-		Short: "Take a token of a user back, and those made with it, by its number in the list",
+		Short: "Revoke a token of a user, and those made with it, by its number in the list",
 		Args:  exactly("NAME", "TOKEN"),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := strconv.ParseInt(args[1], 10, 64)

@@ -157,7 +157,7 @@ func (d *adoption) unlike(file, site string) string {
 	folder := path.Base(path.Dir(file))
 	switch {
 	case site != "":
-		return "is not of Apache, whose files alone are adopted"
+		return "is not an Apache file; only those can be adopted"
 	case d.texts[folder] != "":
 		return fmt.Sprintf("has a text of error_pages or of another field of site/%s, which is not read back from there", d.texts[folder])
 	}
@@ -259,7 +259,7 @@ func editedLines(diff string) (gone, came []string, err error) {
 		}
 	}
 	if len(came) == 0 && slices.ContainsFunc(gone, func(line string) bool { return strings.Contains(line, "<VirtualHost") }) {
-		return nil, nil, upkeep.WithHint(fmt.Errorf("its file is not there: %w", upkeep.ErrRefused), "to have it answered no more: upkeep site suspend or remove")
+		return nil, nil, upkeep.WithHint(fmt.Errorf("its file is not there: %w", upkeep.ErrRefused), "to stop serving it: upkeep site suspend or remove")
 	}
 	return gone, came, nil
 }

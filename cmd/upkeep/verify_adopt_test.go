@@ -45,7 +45,7 @@ func TestEditedLines(t *testing.T) {
 func TestNotAdopted(t *testing.T) {
 	d := adoption{sites: map[string]string{"50-a.test.conf": "a.test"}, texts: map[string]string{"a.test": "a.test"}}
 	for _, c := range []struct{ file, site, want string }{
-		{"/etc/nginx/hosted.d/50-a.test.conf", "a.test", "is not of Apache, whose files alone are adopted"},
+		{"/etc/nginx/hosted.d/50-a.test.conf", "a.test", "is not an Apache file; only those can be adopted"},
 		{"/var/lib/upkeep/pages/a.test/404.txt", "", "has a text of error_pages or of another field of site/a.test, which is not read back from there"},
 		{"/etc/apache2/hosted.d/000-default.conf", "", "is not the Apache file of a site"},
 	} {

@@ -66,7 +66,7 @@ func (a *app) whyAll(ctx context.Context, up *client.Client) error {
 		return a.show(pools)
 	}
 	if len(pools) == 0 {
-		fmt.Fprintln(a.err, "no pool is declared; upkeep apply -f FILE declares")
+		fmt.Fprintln(a.err, "no pool is declared; upkeep apply -f FILE declares one")
 	}
 	for i, pool := range pools {
 		if i > 0 {

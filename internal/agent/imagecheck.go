@@ -9,7 +9,7 @@ import (
 	"upkeep/internal/task"
 )
 
-// imageCheck looks whether an image's file system is in order, and mends it where
+// imageCheck looks whether an image's file system is in order, and repairs it where
 // that is asked for. One that is not in order is a failure.
 func imageCheck(ctx context.Context, r *Root, j job) (any, error) {
 	t := j.payload.(task.ImageCheck)
@@ -23,7 +23,7 @@ func imageCheck(ctx context.Context, r *Root, j job) (any, error) {
 			if !is || verdict.Clean || t.Repair {
 				return nil
 			}
-			return upkeep.WithHint(fmt.Errorf("its file system is not in order: %s", verdict.Found), `"repair": true mends what can be mended, on a second file that takes its place`)
+			return upkeep.WithHint(fmt.Errorf("its file system is not in order: %s", verdict.Found), `"repair": true repairs what can be repaired, on a second file that takes its place`)
 		},
 	})
 }

@@ -94,7 +94,7 @@ func (t tending) site(site, account, folder, pages string) {
 			found, _, err = t.home.Look(path)
 		}
 		if found.Missing || errors.Is(err, fs.ErrNotExist) {
-			break // the pages are gone, which is told and mended elsewhere
+			break // the pages are gone, which is told and fixed elsewhere
 		}
 		if err != nil {
 			t.cannot(site, err)

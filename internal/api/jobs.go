@@ -87,7 +87,7 @@ func (a *API) jobRoutes(h huma.API) {
 		name, summary string
 		do            func(ctx context.Context, id int64) (upkeep.Job, error)
 	}{
-		{"retry", "Try a job that failed or was cancelled once more", func(ctx context.Context, id int64) (upkeep.Job, error) {
+		{"retry", "Retry a job that failed or was cancelled", func(ctx context.Context, id int64) (upkeep.Job, error) {
 			return a.bounds.Retry(ctx, id)
 		}},
 		{"read", "Say that a notification was read", func(ctx context.Context, id int64) (upkeep.Job, error) {

@@ -47,7 +47,7 @@
 // So somebody who records, repeats, reorders or delays datagrams keeps a dead
 // member alive for at most [MaxAge], and somebody without a member's key cannot
 // beat for it, whatever other keys they hold. Who can drop datagrams can make
-// any member look dead; no protocol mends that.
+// any member look dead; no protocol fixes that.
 //
 // # Goodbye
 //

@@ -71,7 +71,7 @@ var imageVerbs = []imageVerb{
 		fileSystemField("none"), profile, inodes, label}},
 	{name: "grow", title: "Grow", kind: upkeep.JobImageGrow, fields: []imageField{sizeField("to", "New size", ""), tick("file_only", "the file alone, and not what is in it"), partition}},
 	{name: "shrink", title: "Shrink", kind: upkeep.JobImageShrink, fields: []imageField{sizeField("to", "New size", ""), tick("min", "as small as it can be"), partition}},
-	{name: "check", title: "Check", kind: upkeep.JobImageCheck, fields: []imageField{tick("repair", "mend what is wrong"), partition}},
+	{name: "check", title: "Check", kind: upkeep.JobImageCheck, fields: []imageField{tick("repair", "repair what is wrong"), partition}},
 	{name: "copy", title: "Copy the files", kind: upkeep.JobImageCopy, from: true, fields: []imageField{newRoot, newPath, sizeField("size", "Size", "As large as the files need when empty."), fileSystemField("as it is there"), label,
 		tick("verify", "compare the copy with the image"), tick("merge", "the other image may have files already"), tick("leave_out", "leave out what it cannot hold"), partition}},
 	{name: "clone", title: "Clone", kind: upkeep.JobImageClone, from: true, fields: []imageField{newRoot, newPath, tick("new_ids", "with a UUID of its own"), partition}},
@@ -193,7 +193,7 @@ func (work imageWork) plan(typed url.Values) []string {
 		return []string{fmt.Sprintf("%s gets a new %s.", i.Name, typed.Get("fs")), text}
 	case "check":
 		if typed.Get("repair") != "" {
-			return []string{fmt.Sprintf("The %s is looked at, and what is wrong in it is mended.", orElse(i.Type, "file system"))}
+			return []string{fmt.Sprintf("The %s is looked at, and what is wrong in it is repaired.", orElse(i.Type, "file system"))}
 		}
 		return []string{fmt.Sprintf("The %s is looked at. Nothing is changed.", orElse(i.Type, "file system"))}
 	}

@@ -66,7 +66,7 @@ func create(path string) error {
 		return errors.New("it is not a folder")
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return fmt.Errorf("it has mode %04o, so that others can write it; mend with: chmod go-w %s", mode, path)
+		return fmt.Errorf("it has mode %04o, so that others can write it; fix it with: chmod go-w %s", mode, path)
 	}
 	return nil
 }

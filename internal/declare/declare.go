@@ -97,7 +97,7 @@ func (r *reader) fail(at place, field, value, rule string, args ...any) {
 	})
 }
 
-// maxErrors bounds what is reported of one input: nobody mends more at once.
+// maxErrors bounds what is reported of one input: nobody fixes more at once.
 const maxErrors = 100
 
 func (r *reader) invalid() error {

@@ -16,7 +16,7 @@ import (
 
 // Checking is how an image is checked.
 type Checking struct {
-	// Repair mends what can be mended.
+	// Repair repairs what can be repaired.
 	Repair bool
 	// Untrusted keeps the kernel from mounting the image.
 	Untrusted bool
@@ -25,7 +25,7 @@ type Checking struct {
 }
 
 // Check makes ready to look whether an image's file system is in order, which
-// changes nothing, or to mend it. Its result is a [filesystem.Verdict].
+// changes nothing, or to repair it. Its result is a [filesystem.Verdict].
 func Check(path string, c Checking) (*Work, error) {
 	w := &Work{Plan: Plan{Verb: "check", File: path, Undo: "it only reads"}, confined: c.Untrusted}
 	t, err := w.take(path, c.Repair, c.Partition)
@@ -101,15 +101,15 @@ func (w *Work) planRepair(t *target, untrusted bool) error {
 	if err != nil {
 		return err
 	}
-	w.Plan.step(0, "mend its %s there, and check that nothing is left to mend", t.typ.Name)
-	w.Plan.step(0, "put it in the image's place, if anything was mended")
+	w.Plan.step(0, "repair its %s there, and check that nothing is left to repair", t.typ.Name)
+	w.Plan.step(0, "put it in the image's place, if anything was repaired")
 	w.do = func(ctx context.Context, tell *teller) error {
 		tell.begin("checking")
 		before, err := t.check(ctx, tell)
 		var failed *tool.FailedError
 		if errors.As(err, &failed) {
-			// Programs that mend go on where those that only look give up.
-			tell.note("it could not be checked as it is, and is mended without: %s", failed)
+			// Programs that repair go on where those that only look give up.
+			tell.note("it could not be checked as it is, and is repaired without: %s", failed)
 		} else if err != nil || before.Clean && t.info.State == fsinfo.Clean && t.damage == nil {
 			w.Result = before
 			return err
@@ -123,7 +123,7 @@ func (w *Work) planRepair(t *target, untrusted bool) error {
 	return nil
 }
 
-// repair mends a file that holds the file system alone, of which nothing is kept unless it is clean then.
+// repair repairs a file that holds the file system alone, of which nothing is kept unless it is clean then.
 func (s second) repair(ctx context.Context, tell *teller, file *os.File, untrusted bool) (filesystem.Verdict, error) {
 	if s.typ.Name == filesystem.XFS && !untrusted && os.Geteuid() == 0 && knownToKernel(s.typ.Name) {
 		// Only mounting carries out what is in its log. That it cannot be mounted is
@@ -132,14 +132,14 @@ func (s second) repair(ctx context.Context, tell *teller, file *os.File, untrust
 			tell.note("it could not be mounted to carry out what is in its log: %s", err)
 		}
 	}
-	tell.begin("mending")
+	tell.begin("repairing")
 	verdict, err := s.typ.Repair(ctx, file, tell.progress)
 	if err != nil {
 		return verdict, err
 	}
 	if !verdict.Clean {
-		return verdict, &upkeep.HintError{Err: fmt.Errorf("%w: it could not be mended: %s", upkeep.ErrRefused, verdict.Brief()), Hint: verdict.Hint}
+		return verdict, &upkeep.HintError{Err: fmt.Errorf("%w: it could not be repaired: %s", upkeep.ErrRefused, verdict.Brief()), Hint: verdict.Hint}
 	}
-	_, err = s.proven(ctx, tell, file, "mended")
+	_, err = s.proven(ctx, tell, file, "repaired")
 	return verdict, err
 }

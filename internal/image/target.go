@@ -246,7 +246,7 @@ func (t *target) needReadable() error {
 	if t.damage == nil {
 		return nil
 	}
-	return &upkeep.HintError{Err: fmt.Errorf("%w: %s was left as it is: %w", upkeep.ErrRefused, t.name(), t.damage), Hint: "upkeep image check --repair mends what can be mended"}
+	return &upkeep.HintError{Err: fmt.Errorf("%w: %s was left as it is: %w", upkeep.ErrRefused, t.name(), t.damage), Hint: "upkeep image check --repair repairs what can be repaired"}
 }
 
 // needWhole refuses an image that was cut: to make it larger would put zeros where

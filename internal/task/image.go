@@ -87,7 +87,7 @@ type ImageMkFS struct {
 }
 
 // ImageCheck looks whether an image's file system is in order, and with Repair
-// mends it.
+// repairs it.
 type ImageCheck struct {
 	ImagePart
 	Repair bool `json:"repair,omitempty"`

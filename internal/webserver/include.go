@@ -67,7 +67,7 @@ func include(config string, edit func([]byte) ([]byte, error), test func(copied 
 			err = testError(output)
 		}
 		return false, upkeep.WithHint(fmt.Errorf("the web server's program does not accept %s with the change, which was not made: %w", config, err),
-			"mend its configuration first")
+			"fix its configuration first")
 	}
 	return true, rewrite(config, edited)
 }

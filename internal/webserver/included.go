@@ -132,7 +132,7 @@ func (r *round) lookAgain(ctx context.Context) error {
 // is: it may be all that there is of it.
 func (a *Applier) notOurs(name string, e *TestError) error {
 	return upkeep.WithHint(fmt.Errorf("%s, which is not upkeep's, does not pass the web server's test: %s", filepath.Join(a.o.Layout.Include, name), e.Message),
-		"mend it or move it away; until then no change reaches the web server, which would end at a reload")
+		"fix it or move it away; until then no change reaches the web server, which would end at a reload")
 }
 
 // exists reports whether there is something at a path.

@@ -33,7 +33,7 @@ type entry struct {
 	// Key is what the files were made from: of the site, and of all else.
 	Key string `json:"key,omitempty"`
 	// Astray is why the site is not served as it was applied last, where that
-	// happened after its job was done, or can be mended by nothing but time: whoever
+	// happened after its job was done, or can be fixed by nothing but time: whoever
 	// declared it has to be told.
 	Astray string `json:"astray,omitempty"`
 	// InForce is the generation that an astray site answers with; 0 for none.

@@ -145,7 +145,7 @@ func (a *Applier) surveyAnew(ctx context.Context, now included) error {
 		if errors.As(err, &hint) {
 			return fmt.Errorf("nothing was changed: %w", err)
 		}
-		return upkeep.WithHint(err, "nothing was changed; mend the web server's own configuration first")
+		return upkeep.WithHint(err, "nothing was changed; fix the web server's own configuration first")
 	}
 	_, first := a.o.Server.(interface{ firstWins() })
 	a.foreign = newForeign(names, first)
@@ -196,7 +196,7 @@ func (r *round) testStaged(ctx context.Context, others []string) error {
 	}
 	if err != nil {
 		return upkeep.WithHint(fmt.Errorf("the web server's configuration does not pass its test, whatever is changed: %w", err),
-			"nothing was changed; mend that first")
+			"nothing was changed; fix that first")
 	}
 	return culprits(staged, try, func(c *change, e *TestError) {
 		err := fmt.Errorf("the web server does not accept it: %s", e.Message)

@@ -136,7 +136,7 @@ func sanitise(text string) string {
 	var kept []string
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
-		if line == "" || strings.Contains(line, "AH00558") { // no name of its own: not ours to mend
+		if line == "" || strings.Contains(line, "AH00558") { // no name of its own: not ours to fix
 			continue
 		}
 		kept = append(kept, line)

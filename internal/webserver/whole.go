@@ -51,7 +51,7 @@ func wantedOf(inputs []vhost.Input) []Wanted {
 // Report is what became of all sites.
 type Report struct {
 	Sites map[string]Result
-	// Drift is where the disk differed from what is declared. A sync has mended
+	// Drift is where the disk differed from what is declared. A sync has fixed
 	// it; a verification has left it.
 	Drift []Drift
 	// Err is about the server as a whole.

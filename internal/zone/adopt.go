@@ -205,7 +205,7 @@ func (a *adoption) meaning(ctx context.Context) error {
 	}
 	a.before, err = assembled.records(ctx, a.o.Publisher.Checkzone, a.zone)
 	if err != nil {
-		return upkeep.WithHint(err, "mend the zone file first: it is not valid as it is")
+		return upkeep.WithHint(err, "fix the zone file first: it is not valid as it is")
 	}
 	return a.refuseRecords()
 }

@@ -198,11 +198,11 @@ func TestAdoptRefuses(t *testing.T) {
 		"signed": {
 			text: head + "@ RRSIG SOA 8 2 300 20300101000000 20200101000000 1 example.test. AAAA\n", want: []string{"the zone file is signed"},
 		},
-		"not valid before":     {text: head + "x A 300.1.2.3\n", want: []string{"bad dotted quad", "mend the zone file first", "db.example.test:5"}},
+		"not valid before":     {text: head + "x A 300.1.2.3\n", want: []string{"bad dotted quad", "fix the zone file first", "db.example.test:5"}},
 		"raw format":           {text: "\x00\x00\x00\x02" + head, want: []string{"raw or map format"}},
 		"RFC 1035 TTLs":        {text: "@ 99 IN SOA ns1 hostmaster 7 300 60 86400 60\n@ 55 NS ns1\nns1 A 192.0.2.53\n@ A 192.0.2.1\n", want: []string{"would change other records", "$TTL line"}},
 		"a mailbox with a dot": {text: strings.Replace(head, "hostmaster", `first\.last`, 1), want: []string{"rname", "declare another soa.rname"}},
-		"another zone":         {text: strings.Replace(head, "@ IN SOA", "example.org. IN SOA", 1), want: []string{"mend the zone file first"}},
+		"another zone":         {text: strings.Replace(head, "@ IN SOA", "example.org. IN SOA", 1), want: []string{"fix the zone file first"}},
 		"a parenthesis open":   {text: head + "@ TXT ( \"a\"\n", want: []string{"not closed"}},
 		"the include files of later serial": {
 			text: strings.Replace(head, " 7 300", " 1799999999 300", 1), also: map[string]string{"use": "shared"}, want: []string{"which is later", "include_dir of its own"},

@@ -304,7 +304,7 @@ func (w *write) preflight(ctx context.Context) error {
 			w.before.down = err
 			return p.notJournaled()
 		case errors.Is(err, errNotLoaded):
-			return nil // nothing is served; a reload may mend that
+			return nil // nothing is served; a reload may fix that
 		default:
 			return err
 		}
@@ -384,7 +384,7 @@ func (w *write) publish(ctx context.Context) (uint32, error) {
 			return w.before.serial, nil
 		}
 		if target, err = w.files(ctx); err != nil {
-			w.p.doubt.next = w.p.bind.o.Now() // until it is mended, that is the news
+			w.p.doubt.next = w.p.bind.o.Now() // until it is fixed, that is the news
 			return 0, err
 		}
 	}

@@ -7,7 +7,7 @@ import (
 
 const (
 	// driftDoubt is how long named must have answered something else than the
-	// files hold, under their serial, before that is mended: a zone that named
+	// files hold, under their serial, before that is fixed: a zone that named
 	// signs by itself lags behind for a moment.
 	driftDoubt = 5 * time.Second
 	// driftFirst and driftMost bound the pauses between attempts: where a record

@@ -49,7 +49,7 @@ func (p *primary) nextSerial(ctx context.Context, current *version) (serial uint
 // ownSerial reports whether a later serial that a secondary answers is one that
 // upkeep has given and forgotten, its database having been away or put back from
 // a copy: it is not ahead of the clock, or few steps from what upkeep remembers.
-// Any other is of a numbering that a person has to mend, see [Renumber].
+// Any other is of a numbering that a person has to fix, see [Renumber].
 func ownSerial(remembered, seen uint32, now time.Time) bool {
 	const steps = 1 << 16
 	return !SerialLess(uint32(now.Unix()), seen) || seen-remembered <= steps

@@ -197,7 +197,7 @@ func (p *Problem) Is(target error) bool {
 }
 
 // Invalid reports whether the problem is bad input, which sending again as it is
-// cannot mend.
+// cannot fix.
 func (p *Problem) Invalid() bool {
 	switch p.Status {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType:

@@ -148,8 +148,8 @@ func (e extPrograms) check(ctx context.Context, file *os.File, progress Progress
 	case result.Code == 0:
 		return Verdict{Clean: true, Found: result.Output}, nil
 	case result.Code&^(extMended|extReboot|extLeft) == 0, result.Code&^(extMended|extReboot) == extLeft|extFailed:
-		// With both of the last it could go no further without mending what it found.
-		return Verdict{Found: result.Output, Hint: "upkeep image check --repair mends it, on a copy that takes the image's place when it is whole"}, nil
+		// With both of the last it could go no further without repairing what it found.
+		return Verdict{Found: result.Output, Hint: repairHint}, nil
 	}
 	return Verdict{}, tool.Failed("e2fsck", result)
 }
@@ -158,7 +158,7 @@ func (e extPrograms) check(ctx context.Context, file *os.File, progress Progress
 // when the last check does not find it clean.
 func (e extPrograms) repair(ctx context.Context, file *os.File, progress Progress) (Verdict, error) {
 	var found []string
-	for range 3 { // what one run mends can show more
+	for range 3 { // what one run repairs can show more
 		result, err := e.e2fsck(ctx, file, progress, "-y")
 		switch {
 		case err != nil:
@@ -173,7 +173,7 @@ func (e extPrograms) repair(ctx context.Context, file *os.File, progress Progres
 	return Verdict{Found: strings.Join(found, "; ")}, nil
 }
 
-// preen does what the kernel or a boot would: it replays the journal and mends
+// preen does what the kernel or a boot would: it replays the journal and repairs
 // what needs no decision. Resize2fs wants it.
 func (e extPrograms) preen(ctx context.Context, file *os.File, progress Progress) error {
 	result, err := e.e2fsck(ctx, file, progress, "-p")
@@ -210,12 +210,12 @@ func (e extPrograms) resize2fs(ctx context.Context, file *os.File, size ...strin
 	return tool.Failed("resize2fs", result)
 }
 
-// resizeInode mends what resize2fs -z of 1.47 does wrong, and without -z does not: it
+// resizeInode repairs what resize2fs -z of 1.47 does wrong, and without -z does not: it
 // leaves an inode for further growth that e2fsck finds not valid and makes anew.
 func (e extPrograms) resizeInode(ctx context.Context, file *os.File) error {
 	verdict, err := e.repair(ctx, file, nil)
 	if err == nil && !verdict.Clean {
-		err = fmt.Errorf("resize2fs left what e2fsck cannot mend: %s", verdict.Found)
+		err = fmt.Errorf("resize2fs left what e2fsck cannot repair: %s", verdict.Found)
 	}
 	return err
 }
@@ -295,7 +295,7 @@ func growExtMounted(dir *os.File, size int64) error {
 
 // damaged is the error of work that wants a file system in order.
 func damaged(result tool.Result) error {
-	return &upkeep.HintError{Err: fmt.Errorf("%w: %s", errDamaged, Verdict{Found: result.Output}.Brief()), Hint: "upkeep image check --repair mends what can be mended, and says what"}
+	return &upkeep.HintError{Err: fmt.Errorf("%w: %s", errDamaged, Verdict{Found: result.Output}.Brief()), Hint: "upkeep image check --repair repairs what can be repaired, and says what"}
 }
 
 var errDamaged = errors.New("it is damaged and was left as it is")

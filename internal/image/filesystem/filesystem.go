@@ -49,7 +49,7 @@ type Type struct {
 	makeOf func(ctx context.Context, file *os.File, size int64, o Options, folder *os.File) error
 	// check looks and changes nothing.
 	check func(ctx context.Context, file *os.File, progress Progress) (Verdict, error)
-	// repair mends what it can, in place. Nil where no program can be trusted to.
+	// repair repairs what it can, in place. Nil where no program can be trusted to.
 	repair func(ctx context.Context, file *os.File, progress Progress) (Verdict, error)
 	// grow fills the file. Nil where only the kernel can, mounted.
 	grow func(ctx context.Context, file *os.File, progress Progress) error
@@ -74,9 +74,12 @@ type Type struct {
 	NoMin string
 }
 
+// repairHint is what to do about a file system that is not in order.
+const repairHint = "upkeep image check --repair repairs it, in a copy that takes the image's place once it is in order"
+
 // Verdict is what a check found.
 type Verdict struct {
-	// Clean is that nothing is to be mended.
+	// Clean is that nothing is to be repaired.
 	Clean bool `json:"clean"`
 	// Mended is that something was.
 	Mended bool `json:"mended"`
@@ -276,12 +279,12 @@ func (t Type) Check(ctx context.Context, file *os.File, progress Progress) (Verd
 // Repairs reports whether [Type.Repair] can be asked for.
 func (t Type) Repairs() bool { return t.repair != nil }
 
-// Repair mends what can be mended, in place.
+// Repair repairs what can be repaired, in place.
 func (t Type) Repair(ctx context.Context, file *os.File, progress Progress) (Verdict, error) {
 	return t.repair(ctx, file, progress)
 }
 
-// Proven is that a check finds nothing to mend; done is what was done before.
+// Proven is that a check finds nothing to repair; done is what was done before.
 func (t Type) Proven(ctx context.Context, file *os.File, done string, progress Progress) error {
 	verdict, err := t.check(ctx, file, progress)
 	if err != nil {

@@ -55,7 +55,7 @@ func fsckVFAT(ctx context.Context, file *os.File, how string) (Verdict, error) {
 	case result.Code == 0:
 		return Verdict{Clean: true}, nil
 	case result.Code == 1:
-		return Verdict{Found: result.Output, Hint: "upkeep image check --repair mends it, on a copy that takes the image's place when it is whole"}, nil
+		return Verdict{Found: result.Output, Hint: repairHint}, nil
 	}
 	return Verdict{}, tool.Failed("fsck.vfat", result)
 }

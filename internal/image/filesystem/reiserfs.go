@@ -56,7 +56,7 @@ func checkReiser(ctx context.Context, file *os.File, _ Progress) (Verdict, error
 	case result.Code == 0:
 		return Verdict{Clean: true}, nil
 	case result.Code == reiserFixable || result.Code == reiserMended:
-		return Verdict{Found: result.Output, Hint: "upkeep image check --repair mends it, on a copy that takes the image's place when it is whole"}, nil
+		return Verdict{Found: result.Output, Hint: repairHint}, nil
 	case result.Code == reiserRebuild:
 		return Verdict{Found: result.Output, Hint: rebuild}, nil
 	}

@@ -46,7 +46,6 @@ const (
 
 func checkXFS(ctx context.Context, file *os.File, _ Progress) (Verdict, error) {
 	result, err := tool.Command{Name: "xfs_repair", Args: []string{"-f", "-n", tool.Image}, File: file}.Run(ctx)
-	const mend = "upkeep image check --repair mends it, on a copy that takes the image's place when it is whole"
 	switch {
 	case err != nil:
 		return Verdict{}, err
@@ -55,7 +54,7 @@ func checkXFS(ctx context.Context, file *os.File, _ Progress) (Verdict, error) {
 	case result.Code == xfsDirtyLog:
 		return Verdict{Found: "its log holds changes that were not carried out", Hint: "mounting it once carries them out"}, nil
 	case result.Code == xfsCorrupt:
-		return Verdict{Found: result.Output, Hint: mend}, nil
+		return Verdict{Found: result.Output, Hint: repairHint}, nil
 	}
 	return Verdict{}, tool.Failed("xfs_repair", result)
 }

@@ -238,7 +238,7 @@ func readQCOW2(in io.ReaderAt) (size int64, err error) {
 	case h.IncompatibleFlags&qcowDataFile != 0:
 		return 0, fmt.Errorf("%w: the qcow2 image has its data in another file, which its header names", upkeep.ErrRefused)
 	case h.IncompatibleFlags&qcowCorrupt != 0:
-		return 0, fmt.Errorf("%w: the qcow2 image is marked as corrupt; qemu-img check -r mends what can be mended", upkeep.ErrRefused)
+		return 0, fmt.Errorf("%w: the qcow2 image is marked as corrupt; qemu-img check -r repairs what can be repaired", upkeep.ErrRefused)
 	case h.CryptMethod != 0:
 		return 0, fmt.Errorf("%w: the qcow2 image is encrypted", upkeep.ErrRefused)
 	case h.Size > maxImage:

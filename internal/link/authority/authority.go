@@ -65,7 +65,7 @@ type Authority struct {
 
 // Open reads the authority in a folder, and makes it when there is no such
 // folder. It is made as a whole or not at all. A folder in which something is
-// missing is refused and not mended: with another key, no agent would know
+// missing is refused and not fixed: with another key, no agent would know
 // control again.
 func Open(dir string, now func() time.Time) (*Authority, error) {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
