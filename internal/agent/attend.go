@@ -17,6 +17,9 @@ import (
 // Bounds of what a front can have root hold at a time.
 const (
 	maxHeld = 256 << 20 // bytes of jobs
+	// maxAsking is how many questions for facts are answered at a time. A front asks
+	// one by one; what comes beyond waits in the socket.
+	maxAsking = 4
 	// writeTime is how long a front may take to read what it is told, before it is
 	// given up.
 	writeTime = 30 * time.Second
@@ -30,6 +33,7 @@ type attending struct {
 	conn  net.Conn
 
 	writing sync.Mutex
+	asking  chan struct{} // has an element for each question for facts
 
 	mu   sync.Mutex
 	jobs map[uint64]context.CancelCauseFunc
@@ -41,7 +45,7 @@ type attending struct {
 // says something that no front says. Jobs that are under way then go on to their
 // end: they are control's, not the front's.
 func attend(ctx context.Context, conn net.Conn, worker Worker, renew func([]byte) error) error {
-	a := &attending{worker: worker, renew: renew, conn: conn, jobs: map[uint64]context.CancelCauseFunc{}}
+	a := &attending{worker: worker, renew: renew, conn: conn, asking: make(chan struct{}, maxAsking), jobs: map[uint64]context.CancelCauseFunc{}}
 	a.room = sync.NewCond(&a.mu)
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
@@ -72,7 +76,11 @@ func (a *attending) handle(ctx context.Context, f frame) error {
 			cancel(errCancelled)
 		}
 	case frameFacts:
-		go func() { a.say(frameFacts, f.tag, a.worker.Facts(ctx)) }()
+		a.asking <- struct{}{} // Facts ends with ctx, and say gives up who does not read
+		go func() {
+			defer func() { <-a.asking }()
+			a.say(frameFacts, f.tag, a.worker.Facts(ctx))
+		}()
 	case frameIdentity:
 		why := ""
 		if err := a.renew(f.body); err != nil {

@@ -135,7 +135,9 @@ func (f *Front) watch(ctx context.Context, conn link.Conn, told upkeep.Facts) {
 		case <-ticker.C:
 		}
 		facts := f.worker.Facts(ctx)
-		if ctx.Err() != nil || !f.asked.Swap(false) && !(f.served.Swap(false) && told.WebDown != "") && maps.Equal(facts.Astray, told.Astray) && maps.Equal(facts.InForce, told.InForce) && slices.Equal(facts.Warnings, told.Warnings) && facts.WebDown == told.WebDown {
+		asked := f.asked.Swap(false)
+		served := f.served.Swap(false) && told.WebDown != ""
+		if ctx.Err() != nil || !asked && !served && sameTrouble(facts, told) {
 			continue
 		}
 		told = facts
@@ -143,6 +145,11 @@ func (f *Front) watch(ctx context.Context, conn link.Conn, told upkeep.Facts) {
 			return
 		}
 	}
+}
+
+// sameTrouble reports whether two looks at a server found the same wrong.
+func sameTrouble(a, b upkeep.Facts) bool {
+	return maps.Equal(a.Astray, b.Astray) && maps.Equal(a.InForce, b.InForce) && slices.Equal(a.Warnings, b.Warnings) && a.WebDown == b.WebDown
 }
 
 func (f *Front) use(conn link.Conn) {

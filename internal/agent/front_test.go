@@ -12,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -237,6 +238,45 @@ func TestHostileFront(t *testing.T) {
 			}
 		})
 	}
+}
+
+// slow answers questions for facts when its context ends, and counts them.
+type slow struct {
+	worker
+	asked *atomic.Int32
+}
+
+func (s slow) Facts(ctx context.Context) upkeep.Facts {
+	s.asked.Add(1)
+	<-ctx.Done()
+	return upkeep.Facts{}
+}
+
+// TestHostileFrontAsksWithoutEnd has a front ask for facts and not wait for answers:
+// root answers a few at a time, and reads no more meanwhile.
+func TestHostileFrontAsksWithoutEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		far, near := net.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var running sync.WaitGroup
+		var asked atomic.Int32
+		running.Go(func() { _ = attend(ctx, far, slow{patient, &asked}, nil) })
+		running.Go(func() { _, _ = io.Copy(io.Discard, near) })
+		running.Go(func() {
+			for tag := range uint64(1000) {
+				if _, err := near.Write(appendFrame(nil, frame{frameFacts, tag, nil})); err != nil {
+					return // root has closed it
+				}
+			}
+		})
+		synctest.Wait()
+		if n := asked.Load(); n != maxAsking {
+			t.Errorf("%d questions are answered at a time, want %d", n, maxAsking)
+		}
+		cancel()
+		running.Wait()
+	})
 }
 
 // FuzzFrames holds that what is read is within its bounds and is written the same
