@@ -53,9 +53,9 @@ type Options struct {
 	Dir, File string
 	// MaxOpen is how many files are open at a time; 256 when zero.
 	MaxOpen int
-	// MaxSize is from which size on a file is put aside as FILE.1, the one before
-	// it as FILE.2, up to Keep of them (5 when zero); 0 leaves that to others, who
-	// move files and then have [Splitter.Reopen] called.
+	// MaxSize is the size at which a file is rotated to FILE.1, the one before it to
+	// FILE.2, up to Keep of them (5 when zero); 0 leaves that to others, who move
+	// files and then have [Splitter.Reopen] called.
 	MaxSize int64
 	Keep    int
 	Logger  *slog.Logger
@@ -68,9 +68,9 @@ type Splitter struct {
 	files map[string]*file
 	// recent has the files, the one longest not written to last.
 	recent *list.List
-	// absent are names without a folder, so that it is not looked for with each
-	// line; forgotten now and then.
-	absent  map[string]struct{}
+	// absent has when a name was found without a folder, or its file could not be
+	// opened, so that this is not tried with each line.
+	absent  map[string]time.Time
 	pending []*file
 	waiting int // bytes that are pending
 	now     func() time.Time
@@ -96,6 +96,9 @@ const (
 	// maxWaiting is how many bytes are kept back while more can be read at once.
 	maxWaiting = 1 << 20
 	maxAbsent  = 4096
+	// absentFor is how long a name is not tried again: a disk that was full, or a
+	// limit that was reached, is over some time, and nobody says when.
+	absentFor = 10 * time.Second
 )
 
 // New opens the folder of logs.
@@ -113,12 +116,12 @@ func New(o Options) (*Splitter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the folder of logs %s: %w", o.Dir, err)
 	}
-	return &Splitter{o: o, dir: dir, files: map[string]*file{}, recent: list.New(), absent: map[string]struct{}{}, now: time.Now}, nil
+	return &Splitter{o: o, dir: dir, files: map[string]*file{}, recent: list.New(), absent: map[string]time.Time{}, now: time.Now}, nil
 }
 
 // Stats are counts since the start.
 type Stats struct {
-	Lines, Dropped int64 // that were written, and that belong to no site
+	Lines, Dropped int64 // that were taken for a file, and that had none
 	Open           int64 // files
 }
 
@@ -273,7 +276,7 @@ func (s *Splitter) named(f *file) (bool, error) {
 
 // openFile opens the file of a site; nil when it has no folder.
 func (s *Splitter) openFile(site string) *file {
-	if _, known := s.absent[site]; known {
+	if found, known := s.absent[site]; known && s.now().Sub(found) < absentFor {
 		return nil
 	}
 	fd, size, err := s.openAt(site)
@@ -281,12 +284,13 @@ func (s *Splitter) openFile(site string) *file {
 		if len(s.absent) >= maxAbsent {
 			clear(s.absent)
 		}
-		s.absent[site] = struct{}{}
+		s.absent[site] = s.now()
 		if !errors.Is(err, unix.ENOENT) {
 			s.o.Logger.Error("the log of a site cannot be written", "site", site, "err", err)
 		}
 		return nil
 	}
+	delete(s.absent, site)
 	if s.recent.Len() >= s.o.MaxOpen {
 		s.closeFile(s.recent.Back().Value.(*file))
 	}
@@ -373,12 +377,12 @@ func (s *Splitter) Close() error {
 	return unix.Close(s.dir)
 }
 
-// rotate puts a file aside. Another process may split lines into the same files,
+// rotate renames a file that is full. Another process may split lines into the same files,
 // while a web server passes from one configuration to the next: whoever comes
 // second finds the name on another file and leaves it there.
 func (s *Splitter) rotate(f *file) {
 	if err := s.shift(f); err != nil {
-		s.o.Logger.Error("putting a log aside", "site", f.site, "err", err)
+		s.o.Logger.Error("rotating a log", "site", f.site, "err", err)
 		f.size = 0 // not again with every line
 		return
 	}

@@ -59,6 +59,41 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// TestTriedAgain: what kept a file from being opened, such as a full disk, may be over.
+func TestTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	s, err := New(Options{Dir: dir, File: "access.log"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := time.Unix(1_700_000_000, 0)
+	s.now = func() time.Time { return clock }
+	path := folder(t, dir, "a.test")
+	if err := os.Mkdir(path+"/access.log", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	copied := func(line string) {
+		t.Helper()
+		if err := s.Copy(strings.NewReader("a.test " + line + "\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copied("one")
+	if err := os.Remove(path + "/access.log"); err != nil {
+		t.Fatal(err)
+	}
+	copied("two") // not tried with each line
+	clock = clock.Add(absentFor)
+	copied("three")
+	copied("four")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, path+"/access.log"); got != "three\nfour\n" {
+		t.Errorf("the log has %q", got)
+	}
+}
+
 func TestLongLines(t *testing.T) {
 	dir := t.TempDir()
 	folder(t, dir, "a.test")
