@@ -2,11 +2,16 @@ package webserver
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
+
+	"upkeep"
 )
 
 func TestTestError(t *testing.T) {
@@ -100,6 +105,19 @@ func TestNginxIncludeLine(t *testing.T) {
 		if without := string(withoutNginx(got, folder)); strings.Contains(without, folder) || strings.ReplaceAll(without, "\n", "") != strings.ReplaceAll(before, "\n", "") {
 			t.Errorf("%q, taken out of %q", without, got)
 		}
+	}
+}
+
+// TestRunNamesItsTrouble: advice on an installation is for who lacks one.
+func TestRunNamesItsTrouble(t *testing.T) {
+	var hint *upkeep.HintError
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, _, err := run(ctx, nil, "/bin/sleep", "60"); !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &hint) || !strings.Contains(err.Error(), "was stopped before it ended") {
+		t.Errorf("a program that hangs: %v", err)
+	}
+	if _, _, err := run(t.Context(), nil, "/no/such/program"); !errors.As(err, &hint) {
+		t.Errorf("a program that is missing: %v", err)
 	}
 }
 

@@ -178,8 +178,12 @@ func maxFiles(pid int) (int, error) {
 	return 0, fmt.Errorf("/proc/%d/limits has no limit of open files", pid)
 }
 
-// maxOutput bounds what is kept of a program's output.
-const maxOutput = 1 << 20
+const (
+	// maxOutput bounds what is kept of a program's output.
+	maxOutput = 1 << 20
+	// maxRun bounds how long a program may take.
+	maxRun = 2 * time.Minute
+)
 
 // run runs a program by its absolute path, with no environment but what is given
 // and in the root folder, and returns its two outputs.
@@ -187,18 +191,18 @@ func run(ctx context.Context, env []string, argv ...string) (stdout, stderr stri
 	if !filepath.IsAbs(argv[0]) {
 		return "", "", fmt.Errorf("running %s: the program must be given with its absolute path", argv[0])
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, maxRun)
 	defer cancel()
 	var out, errs capped
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = "/", &out, &errs, time.Second
 	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}, env...)
 	err = cmd.Run()
-	if ctx.Err() != nil {
-		err = ctx.Err()
-	}
 	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
+	switch {
+	case ctx.Err() != nil: // it was killed for that, or did not begin
+		err = fmt.Errorf("running %s: it was stopped before it ended: %w", argv[0], ctx.Err())
+	case err != nil && !errors.As(err, &exit):
 		err = upkeep.WithHint(fmt.Errorf("running %s: %w", argv[0], err), "look whether the web server is installed, and whether the agent's policy names the right program")
 	}
 	return out.String(), errs.String(), err
