@@ -72,6 +72,19 @@ func (l *ledger) save(ctx context.Context, states map[string][]byte) {
 	}
 }
 
+// load returns the state of a key, nil for none: the one that waits to be written,
+// if one does, and not the older one that the store has.
+func (l *ledger) load(ctx context.Context, key string) ([]byte, error) {
+	l.mu.Lock()
+	value, waits := l.states[key]
+	l.mu.Unlock()
+	if waits {
+		return value, nil
+	}
+	states, err := l.store.LoadStates(ctx, key)
+	return states[key], err
+}
+
 // record writes events and returns them with their ids, or as they were given
 // where they will be written later.
 func (l *ledger) record(ctx context.Context, events []upkeep.Event) []upkeep.Event {

@@ -41,6 +41,9 @@ func TestLedgerWritesLate(t *testing.T) {
 	l.save(t.Context(), map[string][]byte{"a": []byte("1"), "b": []byte("1")})
 	record(maxLate + 1)
 	l.save(t.Context(), map[string][]byte{"a": []byte("2")})
+	if value, err := l.load(t.Context(), "a"); err != nil || string(value) != "2" {
+		t.Errorf("while the database is away, a state is loaded as %q, %v", value, err)
+	}
 	if events, since := l.waiting(); events > maxLate || events < maxLate*8/10 || since.IsZero() {
 		t.Errorf("%d events wait since %s", events, since)
 	}

@@ -313,8 +313,7 @@ func (w *Watch) announce(events []upkeep.Event) {
 func (w *Watch) Recall(ctx context.Context, key string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, latePatience)
 	defer cancel()
-	states, err := w.cfg.Store.LoadStates(ctx, publisherKey(key))
-	return states[publisherKey(key)], err
+	return w.ledger.load(ctx, publisherKey(key))
 }
 
 // Remember keeps a value for a publisher across restarts. While the database
