@@ -14,6 +14,8 @@ import (
 	"upkeep/internal/testkit"
 )
 
+// TestDiscard moves a folder and a link into the trash as they are: nothing that is in
+// them is opened or followed.
 func TestDiscard(t *testing.T) {
 	dir, home := tree(t)
 	before := snapshot(t, filepath.Join(dir, "outside"))
@@ -23,8 +25,10 @@ func TestDiscard(t *testing.T) {
 	}
 	defer trash.Close()
 	mkdir(t, dir, "home/site", acme, 0o755)
-	if err := os.Symlink(filepath.Join(dir, "outside"), filepath.Join(dir, "home/link")); err != nil {
-		t.Fatal(err)
+	for _, link := range []string{"home/link", "home/site/link"} {
+		if err := os.Symlink(filepath.Join(dir, "outside"), filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, name := range []string{"site", "link"} {
 		found, err := home.Discard(name, trash, name)
