@@ -123,7 +123,7 @@ func layers(f File) []Finding {
 	var found []Finding
 	here, known := roomOf(f.Package)
 	if !known {
-		found = append(found, f.finding(f.Syntax.Name, "package %s has no place in the house; give it one in internal/lint/layers.go", f.Package))
+		found = append(found, f.finding(f.Syntax.Name, "package %s is not in the table of layers; add it to internal/lint/layers.go", f.Package))
 	}
 	for _, spec := range f.Syntax.Imports {
 		imported, err := strconv.Unquote(spec.Path.Value)

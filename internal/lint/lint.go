@@ -1,4 +1,4 @@
-// Package lint holds the rules of the house that no ready-made linter knows:
+// Package lint holds the rules of this code base that no ready-made linter knows:
 // which package may import which and why, how long things may get, and habits
 // that rot. Its test applies them to the whole tree, so go test is the gate.
 package lint

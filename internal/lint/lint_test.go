@@ -34,7 +34,7 @@ func TestRules(t *testing.T) {
 		{"testkit in the program", "internal/watch/x.go", "package watch\nimport _ \"upkeep/internal/testkit/netlab\"\n", "tests only"},
 		{"purity", "internal/failover/x.go", "package failover\nimport _ \"example.org/x\"\n", "standard library only"},
 		{"a second place with queries", "internal/watch/x.go", "package watch\nimport _ \"database/sql\"\n", "one place with queries"},
-		{"unknown room", "internal/attic/x.go", "package attic\n", "no place in the house"},
+		{"unknown room", "internal/attic/x.go", "package attic\n", "not in the table of layers"},
 		{"vague name", "internal/api/x.go", "package utils\n", "says nothing"},
 		{"long function", "internal/api/x.go", long, "f has 102 lines"},
 		{"long file", "internal/api/x.go", "package x\n" + strings.Repeat("//\n", maxFileLines), "the file has"},
