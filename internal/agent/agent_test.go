@@ -13,9 +13,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"upkeep"
 	"upkeep/internal/link"
 	"upkeep/internal/task"
+	"upkeep/internal/testkit"
 )
 
 func TestUserEnsure(t *testing.T) {
@@ -360,6 +363,51 @@ func TestTornLog(t *testing.T) {
 	l.must(os.Chmod(path, 0o666))
 	if _, err := New(l.o); err == nil || !strings.Contains(err.Error(), "may be written to by others") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestFullLog holds that a disk that is full for a while spoils nothing: what could not
+// be written is done anew, and the log can be read.
+func TestFullLog(t *testing.T) {
+	dir := t.TempDir()
+	testkit.NeedThat(t, "to mount", unix.Mount("none", dir, "tmpfs", 0, "size=8k,mode=0700"))
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	state, err := openState(dir)
+	must(err)
+	defer state.Close()
+	a, err := openApplied(state)
+	must(err)
+	numbered := func(n int64) job {
+		return job{Job: link.Job{ID: n, Kind: upkeep.JobMkdir, Object: fmt.Sprint("dir/", n), Generation: n, Payload: []byte(strings.Repeat("x", 100))}}
+	}
+	last := int64(1)
+	for ; last < 1000; last++ {
+		if err = a.record(doneOf(numbered(last))); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("after %d records: %v", last, err)
+	}
+	if verdict, _ := a.judge(numbered(last)); verdict != fresh {
+		t.Error("what could not be written is taken for done")
+	}
+	must(unix.Mount("none", dir, "tmpfs", unix.MS_REMOUNT, "size=1m,mode=0700"))
+	must(a.record(doneOf(numbered(last + 1))))
+	must(a.close())
+	a, err = openApplied(state)
+	must(err)
+	defer a.close()
+	for n, want := range map[int64]verdict{1: already, last - 1: already, last: fresh, last + 1: already} {
+		if verdict, _ := a.judge(numbered(n)); verdict != want {
+			t.Errorf("the verdict on job %d is %d, want %d", n, verdict, want)
+		}
 	}
 }
 

@@ -70,6 +70,7 @@ type applied struct {
 	mu   sync.Mutex
 	done map[string]map[string]done // what was done last, by object and kind
 	file *os.File
+	size int64 // of the file; belongs to whoever syncs
 	// next collects the lines of the jobs that wait for the sync after the one
 	// that is under way.
 	next    *batch
@@ -119,6 +120,7 @@ func openApplied(state *safefs.Dir) (*applied, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.size = int64(whole.Len())
 	return a, nil
 }
 
@@ -265,21 +267,34 @@ func (d done) newer(other done) bool {
 	return d.Generation > other.Generation || d.Generation == other.Generation && d.Job > other.Job
 }
 
-// record remembers what was done, and returns when that would outlive a power
-// cut.
+// record remembers what was done, once that would outlive a power cut. What could not
+// be written is not remembered either: its job fails, and is done anew when it is retried.
 func (a *applied) record(all ...done) error {
-	a.mu.Lock()
 	var lines []byte
 	for _, d := range all {
 		if d.Generation > 0 {
-			a.remember(d)
 			lines = append(lines, d.line()...)
 		}
 	}
 	if len(lines) == 0 {
-		a.mu.Unlock()
 		return nil
 	}
+	if err := a.append(lines); err != nil {
+		return fmt.Errorf("keeping what was applied: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range all {
+		if d.Generation > 0 {
+			a.remember(d)
+		}
+	}
+	return nil
+}
+
+// append writes lines, together with those of others that come meanwhile.
+func (a *applied) append(lines []byte) error {
+	a.mu.Lock()
 	if a.next == nil {
 		a.next = &batch{done: make(chan struct{})}
 	}
@@ -305,12 +320,16 @@ func (a *applied) record(all ...done) error {
 }
 
 func (a *applied) write(lines []byte) error {
-	if _, err := a.file.Write(lines); err != nil {
-		return fmt.Errorf("keeping what was applied: %w", err)
+	_, err := a.file.Write(lines)
+	if err == nil {
+		err = a.file.Sync()
 	}
-	if err := a.file.Sync(); err != nil {
-		return fmt.Errorf("keeping what was applied: %w", err)
+	if err != nil {
+		// The next line must not go on where this one was cut off, as by a full disk: the
+		// agent could not read the file when it starts.
+		return errors.Join(err, a.file.Truncate(a.size))
 	}
+	a.size += int64(len(lines))
 	return nil
 }
 
