@@ -63,8 +63,18 @@ type Root struct {
 	disk chan struct{}
 }
 
-// atDisk is how many jobs work on folders at a time.
-const atDisk = 16
+// mostAtDisk is how many jobs work on folders at a time.
+const mostAtDisk = 16
+
+// atDisk waits until a job may work on folders, or is given up.
+func (r *Root) atDisk(ctx context.Context) (leave func(), err error) {
+	select {
+	case r.disk <- struct{}{}:
+		return func() { <-r.disk }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
 
 // New opens the state and every root of the policy. It refuses to start where a
 // root is not what the policy must be able to rely on.
@@ -78,7 +88,7 @@ func New(o Options) (_ *Root, err error) {
 	if len(o.Key) != ed25519.PublicKeySize {
 		return nil, errors.New("starting the agent: control's signing key is not known")
 	}
-	r := &Root{o: o, policy: o.Policy, roots: map[string]*safefs.Dir{}, disk: make(chan struct{}, atDisk)}
+	r := &Root{o: o, policy: o.Policy, roots: map[string]*safefs.Dir{}, disk: make(chan struct{}, mostAtDisk)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("starting the agent: %w", err), r.Close())

@@ -17,7 +17,7 @@ import (
 
 // mkdir makes one folder below a root of the policy. The folder that it is made
 // in must be there.
-func mkdir(_ context.Context, r *Root, j job) (any, error) {
+func mkdir(ctx context.Context, r *Root, j job) (any, error) {
 	t := j.payload.(task.Mkdir)
 	if _, err := r.policy.Root(t.Root); err != nil {
 		return nil, err
@@ -38,8 +38,11 @@ func mkdir(_ context.Context, r *Root, j job) (any, error) {
 			return nil, fmt.Errorf("%s would be a folder of the account %s in the home of another: %w", t.Path, t.Owner, upkeep.ErrRefused)
 		}
 	}
-	r.disk <- struct{}{}
-	defer func() { <-r.disk }()
+	leave, err := r.atDisk(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	parent := r.roots[t.Root]
 	if dir := path.Dir(t.Path); dir != "." {
 		if parent, err = parent.Walk(dir); errors.Is(err, fs.ErrNotExist) {

@@ -44,8 +44,11 @@ func (r *Root) folders(ctx context.Context, j job, site upkeep.Site, tenant task
 	if err != nil {
 		return err
 	}
-	r.disk <- struct{}{}
-	defer func() { <-r.disk }()
+	leave, err := r.atDisk(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	account, _, err := home.Ensure(tenant.Account, r.roots0751())
 	if err != nil {
 		return err
