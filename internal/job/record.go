@@ -21,6 +21,9 @@ const (
 	stepEvery = 250 * time.Millisecond
 	// again is how long is waited after the database failed.
 	again = time.Second
+	// lastWrite bounds the last write, when control stops: a database that hangs must
+	// not keep it. What is not written is done again.
+	lastWrite = 10 * time.Second
 )
 
 // record writes down how jobs ended and how far they have come, many in one
@@ -78,9 +81,11 @@ func (r *record) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			if n, err := r.writeEnds(context.WithoutCancel(ctx)); err != nil {
+			last, done := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+			if n, err := r.writeEnds(last); err != nil {
 				r.log.Warn("jobs will be sent again: writing down how they ended", "jobs", n, "err", err)
 			}
+			done()
 			return
 		case <-r.some:
 		}
