@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,5 +110,39 @@ status: {public: true, title: Our shop}
 	tab.Do(chromedp.Navigate("about:blank")) // lets go of the stream
 	if complaints := tab.Complaints(); len(complaints) > 0 {
 		t.Errorf("the browser complains: %q", complaints)
+	}
+	seenElsewhere(t, tab, "http://"+page+"/status/web")
+}
+
+// seenElsewhere shows the badge of a status page on a page of another site, and reads
+// the feed.
+func seenElsewhere(t *testing.T, tab *browser.Tab, status string) {
+	t.Helper()
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprintf(w, `<!DOCTYPE html><link rel="icon" href="data:,"><title>Shop</title><p>We are <img src="%s/badge.svg" alt="how we are">`, status)
+	}))
+	t.Cleanup(other.Close)
+	tab.Do(chromedp.Navigate(other.URL), chromedp.WaitVisible("//img"))
+	if width := browser.Ask[float64](tab, `document.images[0].complete && document.images[0].naturalWidth`); width < 50 {
+		t.Errorf("the badge is %v pixels wide on another site's page", width)
+	}
+	if shots := os.Getenv("UPKEEP_SHOTS"); shots != "" {
+		tab.Picture(filepath.Join(shots, "badge.png"))
+	}
+	tab.Do(chromedp.Navigate(status))
+	tab.Do(chromedp.Navigate(browser.Ask[string](tab, `document.querySelector("link[type='application/atom+xml']").href`)))
+	// Chromium shows a feed as text.
+	feed := browser.Ask[string](tab, `(() => {
+		const feed = new DOMParser().parseFromString(document.body.innerText, "application/xml");
+		const all = name => feed.getElementsByTagNameNS("http://www.w3.org/2005/Atom", name);
+		return [all("feed").length, all("title")[0]?.textContent, all("entry").length, feed.querySelectorAll("parsererror").length].join(" ");
+	})()`)
+	if feed != "1 Our shop 1 0" {
+		t.Errorf("the feed is %q", feed)
 	}
 }

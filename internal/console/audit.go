@@ -33,7 +33,7 @@ type auditRow struct {
 }
 
 func (c *Console) auditRow(e upkeep.AuditEntry) auditRow {
-	return auditRow{e, "/audit/" + strconv.FormatInt(e.ID, 10), pathOf(e.Object), at(e.At, c.o.Now())}
+	return auditRow{e, "/audit/" + strconv.FormatInt(e.ID, 10), pathOf(e.Object, true), at(e.At, c.o.Now())}
 }
 
 func (c *Console) audit(w http.ResponseWriter, r *http.Request) {

@@ -242,17 +242,39 @@ func number(r *http.Request, name string, otherwise int64) int64 {
 	return n
 }
 
-// pathOf is the page of an event's object, or "".
-func pathOf(object string) string {
-	kind, rest, _ := strings.Cut(object, "/")
-	if kind == upkeep.KindSite && rest != "" {
-		return sitePath(rest)
-	}
-	if kind != upkeep.KindPool || rest == "" {
+// pathOf is the page of what an event, a job or an entry of the audit log is about, or
+// "": most are for staff.
+func pathOf(object string, staff bool) string {
+	kind, name, _ := strings.Cut(object, "/")
+	switch {
+	case name == "":
+		return ""
+	case kind == upkeep.KindSite:
+		return sitePath(name)
+	case kind == upkeep.KindPool:
+		return memberPath(name)
+	case !staff:
 		return ""
 	}
-	name, member, _ := strings.Cut(rest, "/")
-	path := "/pools/" + name
+	name = url.PathEscape(name)
+	switch kind {
+	case upkeep.KindZone, upkeep.KindServer, "job":
+		return "/" + kind + "s/" + name
+	case upkeep.KindReceiver, upkeep.KindDelegation:
+		return "/" + kind + "s/" + name + "/edit"
+	case upkeep.KindAccount:
+		return "/declared/" + kind + "/" + name
+	case "user":
+		return "/users"
+	}
+	return ""
+}
+
+// memberPath is the page of a pool, at one of its members where the name goes on with
+// that.
+func memberPath(name string) string {
+	pool, member, _ := strings.Cut(name, "/")
+	path := "/pools/" + url.PathEscape(pool)
 	if _, err := netip.ParseAddr(member); err == nil {
 		path += "#" + anchor(member)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"upkeep"
+	"upkeep/internal/access"
 	"upkeep/internal/api"
 	"upkeep/internal/store"
 )
@@ -47,7 +48,7 @@ func (c *Console) events(w http.ResponseWriter, r *http.Request) {
 		c.fault(w, r, http.StatusServiceUnavailable, "History cannot be read: the database does not answer. What is published now is on the first page.")
 		return
 	}
-	v := eventsPage{Events: viewEvents(events, c.o.Now()), Newest: f.Before == 0, Object: f.Object, Kind: f.Kind, Kinds: options(upkeep.EventKinds, f.Kind), Wrong: wrong}
+	v := eventsPage{Events: viewEvents(events, c.o.Now(), access.From(r.Context()).Staff), Newest: f.Before == 0, Object: f.Object, Kind: f.Kind, Kinds: options(upkeep.EventKinds, f.Kind), Wrong: wrong}
 	v.First = "/events?" + keep.Encode()
 	if len(events) == pageEvents {
 		keep.Set("before", strconv.FormatInt(events[0].ID, 10))

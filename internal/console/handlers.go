@@ -203,7 +203,7 @@ func (c *Console) overview(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h, events, lost := c.past(ctx, "", now)
-	v := overviewView{Events: viewEvents(events, now), Lost: lost, Empty: len(pools) == 0 && len(zones) == 0}
+	v := overviewView{Events: viewEvents(events, now, access.From(ctx).Staff), Lost: lost, Empty: len(pools) == 0 && len(zones) == 0}
 	v.summarise(pools)
 	v.Hosted = c.hosted(r)
 	if len(pools) <= fullPools {
@@ -333,6 +333,6 @@ func (c *Console) pool(w http.ResponseWriter, r *http.Request) {
 	c.sparks(ctx, &view, now)
 	c.drains(ctx, &view)
 	c.render(w, r, http.StatusOK, "pool.html", p.Name, poolPage{
-		Pool: view, Pager: pager, Zones: viewZones(p.Zones, now), Events: viewEvents(events, now), Lost: lost,
+		Pool: view, Pager: pager, Zones: viewZones(p.Zones, now), Events: viewEvents(events, now, access.From(ctx).Staff), Lost: lost,
 		Steers: c.o.Hosting != nil && access.From(ctx).Staff && !access.From(ctx).ReadOnly})
 }

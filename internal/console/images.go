@@ -106,7 +106,7 @@ func (c *Console) images(w http.ResponseWriter, r *http.Request) {
 		c.broken(w, r, err)
 		return
 	}
-	v := imagesView{Servers: servers, Query: r.URL.Query().Get("q"), None: len(servers) == 0, Jobs: viewJobs(jobs, now)}
+	v := imagesView{Servers: servers, Query: r.URL.Query().Get("q"), None: len(servers) == 0, Jobs: viewJobs(jobs, now, true)}
 	total := 0
 	for i := range servers {
 		s := &servers[i]
@@ -243,7 +243,7 @@ func (c *Console) image(w http.ResponseWriter, r *http.Request) {
 		c.broken(w, r, err)
 		return
 	}
-	v := imagePage{imageView: image, Listed: server.At, Stale: server.Stale, Jobs: viewJobs(jobs, c.o.Now())}
+	v := imagePage{imageView: image, Listed: server.At, Stale: server.Stale, Jobs: viewJobs(jobs, c.o.Now(), true)}
 	for _, verb := range imageVerbs {
 		if verb.name != "create" && verb.suits(image.ImageFile) {
 			to := "/images/" + url.PathEscape(image.Server) + "/" + verb.name + "?" + url.Values{"root": {image.Root}, "path": {image.ImageFile.Path}}.Encode()

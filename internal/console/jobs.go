@@ -39,8 +39,8 @@ type jobView struct {
 	FieldLabel, Form string
 }
 
-func viewJob(j upkeep.Job, now time.Time) jobView {
-	v := jobView{Job: j, Path: "/jobs/" + strconv.FormatInt(j.ID, 10), ObjectPath: pathOf(j.Object), Made: at(j.Created, now), Began: at(j.Started, now), Ended: at(j.Finished, now)}
+func viewJob(j upkeep.Job, now time.Time, staff bool) jobView {
+	v := jobView{Job: j, Path: "/jobs/" + strconv.FormatInt(j.ID, 10), ObjectPath: pathOf(j.Object, staff), Made: at(j.Created, now), Began: at(j.Started, now), Ended: at(j.Finished, now)}
 	note := j.Kind == upkeep.JobNotification
 	v.Unread = note && !j.State.Ended()
 	v.Running, v.Failed = j.State == upkeep.JobRunning, j.State == upkeep.JobFailed
@@ -66,10 +66,10 @@ func roundTime(d time.Duration) string {
 	return d.Round(time.Millisecond).String()
 }
 
-func viewJobs(jobs []upkeep.Job, now time.Time) []jobView {
+func viewJobs(jobs []upkeep.Job, now time.Time, staff bool) []jobView {
 	views := make([]jobView, len(jobs))
 	for i, j := range jobs {
-		views[i] = viewJob(j, now)
+		views[i] = viewJob(j, now, staff)
 	}
 	return views
 }
@@ -113,7 +113,7 @@ func (c *Console) jobs(w http.ResponseWriter, r *http.Request) {
 		c.broken(w, r, err)
 		return
 	}
-	v.Jobs = viewJobs(jobs, c.o.Now())
+	v.Jobs = viewJobs(jobs, c.o.Now(), access.From(r.Context()).Staff)
 	if len(jobs) == pageJobs {
 		keep.Set("before", strconv.FormatInt(jobs[len(jobs)-1].ID, 10))
 		v.Older = "/jobs?" + keep.Encode()
@@ -164,7 +164,7 @@ func (c *Console) job(w http.ResponseWriter, r *http.Request) {
 		c.gone(w, r, err, "job")
 		return
 	}
-	v := jobPage{jobView: viewJob(job, c.o.Now())}
+	v := jobPage{jobView: viewJob(job, c.o.Now(), access.From(r.Context()).Staff)}
 	for _, after := range job.After {
 		v.After = append(v.After, strconv.FormatInt(after, 10))
 	}

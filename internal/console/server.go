@@ -110,7 +110,7 @@ func (c *Console) lastVerify(ctx context.Context, server string) (*verified, err
 	if err != nil {
 		return nil, err
 	}
-	v := &verified{jobView: viewJob(job, c.o.Now()), Files: drift(job)}
+	v := &verified{jobView: viewJob(job, c.o.Now(), true), Files: drift(job)}
 	v.Well = job.State == upkeep.JobDone && len(v.Files) == 0
 	return v, nil
 }

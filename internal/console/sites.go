@@ -117,7 +117,7 @@ func (c *Console) sites(w http.ResponseWriter, r *http.Request) {
 			c.broken(w, r, err)
 			return
 		}
-		v.Jobs = viewJobs(jobs, c.o.Now())
+		v.Jobs = viewJobs(jobs, c.o.Now(), access.From(r.Context()).Staff)
 	}
 	c.render(w, r, filtered(v.Wrong), "sites.html", "Sites", v)
 }
@@ -159,7 +159,7 @@ func (c *Console) site(w http.ResponseWriter, r *http.Request) {
 		c.broken(w, r, err)
 		return
 	}
-	c.render(w, r, http.StatusOK, "site.html", site.Name, siteView{site, sitePath(site.Name), viewJobs(jobs, now), courses(site, jobs, now)})
+	c.render(w, r, http.StatusOK, "site.html", site.Name, siteView{site, sitePath(site.Name), viewJobs(jobs, now, access.From(r.Context()).Staff), courses(site, jobs, now)})
 }
 
 // siteFormView is the form for a site, with what saving it would do.

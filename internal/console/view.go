@@ -275,10 +275,10 @@ type eventView struct {
 	ByHand  bool
 }
 
-func viewEvents(events []upkeep.Event, now time.Time) []eventView {
+func viewEvents(events []upkeep.Event, now time.Time, staff bool) []eventView {
 	views := make([]eventView, 0, len(events))
 	for _, e := range slices.Backward(events) { // the newest first
-		views = append(views, eventView{Event: e, When: at(e.At, now), Path: pathOf(e.Object), ByHand: e.Who != "" && e.Who != "upkeep",
+		views = append(views, eventView{Event: e, When: at(e.At, now), Path: pathOf(e.Object, staff), ByHand: e.Who != "" && e.Who != "upkeep",
 			Trouble: e.Kind == upkeep.EventVerdict && e.What == upkeep.Down.String() || e.Kind == upkeep.EventWarning})
 	}
 	return views

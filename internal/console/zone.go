@@ -57,7 +57,7 @@ func (c *Console) zone(w http.ResponseWriter, r *http.Request) {
 	}
 	var events []upkeep.Event
 	_, events, v.Lost = c.past(ctx, upkeep.KindZone+"/"+name, now)
-	v.Events = viewEvents(events, now)
+	v.Events = viewEvents(events, now, access.From(ctx).Staff)
 	c.render(w, r, http.StatusOK, "zone.html", name, v)
 }
 
