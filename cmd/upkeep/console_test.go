@@ -16,19 +16,6 @@ import (
 	"upkeep/internal/testkit/browser"
 )
 
-// fill types values into fields of a form by their names.
-func fill(tab *browser.Tab, form string, values ...string) {
-	for i := 0; i < len(values); i += 2 {
-		field := form + ` [name="` + values[i] + `"]`
-		tab.Do(chromedp.WaitVisible(chromedp.CSS(field)), chromedp.SendKeys(chromedp.CSS(field), values[i+1]))
-	}
-}
-
-// click presses a button and waits for what comes of it.
-func click(tab *browser.Tab, button, then string) {
-	tab.Do(chromedp.Click(chromedp.CSS(button)), chromedp.WaitVisible(then))
-}
-
 // The whole way of a customer on the real program and a real Apache: the first user
 // is made with the address that was printed, staff makes an account and a user of
 // it, the customer makes a site and sees it become live, is refused what is staff's,
@@ -55,28 +42,28 @@ func TestCustomerMakesASite(t *testing.T) {
 	})
 	const password = "a password for tests"
 	tab.Do(chromedp.Navigate(setup))
-	fill(tab, "form.form", "name", "ada", "password", password, "again", password)
-	click(tab, "form.form button", `//a[@href="/me" and contains(., "ada")]`)
+	tab.Fill("form.form", "name", "ada", "password", password, "again", password)
+	tab.Click("form.form button", `//a[@href="/me" and contains(., "ada")]`)
 
 	tab.Do(chromedp.Navigate("http://" + page + "/accounts"))
-	fill(tab, "form.form", "name", "acme", "email", "eve@acme.test")
-	click(tab, "form.form button", `//th[contains(., "acme")]`)
+	tab.Fill("form.form", "name", "acme", "email", "eve@acme.test")
+	tab.Click("form.form button", `//th[contains(., "acme")]`)
 	tab.Do(chromedp.Navigate("http://" + page + "/users"))
-	fill(tab, "form.form", "name", "eve", "password", password)
+	tab.Fill("form.form", "name", "eve", "password", password)
 	browser.Ask[bool](tab, `document.querySelector("select[name=account]").value = "acme"; true`)
-	click(tab, "form.form button.main", `//tr[th[contains(., "eve")]]/td[contains(., "account acme")]`)
-	click(tab, `form[action="/signout"] button`, `//a[@href="/signin"]`)
+	tab.Click("form.form button.main", `//tr[th[contains(., "eve")]]/td[contains(., "account acme")]`)
+	tab.Click(`form[action="/signout"] button`, `//a[@href="/signin"]`)
 
 	tab.Do(chromedp.Navigate("http://" + page + "/sites"))
-	fill(tab, "form.form", "name", "eve", "password", password)
-	click(tab, "form.form button", `//h1[contains(., "My sites")]`)
+	tab.Fill("form.form", "name", "eve", "password", password)
+	tab.Click("form.form button", `//h1[contains(., "My sites")]`)
 	tab.Do(chromedp.Navigate("http://" + page + "/sites/new"))
 	const evil = `"><script>document.title = "taken over"</script><img src=x onerror="document.title = 'taken over'">`
-	fill(tab, "form.form", "name", "Shop.Example.Test")
+	tab.Fill("form.form", "name", "Shop.Example.Test")
 	browser.Ask[bool](tab, `for (const d of document.querySelectorAll("details")) d.open = true; true`)
-	fill(tab, "form.form", "error_pages", "404 "+evil)
-	click(tab, `button[value="preview"]`, `//section[@id="preview"]//pre[contains(., "ServerName")]`)
-	click(tab, `button[value="save"]`, `//h1[contains(., "shop.example.test")]`)
+	tab.Fill("form.form", "error_pages", "404 "+evil)
+	tab.Click(`button[value="preview"]`, `//section[@id="preview"]//pre[contains(., "ServerName")]`)
+	tab.Click(`button[value="save"]`, `//h1[contains(., "shop.example.test")]`)
 	tab.Do(chromedp.WaitVisible(`//section[@id="headline"]//p[@class="reason" and contains(., "live")]`), // by itself
 		chromedp.WaitVisible(`//section[@id="jobs"]//tr[th[contains(., "site.apply")]]/td[contains(., "done")]`))
 	if status, text, err := ask("http://"+network+".90:"+port+"/nothing", "shop.example.test"); err != nil || status != 404 || !strings.Contains(text, "taken over") {
@@ -143,8 +130,8 @@ func TestStaffNeedsNoTerminal(t *testing.T) {
 		return setup != "", p.Log()
 	})
 	tab.Do(chromedp.Navigate(setup))
-	fill(tab, "form.form", "name", "ada", "password", "a password for tests", "again", "a password for tests")
-	click(tab, "form.form button", `//a[@href="/me" and contains(., "ada")]`)
+	tab.Fill("form.form", "name", "ada", "password", "a password for tests", "again", "a password for tests")
+	tab.Click("form.form button", `//a[@href="/me" and contains(., "ada")]`)
 	write := func(path, text, button, then string) {
 		t.Helper()
 		tab.Do(chromedp.Navigate("http://"+page+path), chromedp.WaitVisible(chromedp.CSS("textarea")))
@@ -153,31 +140,31 @@ func TestStaffNeedsNoTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 		browser.Ask[bool](tab, `document.querySelector("textarea").value = `+string(quoted)+`; true`)
-		click(tab, `button[value="`+button+`"]`, then)
+		tab.Click(`button[value="`+button+`"]`, then)
 	}
 	write("/declare/zone", "kind: zone\nname: page.test\npublishers: [{type: transfer}]\n", "save", `//bdi[text()="page.test"]`)
 	pool := "kind: pool\nname: shop\nzones: [page.test]\nrecords: [www]\nttl: 5m\nmembers: [192.0.2.7]\ncheck: {type: tcp, port: 9}\n"
 	write("/declare/pool", strings.Replace(pool, "page.test", "none.test", 1), "save", `//ol[@class="wrong"]/li[@value="3" and contains(., "must be a declared zone")]`)
 	write("/declare/pool", pool, "preview", `//section[@id="preview"]//span[@class="added" and text()="+ttl: 5m"]`)
-	click(tab, `button[value="save"]`, `//h1[text()="shop"]`)
+	tab.Click(`button[value="save"]`, `//h1[text()="shop"]`)
 	tab.Do(chromedp.WaitVisible(`//section[@id="zones"]//td[contains(., "yes")]`)) // proven, by itself
-	click(tab, `a.danger`, `//h1[contains(., "Remove the pool shop?")]`)
-	click(tab, `button.danger`, `//h1[text()="Declared"]`)
+	tab.Click(`a.danger`, `//h1[contains(., "Remove the pool shop?")]`)
+	tab.Click(`button.danger`, `//h1[text()="Declared"]`)
 	tab.Do(chromedp.WaitNotPresent(`//th[contains(., "shop")]`))
 
 	write("/declared/server/local", "kind: server\nname: local\nroles: [web, files, images]\n", "save", `//tr[th[contains(., "local")]]/td[contains(., "images")]`)
 	tab.Do(chromedp.Navigate("http://"+page+"/images/local/create"), chromedp.WaitVisible(chromedp.CSS("form.form")))
-	fill(tab, "form.form", "root", "images", "path", "one.img", "size", "16M")
+	tab.Fill("form.form", "root", "images", "path", "one.img", "size", "16M")
 	browser.Ask[bool](tab, `document.querySelector("select[name=fs]").value = "ext4"; true`)
-	click(tab, `button[value="preview"]`, `//section[@id="preview"]//p[contains(., "images/one.img of 16M is made on local, with ext4")]`)
+	tab.Click(`button[value="preview"]`, `//section[@id="preview"]//p[contains(., "images/one.img of 16M is made on local, with ext4")]`)
 	done := `//section[@id="headline"]//p[@class="reason" and contains(., "done")]`
-	click(tab, `button[value="run"]`, done) // by itself
+	tab.Click(`button[value="run"]`, done) // by itself
 	tab.Do(chromedp.Navigate("http://"+page+"/images"), chromedp.WaitVisible(chromedp.CSS(`form[action="/images/look"]`)))
-	click(tab, `form[action="/images/look"] button`, `//th/a[text()="images/one.img"]`)
+	tab.Click(`form[action="/images/look"] button`, `//th/a[text()="images/one.img"]`)
 	tab.Do(chromedp.Click(chromedp.CSS("table.images th a")), chromedp.WaitVisible(`//a[text()="Grow"]`))
-	click(tab, `a[href*="/grow?"]`, `//h1[contains(., "grow")]`)
-	fill(tab, "form.form", "to", "24M")
-	click(tab, `button[value="run"]`, done)
+	tab.Click(`a[href*="/grow?"]`, `//h1[contains(., "grow")]`)
+	tab.Fill("form.form", "to", "24M")
+	tab.Click(`button[value="run"]`, done)
 	info, err := os.Stat(filepath.Join(data, "local", "images", "one.img"))
 	if err != nil || info.Size() != 24<<20 {
 		t.Errorf("the image is %+v, %v", info, err)

@@ -228,7 +228,7 @@ func (v *visitor) show(options string) string {
 	if err := json.Unmarshal([]byte(options), &told); err != nil {
 		v.Fatalf("%s: %v", options, err)
 	}
-	return browser.Await[string](v.tab, `(async () => { try { return JSON.stringify(await navigator.credentials.get({
+	return browser.Ask[string](v.tab, `(async () => { try { return JSON.stringify(await navigator.credentials.get({
 		publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(`+string(told.PublicKey)+`) })) } catch (e) { return "no: " + e } })()`)
 }
 

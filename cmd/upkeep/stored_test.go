@@ -73,8 +73,8 @@ func TestWhatIsInTheDatabaseIsText(t *testing.T) {
 		return setup != "", p.Log()
 	})
 	tab.Do(chromedp.Navigate(setup))
-	fill(tab, "form.form", "name", "ada", "password", "a password for tests", "again", "a password for tests")
-	click(tab, "form.form button", `//a[@href="/me" and contains(., "ada")]`)
+	tab.Fill("form.form", "name", "ada", "password", "a password for tests", "again", "a password for tests")
+	tab.Click("form.form button", `//a[@href="/me" and contains(., "ada")]`)
 	tab.Do(chromedp.Navigate("about:blank"))
 	p.Signal(t, syscall.SIGTERM)
 	if err := p.Wait(); err != nil {

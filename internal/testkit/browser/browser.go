@@ -108,16 +108,19 @@ func Ask[T any](b *Tab, expression string) T {
 	return value
 }
 
-// Await is [Ask] for an expression whose value is a promise.
-func Await[T any](b *Tab, expression string) T {
+// Fill types values into fields of a form by their names.
+func (b *Tab) Fill(form string, values ...string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
-	defer cancel()
-	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
-	if err != nil {
-		b.t.Fatal(err)
+	for i := 0; i < len(values); i += 2 {
+		field := form + ` [name="` + values[i] + `"]`
+		b.Do(chromedp.WaitVisible(chromedp.CSS(field)), chromedp.SendKeys(chromedp.CSS(field), values[i+1]))
 	}
-	return value
+}
+
+// Click presses a button and waits for what comes of it.
+func (b *Tab) Click(button, then string) {
+	b.t.Helper()
+	b.Do(chromedp.Click(chromedp.CSS(button)), chromedp.WaitVisible(then))
 }
 
 // Scheme makes pages believe in a colour scheme, light or dark.
