@@ -70,13 +70,13 @@ func onEach(t *testing.T, run func(*keyring)) {
 func (k *keyring) signIn() {
 	k.Helper()
 	k.tab.Do(chromedp.Navigate(k.page + "/signin?next=/me"))
-	fill(k.tab, `form[action="/signin"]`, "name", "ada", "password", keyringPassword)
-	click(k.tab, `form[action="/signin"] button`, `//h2[contains(., "Passkeys")]`)
+	k.tab.Fill(`form[action="/signin"]`, "name", "ada", "password", keyringPassword)
+	k.tab.Click(`form[action="/signin"] button`, `//h2[contains(., "Passkeys")]`)
 }
 
 func (k *keyring) signOut() {
 	k.Helper()
-	click(k.tab, `form[action="/signout"] button`, `//div[@class="person"]/a[@href="/signin"]`)
+	k.tab.Click(`form[action="/signout"] button`, `//div[@class="person"]/a[@href="/signin"]`)
 }
 
 // add adds a passkey on the page of one's own name.
@@ -84,15 +84,15 @@ func (k *keyring) add(label, password, then string) {
 	k.Helper()
 	const form = `form[action="/me/passkeys"]`
 	k.tab.Do(chromedp.Navigate(k.page + "/me"))
-	fill(k.tab, form, "label", label, "present", password)
-	click(k.tab, form+" button", then)
+	k.tab.Fill(form, "label", label, "present", password)
+	k.tab.Click(form+" button", then)
 }
 
 // enter presses the button of the sign-in, and waits for what comes of it.
 func (k *keyring) enter(then string) {
 	k.Helper()
 	k.tab.Do(chromedp.Navigate(k.page + "/signin?next=/me"))
-	click(k.tab, `form[action="/signin/passkey"] button`, then)
+	k.tab.Click(`form[action="/signin/passkey"] button`, then)
 }
 
 const (
@@ -125,7 +125,7 @@ func TestPasskeyInABrowser(t *testing.T) {
 			k.Fatalf("kept are %+v, %v", keys, err)
 		}
 		k.tab.Do(chromedp.Navigate(k.page + "/me"))
-		click(k.tab, `form[action^="/me/passkeys/"][action$="/remove"] button`, `//section[h2[contains(., "Passkeys")]]/p[contains(., "None.")]`)
+		k.tab.Click(`form[action^="/me/passkeys/"][action$="/remove"] button`, `//section[h2[contains(., "Passkeys")]]/p[contains(., "None.")]`)
 		k.signOut()
 		k.enter(isUnknown)
 		for _, complaint := range k.tab.Complaints() {
@@ -180,8 +180,8 @@ func TestPasskeysThatAreRefused(t *testing.T) {
 			}
 			// Anew each time: what the last answer says would be taken for the next one's.
 			k.tab.Do(chromedp.Navigate(k.page + "/signin"))
-			fill(k.tab, `form[action="/signin"]`, "name", "ada", "password", password)
-			click(k.tab, `form[action="/signin"] button`, `//p[@role="alert" and contains(., "is wrong")]`)
+			k.tab.Fill(`form[action="/signin"]`, "name", "ada", "password", password)
+			k.tab.Click(`form[action="/signin"] button`, `//p[@role="alert" and contains(., "is wrong")]`)
 		}
 		k.enter(isIn)
 		k.signOut()

@@ -57,8 +57,8 @@ func begin(t *testing.T, network, port string, args ...string) *story {
 	})
 	s.up = client.OverSocket(data)
 	s.tab.Do(chromedp.Navigate(setup))
-	fill(s.tab, "form.form", "name", "ada", "password", storyPassword, "again", storyPassword)
-	click(s.tab, "form.form button", `//a[@href="/me" and contains(., "ada")]`)
+	s.tab.Fill("form.form", "name", "ada", "password", storyPassword, "again", storyPassword)
+	s.tab.Click("form.form button", `//a[@href="/me" and contains(., "ada")]`)
 	return s
 }
 
@@ -100,10 +100,10 @@ func (s *story) complains(meant ...string) {
 
 // signIn leaves who is signed in, and signs somebody else in.
 func (s *story) signIn(name string) {
-	click(s.tab, `form[action="/signout"] button`, `//a[@href="/signin"]`)
+	s.tab.Click(`form[action="/signout"] button`, `//a[@href="/signin"]`)
 	s.tab.Do(chromedp.Navigate(s.page + "/signin"))
-	fill(s.tab, "form.form", "name", name, "password", storyPassword)
-	click(s.tab, "form.form button", `//a[@href="/me" and contains(., "`+name+`")]`)
+	s.tab.Fill("form.form", "name", name, "password", storyPassword)
+	s.tab.Click("form.form button", `//a[@href="/me" and contains(., "`+name+`")]`)
 }
 
 // host answers at an address until it is closed.
@@ -205,15 +205,15 @@ policy: {probation: 100ms, add_window: 0s}
 	s.changedByItself()
 
 	browser.Ask[bool](s.tab, `document.querySelector("form[action='/pools/shop/force'] select[name=member]").value = "`+second+`"; true`)
-	fill(s.tab, `form[action="/pools/shop/force"]`, "why", "a new disk")
-	click(s.tab, `form[action="/pools/shop/force"] button`, row+`//td[@data-name="State" and contains(., "forced drain")]`)
+	s.tab.Fill(`form[action="/pools/shop/force"]`, "why", "a new disk")
+	s.tab.Click(`form[action="/pools/shop/force"] button`, row+`//td[@data-name="State" and contains(., "forced drain")]`)
 	s.tab.Do(chromedp.WaitReady(chromedp.CSS(`html[data-following=yes]`)), chromedp.WaitVisible(row+`//td[@data-name="Reason" and contains(., "a new disk")]`))
 	browser.Ask[bool](s.tab, "window.kept = true")
 	s.tab.Do(chromedp.WaitVisible(row + `//td[@data-name="State" and contains(., "drained: it can be stopped")]`)) // by itself, when its TTL has run out
 	s.changedByItself()
 	wants(first)
 	browser.Ask[bool](s.tab, `document.querySelector("form[action='/pools/shop/force'] select[name=member]").value = "`+second+`"; document.querySelector("select[name=state]").value = "auto"; true`)
-	click(s.tab, `form[action="/pools/shop/force"] button`, row+`//td[@data-name="In DNS" and contains(., "yes")]`)
+	s.tab.Click(`form[action="/pools/shop/force"] button`, row+`//td[@data-name="In DNS" and contains(., "yes")]`)
 	wants(first + " " + second)
 	s.complains()
 }
@@ -236,28 +236,28 @@ func TestCustomerIsToldAndKept(t *testing.T) {
 	}
 	s.signIn("eve")
 	s.tab.Do(chromedp.Navigate(s.page + "/sites/new"))
-	fill(s.tab, "form.form", "name", "shop.example.test")
+	s.tab.Fill("form.form", "name", "shop.example.test")
 	browser.Ask[bool](s.tab, `for (const d of document.querySelectorAll("details")) d.open = true; document.querySelector("input[name=php]").checked = true; true`)
-	click(s.tab, `button[value="save"]`, `//h1[contains(., "shop.example.test")]`)
+	s.tab.Click(`button[value="save"]`, `//h1[contains(., "shop.example.test")]`)
 	// This machine's policy names no php-fpm.
 	s.tab.Do(chromedp.WaitVisible(`//section[@id="headline"]//p[@class="reason" and contains(., "failed") and contains(., "php-fpm")]`), // by itself
 		chromedp.WaitVisible(`//section[@id="course"]//li[@class="failed"]//a[contains(., "PHP")]`))
-	click(s.tab, `#course li.failed a`, `//input[@name="php"]`)
+	s.tab.Click(`#course li.failed a`, `//input[@name="php"]`)
 	browser.Ask[bool](s.tab, `for (const d of document.querySelectorAll("details")) d.open = true; document.querySelector("input[name=php]").checked = false; true`)
-	click(s.tab, `button[value="save"]`, `//section[@id="headline"]//p[@class="reason" and contains(., "live")]`)
+	s.tab.Click(`button[value="save"]`, `//section[@id="headline"]//p[@class="reason" and contains(., "live")]`)
 
 	s.tab.Do(chromedp.Navigate(s.page+"/sites/shop.example.test/edit"), chromedp.WaitVisible(chromedp.CSS("form.form")))
 	s.declare("kind: site\nname: shop.example.test\naccount: acme\nservers: [local]\naliases: [theirs.example.test]\n")
 	browser.Ask[bool](s.tab, `for (const d of document.querySelectorAll("details")) d.open = true; true`)
-	fill(s.tab, "form.form", "aliases", "mine.example.test")
-	click(s.tab, `button[value="save"]`, `//h2[contains(., "Somebody else changed it")]`)
+	s.tab.Fill("form.form", "aliases", "mine.example.test")
+	s.tab.Click(`button[value="save"]`, `//h2[contains(., "Somebody else changed it")]`)
 	if typed := browser.Ask[string](s.tab, `document.querySelector("textarea[name=aliases]").value`); typed != "mine.example.test" {
 		t.Errorf("of what was typed this is left: %q", typed)
 	}
 	if diff := browser.Ask[string](s.tab, `document.querySelector("pre.diff").textContent`); !strings.Contains(diff, "theirs.example.test") || !strings.Contains(diff, "mine.example.test") {
 		t.Errorf("the difference is %q", diff)
 	}
-	click(s.tab, `button[value="save"]`, `//section[@id="headline"]//h1[contains(., "shop.example.test")]`)
+	s.tab.Click(`button[value="save"]`, `//section[@id="headline"]//h1[contains(., "shop.example.test")]`)
 	if site, err := s.up.Site(t.Context(), "shop.example.test"); err != nil || !strings.Contains(strings.Join(site.Names, " "), "mine.example.test") {
 		t.Errorf("the site has the names %v, %v", site.Names, err)
 	}
