@@ -47,6 +47,7 @@ type People struct {
 	own    throttle[string]
 	// ceremonies are those by which passkeys are added and shown.
 	ceremonies *ceremonies
+	even       time.Duration // see [even]; none in tests of something else
 
 	mu    sync.Mutex
 	setup string // the token of the first start; empty where there are users
@@ -62,7 +63,7 @@ func New(ctx context.Context, o Options) (*People, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &People{o: o, hasher: newHasher(), ceremonies: under,
+	p := &People{o: o, hasher: newHasher(), ceremonies: under, even: even,
 		places: throttle[netip.Prefix]{burst: burst, refill: refill}, own: throttle[string]{burst: ownBurst, refill: ownRefill}}
 	any, err := o.Users.Any(ctx)
 	if err != nil {
@@ -190,8 +191,26 @@ func pause(failures int) time.Duration {
 	return 15 * time.Minute
 }
 
-// check looks at a password, and returns what its user is known by. Every way out
-// takes as long, whether there is such a user or not.
+// even is what the time of every refused sign-in is a multiple of. Counting a wrong
+// password takes the database a while, and is done only for users that there are: which
+// names there are would show in the time.
+const even = 250 * time.Millisecond
+
+// evenOut waits until what began then has taken an even time.
+func (p *People) evenOut(ctx context.Context, began time.Time) {
+	if p.even == 0 {
+		return
+	}
+	timer := time.NewTimer(p.even - time.Since(began)%p.even)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// check looks at a password, and returns what its user is known by. A hash is made
+// whether there is such a user or not.
 func (p *People) check(ctx context.Context, name, password, from string) (store.Credentials, error) {
 	now := p.o.Now()
 	if !p.places.take(place(from), now) {
@@ -265,6 +284,15 @@ func (p *People) wrong(ctx context.Context, name, from string) error {
 // SignIn returns what a browser shows from now on, if the password is right, and the
 // code of a user who has a second factor. agent is what the browser calls itself.
 func (p *People) SignIn(ctx context.Context, name, password, code, from, agent string) (secret string, expires time.Time, err error) {
+	began := time.Now()
+	secret, expires, err = p.signIn(ctx, name, password, code, from, agent)
+	if errors.Is(err, errWrong) {
+		p.evenOut(ctx, began)
+	}
+	return secret, expires, err
+}
+
+func (p *People) signIn(ctx context.Context, name, password, code, from, agent string) (secret string, expires time.Time, err error) {
 	known, err := p.check(ctx, name, password, from)
 	if err != nil {
 		return "", time.Time{}, err

@@ -43,6 +43,7 @@ func newDesk(t *testing.T) *desk {
 		t.Fatal(err)
 	}
 	d.hasher.memory = 64
+	d.even = 0
 	return d
 }
 
@@ -91,6 +92,30 @@ func TestSetup(t *testing.T) {
 	if err != nil || again.Setup() != "" {
 		t.Errorf("after a start with users there is the token %q, %v", again.Setup(), err)
 	}
+}
+
+// Which names there are does not show in how long a refusal takes: the database has
+// something to count for some of them only.
+func TestRefusalsTakeEvenTimes(t *testing.T) {
+	d := newDesk(t)
+	d.add(t, ada)
+	if fresh, err := New(t.Context(), d.o); err != nil || fresh.even < 100*time.Millisecond {
+		t.Fatalf("refusals take multiples of %s, %v", fresh.even, err)
+	}
+	d.even = 300 * time.Millisecond
+	for name, password := range map[string]string{"ada": "wrong password", "nobody": goodPassword, "eve": strings.Repeat("x", 2*maxPassword)} {
+		began := time.Now()
+		if _, _, err := d.SignIn(t.Context(), name, password, "", home, ""); !errors.Is(err, errWrong) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(began); took < d.even {
+			t.Errorf("%s is refused after %s already", name, took)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	d.even = time.Hour
+	d.evenOut(ctx, time.Now()) // who has gone is not waited for
 }
 
 // Tokens of the first start are not found by trying.
