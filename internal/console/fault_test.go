@@ -76,6 +76,32 @@ func TestWaysOnFromFaults(t *testing.T) {
 	}
 }
 
+// An address with a number in it that is none leads to nothing, by every route that has
+// one: that is not upkeep's fault, and nothing for its log.
+func TestNumbersThatAreNone(t *testing.T) {
+	h := twoCustomers()
+	a := house(t, typical(), h)
+	tried := 0
+	for _, pattern := range a.Routes() {
+		if !strings.Contains(pattern, "{id}") {
+			continue
+		}
+		for _, id := range []string{"x", "1e9", "9223372036854775808", "%00", "%FF", "..%2F1"} {
+			method, path := target(strings.ReplaceAll(pattern, "{id}", id))
+			tried++
+			if w := ask(a.Public(), "ada", method, path, ""); w.Code < 400 || w.Code >= 500 {
+				t.Errorf("%s %s answers %d: %s", method, path, w.Code, w.Body)
+			}
+		}
+	}
+	if tried < 60 {
+		t.Errorf("%d addresses were tried", tried)
+	}
+	if done := h.did(); len(done) > 0 {
+		t.Errorf("done is %q", done)
+	}
+}
+
 // What a filter cannot be is said, with the rest of the filter kept.
 func TestFiltersThatAreNone(t *testing.T) {
 	a := house(t, typical(), twoCustomers()).Public()

@@ -244,10 +244,11 @@ func (c *Console) removeToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
-	if err == nil {
-		err = c.o.People.RemoveToken(r.Context(), caller.Who, caller.User, id)
+	if err != nil || id < 1 {
+		c.fault(w, r, http.StatusNotFound, "There is no such token.")
+		return
 	}
-	if err != nil {
+	if err := c.o.People.RemoveToken(r.Context(), caller.Who, caller.User, id); err != nil {
 		c.failedMe(w, r, meView{}, err)
 		return
 	}
