@@ -139,7 +139,7 @@ func (a *app) invite(ctx context.Context, up *client.Client, name string) error 
 		return err
 	}
 	if slices.ContainsFunc(servers, func(s upkeep.AgentStatus) bool { return s.Name == name && s.State == "waiting" }) {
-		fmt.Fprintf(a.err, "note: the token that was printed before for %s is of no use any more\n", upkeep.Printable(name))
+		fmt.Fprintf(a.err, "note: the token that was printed before for %s is no longer valid\n", upkeep.Printable(name))
 	}
 	if a.output != "table" {
 		return a.show(invitation)

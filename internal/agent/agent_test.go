@@ -356,7 +356,7 @@ func TestTornLog(t *testing.T) {
 		t.Errorf("got %+v", outcome)
 	}
 	l.must(os.WriteFile(path, append([]byte("{\n"), text...), 0o600))
-	if _, err := New(l.o); err == nil || !strings.Contains(err.Error(), "has a line that is none") {
+	if _, err := New(l.o); err == nil || !strings.Contains(err.Error(), "has a malformed line") {
 		t.Errorf("got %v", err)
 	}
 	l.must(os.WriteFile(path, text, 0o666))

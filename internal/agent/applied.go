@@ -101,7 +101,7 @@ func openApplied(state *safefs.Dir) (*applied, error) {
 			break // cut off
 		}
 		if err := json.Unmarshal(line, &d); err != nil {
-			return nil, upkeep.WithHint(fmt.Errorf("reading which generations were applied: %s has a line that is none: %w", filepath.Join(state.Path(), appliedFile), err),
+			return nil, upkeep.WithHint(fmt.Errorf("reading which generations were applied: %s has a malformed line: %w", filepath.Join(state.Path(), appliedFile), err),
 				"move the file away to begin anew; until each object was applied again, an older job could be played again within a day of its being made")
 		}
 		a.remember(d)

@@ -17,10 +17,10 @@ import (
 // something happened to its user: a sign-in ends by itself, too.
 const again = 10 * time.Second
 
-// errUnknown ends answers whose caller is not any more who it was.
-var errUnknown = errors.New("the caller is not any more who it was")
+// errUnknown ends answers whose caller is no longer who it was.
+var errUnknown = errors.New("the caller is no longer who it was")
 
-// Forgotten reports whether a context ended because its caller is not any more who it
+// Forgotten reports whether a context ended because its caller is no longer who it
 // was: signed out, without a token, of another account.
 func Forgotten(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errUnknown) }
 
@@ -59,7 +59,7 @@ type lastingAnswer struct {
 	end   context.CancelCauseFunc
 }
 
-// whileKnown is a context that ends when its caller is not any more who it was.
+// whileKnown is a context that ends when its caller is no longer who it was.
 func (l *lasting) whileKnown(ctx context.Context, from Recorder) (context.Context, context.CancelFunc) {
 	asker, is := ctx.Value(askerKey).(asker)
 	who := callerOf(ctx)
@@ -152,7 +152,7 @@ func (l *lasting) hear(ctx context.Context, e upkeep.Event) {
 	}
 }
 
-// look ends the answers, of some callers, whose caller is not any more who it was. Each
+// look ends the answers, of some callers, whose caller is no longer who it was. Each
 // that shows the same is looked up once.
 func (l *lasting) look(ctx context.Context, whose func(access.Caller) bool) {
 	l.mu.Lock()

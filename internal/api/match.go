@@ -95,7 +95,7 @@ func (a *API) oneOf(ctx context.Context, ref store.Ref, generations []int64) (ma
 	case slices.Contains(generations, found[0].Generation):
 		return map[store.Ref]int64{ref: found[0].Generation}, nil
 	}
-	return nil, wire.NewProblem(http.StatusPreconditionFailed, fmt.Sprintf("%s has generation %d, which is none of those in If-Match", ref, found[0].Generation),
+	return nil, wire.NewProblem(http.StatusPreconditionFailed, fmt.Sprintf("%s has generation %d, which is not among those in If-Match", ref, found[0].Generation),
 		"somebody else changed it, or the ETags are of something else; read it again")
 }
 

@@ -399,7 +399,7 @@ func (c *Console) removeDeclared(w http.ResponseWriter, r *http.Request) {
 	kind, name := r.PathValue("kind"), r.PathValue("name")
 	generation, err := strconv.ParseInt(r.PostForm.Get("generation"), 10, 64)
 	if err != nil || generation < 1 || !slices.Contains(writtenKinds, kind) {
-		c.fault(w, r, http.StatusBadRequest, "There is no such thing to be removed.")
+		c.fault(w, r, http.StatusBadRequest, "There is nothing of that kind to remove.")
 		return
 	}
 	ref := store.Ref{Kind: kind, Name: name}

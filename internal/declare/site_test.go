@@ -97,7 +97,7 @@ account: acme
 servers: [web1]
 `))
 	for _, part := range []string{
-		`x.yaml:2:7: name: "xn--a.test": must be a host name; this is none by the rules for other scripts than ASCII (UTS 46): invalid label`,
+		`x.yaml:2:7: name: "xn--a.test": must be a host name; this is not one by the rules for scripts other than ASCII (UTS 46): invalid label`,
 		`x.yaml:3:10: account: "root": is a name that systems use themselves; take another`,
 		`x.yaml:4:10: servers: is required: the web servers that answer for the site`,
 		`x.yaml:5:20: error_pages.200: "/x": must be for an HTTP status of 400 to 511 that web servers know, such as 404`,

@@ -59,7 +59,7 @@ func quota(path string, need int64, fs *unix.Statfs_t) error {
 	}
 	return &upkeep.HintError{
 		Err:  &noRoomError{path: path, need: need, free: least, quota: true},
-		Hint: "have the quota raised, or move the image to where there is none",
+		Hint: "have the quota raised, or move the image to a place without one",
 	}
 }
 

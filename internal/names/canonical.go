@@ -41,7 +41,7 @@ func ASCII(name string) (string, error) {
 	}
 	kept, err := profile.ToASCII(name)
 	if err != nil {
-		return "", fmt.Errorf("must be a host name; this is none by the rules for other scripts than ASCII (UTS 46): %s", strings.TrimPrefix(err.Error(), "idna: "))
+		return "", fmt.Errorf("must be a host name; this is not one by the rules for scripts other than ASCII (UTS 46): %s", strings.TrimPrefix(err.Error(), "idna: "))
 	}
 	return strings.TrimSuffix(kept, "."), nil // a full stop of another script may be the last one
 }

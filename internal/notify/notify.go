@@ -167,7 +167,7 @@ func (n *Notifier) reconcile(ctx context.Context, work *sync.WaitGroup) error {
 	for _, object := range objects {
 		if r, is := object.(upkeep.Receiver); is {
 			if senders[r.Type] == nil { // written past all rules, or by a later version
-				n.log.Error("a receiver is of no type that this upkeep knows; nobody is told by it", "receiver", r.Name, "type", r.Type)
+				n.log.Error("a receiver has a type that this upkeep does not know; it is not notified", "receiver", r.Name, "type", r.Type)
 				continue
 			}
 			r = r.WithDefaults()

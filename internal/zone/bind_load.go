@@ -294,7 +294,7 @@ func (w *write) rollBack(ctx context.Context, failed uint32, reason *loadError) 
 	case err != nil:
 		return errors.Join(problem, fmt.Errorf("putting the include files of before back: %w", err))
 	case serial == 0:
-		return upkeep.WithHint(problem, "the new include files were left in place: there are none of before that named has loaded")
+		return upkeep.WithHint(problem, "the new include files were left in place: there is no earlier version that named has loaded")
 	}
 	if _, err := w.reload(ctx, serial); err != nil {
 		return upkeep.WithHint(fmt.Errorf("%w; the include files of before are back in place, and named does not load them either", problem),

@@ -80,7 +80,7 @@ func (v *recordRules) target(p parsedRecord) {
 		return // "no such service", RFC 7505 and RFC 2782
 	}
 	if !upkeep.ValidName(strings.TrimSuffix(target, ".")) {
-		v.add(p, "value", "must point at a host or domain name; %q is none", target)
+		v.add(p, "value", "must point at a host or domain name, and %q is not one", target)
 		return
 	}
 	// RFC 2181 section 10.3, RFC 2782.

@@ -141,7 +141,7 @@ func (n *inode) locate(logical int64) (block, count int64, err error) {
 func (n *inode) inExtents(node []byte, logical int64, above int) (block, count int64, err error) {
 	entries, depth := int(binary.LittleEndian.Uint16(node[2:])), int(binary.LittleEndian.Uint16(node[6:]))
 	if binary.LittleEndian.Uint16(node) != extentMagic || depth >= above || 12*(entries+1) > len(node) {
-		return 0, 0, fmt.Errorf("%w: the tree of extents of inode %d is none", ErrDamaged, n.number)
+		return 0, 0, fmt.Errorf("%w: the extent tree of inode %d is malformed", ErrDamaged, n.number)
 	}
 	const most = 1 << 32
 	child, next := int64(0), int64(most)

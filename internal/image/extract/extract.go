@@ -69,7 +69,7 @@ func Tree(ctx context.Context, dst *os.File, src fs.ReadLinkFS, o Options) (Repo
 		return Report{}, err
 	}
 	if !info.IsDir() {
-		return Report{}, fmt.Errorf("%w: its root folder is none", upkeep.ErrRefused)
+		return Report{}, fmt.Errorf("%w: its root is not a folder", upkeep.ErrRefused)
 	}
 	err = x.folder(fd, ".", info, 0)
 	return x.report, err

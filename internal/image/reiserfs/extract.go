@@ -34,7 +34,7 @@ func (f *FS) Extract(ctx context.Context, dst *os.File, progress func(done, tota
 	x := &extraction{FS: f, ctx: ctx, root: int(dst.Fd()), progress: progress, made: map[ID]string{}, entered: map[ID]bool{}}
 	root, err := f.Stat(Root)
 	if err == nil && root.Type() != TypeFolder {
-		err = damaged("the root folder is none")
+		err = damaged("the root is not a folder")
 	}
 	if err == nil {
 		err = x.folder(root, x.root, "")
