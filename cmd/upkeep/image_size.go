@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -41,11 +43,17 @@ person who does not trust the image says --untrusted: it is not mounted then.`,
 			if growth.FileOnly && growth.Partition != 0 {
 				return &usageError{err: fmt.Errorf("--file-only and --partition exclude each other")}
 			}
+			before, beforeErr := image.InfoOf(args[0], growth.Partition)
 			work, err := image.Grow(args[0], growth)
 			if err != nil {
 				return err
 			}
-			return v.run(c.Context(), work, func() string { return sizeText("grew", args[0], growth.Partition) })
+			return v.run(c.Context(), work, func() string {
+				if after, err := image.InfoOf(args[0], growth.Partition); errors.Join(beforeErr, err) == nil && sameSizes(before, after) {
+					return fmt.Sprintf("there was nothing to grow: %s stays as it is, %s (%d bytes)", args[0], after.Size.About(), int64(after.Size))
+				}
+				return sizeText("grew", args[0], growth.Partition)
+			})
 		},
 	}
 	f := c.Flags()
@@ -94,6 +102,17 @@ xfs cannot be made smaller: copy its files into a smaller image.`,
 	partitionFlag(c, &shrinking.Partition, "shrink the partition with this `number`")
 	v.flags(c)
 	return c
+}
+
+// sameSizes reports whether neither an image nor what is in it has another size.
+func sameSizes(before, after image.Description) bool {
+	if before.Size != after.Size || (before.FS == nil) != (after.FS == nil) || before.FS != nil && before.FS.Size != after.FS.Size {
+		return false
+	}
+	if before.Table == nil || after.Table == nil {
+		return before.Table == after.Table
+	}
+	return slices.Equal(before.Table.Partitions, after.Table.Partitions)
 }
 
 // sizeText says how large an image is after it was changed.

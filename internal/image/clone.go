@@ -63,6 +63,7 @@ func Clone(src, dst string, c Cloning) (*Work, error) {
 	ids.plan(&w.Plan)
 	w.Plan.step(0, "name it %s", filepath.Base(dst))
 	w.measured = dst
+	w.Result = Made{Size: upkeep.Size(t.part.Length), Kind: t.kind}
 	w.do = func(ctx context.Context, tell *teller) error { return t.clone(ctx, tell, dst, ids) }
 	return w, nil
 }

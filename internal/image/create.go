@@ -86,8 +86,24 @@ func Create(path string, c Creation) (*Work, error) {
 	}
 	w.Plan.step(0, "name it %s", filepath.Base(path))
 	w.measured = path
+	w.Result = Made{Size: c.Size, Kind: c.becomes(), Type: c.FS}
 	w.do = func(ctx context.Context, t *teller) error { return c.create(ctx, t, path, typ) }
 	return w, nil
+}
+
+// Made is the result of what makes an image, copies one, or makes a file system in one.
+type Made struct {
+	Size upkeep.Size      `json:"size"` // of the image, or of the partition that was meant
+	Kind upkeep.ImageKind `json:"kind"`
+	Type string           `json:"type,omitempty"` // of the file system that was made
+}
+
+// becomes is the kind of image that is made.
+func (c Creation) becomes() upkeep.ImageKind {
+	if c.Kind == upkeep.ImageFull || c.WriteZeros {
+		return upkeep.ImageFull
+	}
+	return upkeep.ImageSparse
 }
 
 func (c Creation) create(ctx context.Context, t *teller, path string, typ filesystem.Type) error {
@@ -190,6 +206,7 @@ func MkFS(path string, m Remaking) (*Work, error) {
 		return w.fails(err)
 	}
 	w.measured = t.path
+	w.Result = Made{Size: upkeep.Size(t.part.Length), Kind: t.kind, Type: m.Type}
 	return w, nil
 }
 

@@ -46,7 +46,7 @@ type Report func(upkeep.ImageEvent)
 // Work is a verb that was made ready. It holds its image until it is closed.
 type Work struct {
 	Plan Plan
-	// Result is what was found out, after Do; it differs by verb.
+	// Result is what was found out or made, after Do; it differs by verb.
 	Result any
 
 	do func(context.Context, *teller) error
