@@ -101,7 +101,7 @@ func TestBadRequests(t *testing.T) {
 		{"time that is none", "GET", "/api/v1/events?since=yesterday", "", "", 422, "since"},
 		{"kind of event", "GET", "/api/v1/events?kind=rumour", "", "", 422, "kind"},
 		{"state", "POST", "/api/v1/pools/web/members/192.0.2.1/force", "application/json", `{"state":"gone"}`, 422, "state"},
-		{"no state", "POST", "/api/v1/pools/web/members/192.0.2.1/force", "application/json", `{}`, 422, "state"},
+		{"no state", "POST", "/api/v1/pools/web/members/192.0.2.1/force", "application/json", `{}`, 422, `{"field":"body.state","rule":"is required"}`},
 		{"unknown field", "POST", "/api/v1/pools/web/members/192.0.2.1/force", "application/json", `{"state":"up","reason":"x"}`, 422, "reason"},
 		{"force as a form", "POST", "/api/v1/pools/web/members/192.0.2.1/force", "application/x-www-form-urlencoded", "state=up", 415, ""},
 		{"broken glob", "POST", "/api/v1/pools/web/members/192.0.2.%5B/force", "application/json", `{"state":"up"}`, 422, "member"},

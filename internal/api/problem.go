@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"upkeep"
 	"upkeep/internal/api/wire"
@@ -69,9 +70,19 @@ func worded(_ huma.Context, _ string, body any) (any, error) {
 		p.Detail = "the request breaks rules; nothing was changed"
 	}
 	for _, e := range model.Errors {
-		p.Errors = append(p.Errors, upkeep.FieldError{Field: shortened(e.Location), Value: given(e), Rule: shortened(e.Message)})
+		p.Errors = append(p.Errors, broken(e))
 	}
 	return p, nil
+}
+
+// broken is a rule that was broken, at its field. That one is missing the framework says
+// of what it is missing in.
+func broken(e *huma.ErrorDetail) upkeep.FieldError {
+	before, after, _ := strings.Cut(validation.MsgExpectedRequiredProperty, "%s")
+	if name, missing := strings.CutPrefix(e.Message, before); missing {
+		return upkeep.FieldError{Field: shortened(e.Location + "." + strings.TrimSuffix(name, after)), Rule: "is required"}
+	}
+	return upkeep.FieldError{Field: shortened(e.Location), Value: given(e), Rule: shortened(e.Message)}
 }
 
 // given is the value that broke a rule, for people to recognise: no secret, and

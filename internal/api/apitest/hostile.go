@@ -150,7 +150,7 @@ func (s *Spec) fields(op *Operation, of *Schema) []Request {
 		for _, name := range s.resolve(of).Required {
 			lacking := s.example(of).(map[string]any)
 			delete(lacking, name)
-			add("without "+name, "body", lacking)
+			add("without "+name, "body."+name, lacking)
 		}
 	}
 	return all
