@@ -56,7 +56,7 @@ func (c Copying) notUnmounted(what string) error {
 		why = "of an image that is not trusted, which is never mounted"
 	}
 	return upkeep.WithHint(fmt.Errorf("%w: there is no copy %s %s", upkeep.ErrRefused, what, why),
-		"what works: ext2, ext3, ext4, reiserfs and vfat images into an empty folder, and a folder into a new ext image; both after each other lose what the plan of the first says is not kept")
+		"what works: ext2, ext3, ext4, reiserfs and vfat images into an empty folder that exists, and a folder into a new ext image; both after each other lose what the plan of the first says is not kept")
 }
 
 // planExtract plans a copy out of an image that is read by upkeep itself.
