@@ -78,7 +78,11 @@ anew, and compared by all attributes and SHA-256.`,
 
 func copiedText(src, dst string, result any) string {
 	copied, _ := result.(image.Copied)
-	text := fmt.Sprintf("copied %s to %s: %d entries, %s", src, dst, copied.Entries, copied.Bytes.About())
+	bytes := copied.Bytes.About()
+	if copied.Bytes < 1000 {
+		bytes += " bytes" // which have no unit
+	}
+	text := fmt.Sprintf("copied %s to %s: %d entries, %s", src, dst, copied.Entries, bytes)
 	if copied.Size != 0 {
 		text += fmt.Sprintf(", in an image of %s", copied.Size.About())
 	}
