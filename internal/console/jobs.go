@@ -34,6 +34,7 @@ type jobView struct {
 	Took                    string
 	Retriable, Cancellable  bool
 	Unread, Running, Failed bool
+	Stands                  string // the state, in the words for its kind
 	// FieldLabel is what the form of the site calls the field that is to blame, and
 	// Form where that is.
 	FieldLabel, Form string
@@ -42,7 +43,13 @@ type jobView struct {
 func viewJob(j upkeep.Job, now time.Time, staff bool) jobView {
 	v := jobView{Job: j, Path: "/jobs/" + strconv.FormatInt(j.ID, 10), ObjectPath: pathOf(j.Object, staff), Made: at(j.Created, now), Began: at(j.Started, now), Ended: at(j.Finished, now)}
 	note := j.Kind == upkeep.JobNotification
-	v.Unread = note && !j.State.Ended()
+	v.Unread, v.Stands = note && !j.State.Ended(), string(j.State)
+	switch { // nobody works on a message
+	case v.Unread:
+		v.Stands = "unread"
+	case note && j.State == upkeep.JobDone:
+		v.Stands = "read"
+	}
 	v.Running, v.Failed = j.State == upkeep.JobRunning, j.State == upkeep.JobFailed
 	v.Retriable = v.Failed || j.State == upkeep.JobCancelled
 	v.Cancellable = j.State == upkeep.JobPending && !note

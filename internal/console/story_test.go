@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"upkeep"
 	"upkeep/internal/api"
@@ -262,6 +263,20 @@ func TestTokensMakeNoTokens(t *testing.T) {
 		a.ServeHTTP(w, r)
 		if w.Code != 403 || len(h.did()) > 0 {
 			t.Errorf("%s with a token answers %d, done is %q", path, w.Code, h.did())
+		}
+	}
+}
+
+// A message waits for its reader and for nothing else: it is unread, and then read.
+func TestMessagesAreReadOrUnread(t *testing.T) {
+	h := twoCustomers()
+	for i, state := range []upkeep.JobState{upkeep.JobPending, upkeep.JobDone} {
+		h.jobs = append(h.jobs, upkeep.Job{ID: int64(70 + i), Account: "acme", Kind: upkeep.JobNotification, Object: "site/acme.test", State: state, Text: "web1 moves on Sunday.", Created: past(time.Hour)})
+	}
+	a := house(t, typical(), h).Public()
+	for path, want := range map[string]string{"/jobs/70": "</span>unread", "/jobs/71": "</span>read", "/jobs": "</span>unread</td>"} {
+		if w := ask(a, "eve", "GET", path, ""); w.Code != 200 || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s answers %d without %q: %s", path, w.Code, want, w.Body)
 		}
 	}
 }
