@@ -216,11 +216,17 @@ func (d *Dispatcher) admit(ctx context.Context, s *session) error {
 	}
 }
 
+// requeueWithin bounds one try to put jobs back: a database that takes a write and
+// never answers would keep control from stopping.
+const requeueWithin = 10 * time.Second
+
 // requeue puts jobs back, and does not give up while the database is away: a job
 // that is left running would wait for the next start.
 func (d *Dispatcher) requeue(ctx context.Context, server string, ids []int64, drops, most int, reason string) {
 	for {
-		err := d.store.RequeueJobs(ctx, server, ids, drops, most, reason)
+		within, done := context.WithTimeout(ctx, requeueWithin)
+		err := d.store.RequeueJobs(within, server, ids, drops, most, reason)
+		done()
 		if err == nil || ctx.Err() != nil || d.closing() {
 			return
 		}
