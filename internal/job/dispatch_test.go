@@ -514,7 +514,10 @@ func TestSuspensionIsUrgent(t *testing.T) {
 		close(ready)
 		c.put(t, site("a.test", "web1", "web2"))
 		web2 := store.JobFilter{Server: "web2", Kind: upkeep.JobSiteApply}
-		c.until(t, web2, counts{upkeep.JobRunning: 1})
+		testkit.Eventually(t, 20*time.Second, func() (bool, string) { // not only claimed: what is sent is read after that
+			sent := mirror.sent()
+			return len(sent) == 1, fmt.Sprint(sent)
+		})
 		changed := site("a.test", "web1", "web2")
 		changed.Aliases = []string{"b.test"}
 		c.put(t, changed)
