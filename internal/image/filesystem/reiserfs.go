@@ -101,7 +101,7 @@ func resizeReiser(ctx context.Context, file *os.File, size string) error {
 		return err
 	case result.Code != 0 && strings.Contains(result.Output, "free"):
 		return fmt.Errorf("%w (%s)", errNotEnough, result.Output)
-	case result.Code != 0:
+	case result.Code != 0 && !strings.Contains(result.Output, "already is of the needed size"):
 		return tool.Failed("resize_reiserfs", result)
 	}
 	return nil
