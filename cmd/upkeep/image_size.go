@@ -9,6 +9,7 @@ import (
 
 	"upkeep"
 	"upkeep/internal/image"
+	"upkeep/internal/image/partition"
 )
 
 func newImageGrow(a *app) *cobra.Command {
@@ -21,6 +22,10 @@ func newImageGrow(a *app) *cobra.Command {
 reiserfs, btrfs. A full image stays full. Without --to and --by the file system is
 grown to fill the file as it is. What holds no file system grows with --file-only, and
 what is packed does not.
+
+--file-only grows no file system and no partition. The second copy of a GPT, whose place
+is the end of the disk, is moved there (as by sgdisk -e), so that the room behind the
+partitions can be used. Without --to and --by it is moved in a file that grew before.
 
 --partition N grows one partition of an image. The last one is made to reach to the
 new end, the copy of a GPT is moved there, and its file system fills it. One that has
@@ -49,17 +54,17 @@ person who does not trust the image says --untrusted: it is not mounted then.`,
 				return err
 			}
 			return v.run(c.Context(), work, func() string {
-				if after, err := image.InfoOf(args[0], growth.Partition); errors.Join(beforeErr, err) == nil && sameSizes(before, after) {
+				if after, err := image.InfoOf(args[0], growth.Partition); !growth.FileOnly && errors.Join(beforeErr, err) == nil && sameSizes(before, after) {
 					return fmt.Sprintf("there was nothing to grow: %s stays as it is, %s (%d bytes)", args[0], after.Size.About(), int64(after.Size))
 				}
-				return sizeText("grew", args[0], growth.Partition)
+				return sizeText("grew", args[0], growth.Partition) + leftText(args[0], growth)
 			})
 		},
 	}
 	f := c.Flags()
 	f.Var(sizeFlag{&growth.To}, "to", "the `size` that it is to have")
 	f.Var(sizeFlag{&growth.By}, "by", "how `much` larger it is to be")
-	f.BoolVar(&growth.FileOnly, "file-only", false, "leave what is in the file as it is")
+	f.BoolVar(&growth.FileOnly, "file-only", false, "grow no file system and no partition; the second copy of a GPT is moved to the end")
 	f.BoolVar(&growth.Untrusted, "untrusted", false, "do not let the kernel mount it")
 	partitionFlag(c, &growth.Partition, "grow the partition with this `number`")
 	v.flags(c)
@@ -119,6 +124,18 @@ func sameSizes(before, after image.Description) bool {
 		return all
 	}
 	return slices.Equal(at(before), at(after))
+}
+
+// leftText says what a growth of the file alone made of its partitions.
+func leftText(file string, growth image.Growth) string {
+	d, err := image.Info(file)
+	switch {
+	case err != nil || !growth.FileOnly || d.Table == nil:
+		return ""
+	case d.Table.Kind == partition.GPT && len(d.Table.Problems) == 0:
+		return "; the second copy of its GPT is at its end, and its partitions are as they were"
+	}
+	return "; its partitions are as they were"
 }
 
 // sizeText says how large an image is after it was changed.

@@ -401,3 +401,53 @@ func TestPartitionRefuses(t *testing.T) {
 	must(t, os.Truncate(path, int64(30*mib)))
 	refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Grow(path, Growth{By: 9 * mib, Partition: 2}) })
 }
+
+// A file that is grown alone has the second copy of its GPT at its end, as sgdisk -e
+// would put it, and its partitions and what is in them as they were.
+func TestGrowTheFileOfADisk(t *testing.T) {
+	testkit.Need(t, "sgdisk")
+	for _, table := range tables {
+		path := disk(t, Creation{Size: 32 * mib, FS: "ext4"}, table.script, table.last)
+		before := part(t, path, table.last)
+		content := contentOf(t, path, before)
+		for _, g := range []Growth{{To: 48 * mib, FileOnly: true}, {FileOnly: true}} {
+			if g.To == 0 { // as it was left by truncate, or a kill
+				must(t, os.Truncate(path, int64(64*mib)))
+			}
+			if table.name == "gpt" || g.To != 0 {
+				run(t)(Grow(path, g))
+			}
+			if after := part(t, path, table.last); after != before {
+				t.Errorf("%s: the partition is %+v, and was %+v", table.name, after, before)
+			}
+			if table.name != "gpt" {
+				continue
+			}
+			if out := testkit.Run(t, "sgdisk", "--verify", path); strings.Contains(out, "Problem") || !strings.Contains(out, "No problems found") {
+				t.Errorf("sgdisk finds: %s", out)
+			}
+			if left := strings.TrimSpace(testkit.Run(t, "sgdisk", "--end-of-largest", path)); left != fmt.Sprint(int64(look(t, path).Size)/512-34) {
+				t.Errorf("the room behind the partitions ends with sector %s", left)
+			}
+		}
+		refused(t, path, nil, func() (*Work, error) { return Grow(path, Growth{FileOnly: true}) })
+		if !bytes.Equal(contentOf(t, path, before), content) {
+			t.Errorf("%s: what the partition holds was changed", table.name)
+		}
+	}
+}
+
+// The only copy of a GPT that is in order is found by the end of its file: it stays where
+// it is.
+func TestGrowTheFileOfADiskWithoutItsFirstTable(t *testing.T) {
+	path := disk(t, Creation{Size: 32 * mib}, tables[0].script, 2)
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	must(t, err)
+	_, err = file.WriteAt(make([]byte, 512), 512)
+	must(t, errors.Join(err, file.Close()))
+	err = refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Grow(path, Growth{By: mib, FileOnly: true}) })
+	var hint *upkeep.HintError
+	if !errors.As(err, &hint) || !strings.Contains(hint.Hint, "sgdisk -e") {
+		t.Errorf("refused without saying what to do: %v", err)
+	}
+}

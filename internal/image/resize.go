@@ -20,7 +20,8 @@ import (
 // is grown to fill the file.
 type Growth struct {
 	To, By upkeep.Size
-	// FileOnly leaves what is in the file as it is.
+	// FileOnly leaves what is in the file as it is, but for the second copy of a GPT,
+	// which is moved to the new end.
 	FileOnly bool
 	// Partition is the number of the one that is to grow with its file system; 0 is an
 	// image without any. The last one reaches to the image's new end. Of one that has
@@ -232,21 +233,58 @@ func onlyMounted(t *target, done string, untrusted bool) error {
 	return &upkeep.HintError{Err: fmt.Errorf("%w: %s can only be %s while it is mounted, and %s", upkeep.ErrRefused, t.typ.Name, done, why), Hint: hint}
 }
 
-// planFileOnly changes nothing but the size of the file, in one system call.
+// planFileOnly changes the size of the file, in one system call, and where the second
+// copy of a GPT is, which has its place at the end.
 func (w *Work) planFileOnly(t *target, g Growth, to int64) error {
-	if to == t.size {
+	moves, err := t.tableMoves(to)
+	switch {
+	case err != nil:
+		return err
+	case to == t.size && !moves:
 		return invalidSize("to", g.To, "is the size that the file has, and there is no file system to grow")
+	case to != t.size:
+		w.Plan.step(0, "make the file %s large, %s as it is", upkeep.Size(to), t.kind)
 	}
-	w.Plan.step(0, "make the file %s large, %s as it is", upkeep.Size(to), t.kind)
 	w.Plan.Undo = "a kill leaves the file as it was, or larger; to undo it: truncate --size " + fmt.Sprint(t.size)
+	if moves {
+		w.Plan.step(0, "move the second copy of its GPT to where it ends then; its partitions stay as they are")
+		w.Plan.Undo += ", and then upkeep image grow --file-only puts the copy of the GPT where the file ends"
+	}
 	w.do = func(ctx context.Context, tell *teller) error {
 		tell.begin("making the file larger")
 		if err := t.lock.Again(); err != nil {
 			return err
 		}
-		return extend(t.file, t.kind, t.size, to)
+		if err := extend(t.file, t.kind, t.size, to); err != nil || !moves {
+			return err
+		}
+		tell.begin("moving the second copy of the GPT")
+		if err := partition.ToEnd(t.file, to); err != nil {
+			return upkeep.WithHint(fmt.Errorf("%s is %d bytes large, and its GPT was not brought to the end: %w", t.path, to, err), "the same command goes on with it")
+		}
+		return nil
 	}
 	return nil
+}
+
+// tableMoves reports whether a GPT has a second copy to be moved in a file that gets a
+// size. Its first copy must be in order: the second is found by the end of the file alone.
+func (t *target) tableMoves(to int64) (bool, error) {
+	if t.info.Type != fsinfo.None {
+		return false, nil // a table beside it is a remnant
+	}
+	table, err := partition.Read(t.file, t.size)
+	if table.Kind != partition.GPT {
+		return false, nil //nolint:nilerr // no other has anything at the end
+	}
+	if err == nil {
+		table, err = partition.Read(t.file, to)
+	}
+	if err != nil {
+		return false, upkeep.WithHint(fmt.Errorf("%w: reading the partitions of %s, which was left as it is: %w", upkeep.ErrRefused, t.path, err),
+			"a GPT is repaired before its file is made larger: sgdisk --verify FILE says what is wrong, and sgdisk -e FILE writes both copies anew where one is in order")
+	}
+	return !table.AtEnd(), nil
 }
 
 // extend makes a file larger, its new blocks allocated first if it is full: the size

@@ -67,7 +67,8 @@ type ImageCreate struct {
 type ImageGrow struct {
 	ImagePart
 	To upkeep.Size `json:"to"`
-	// FileOnly leaves what is in the file as it is.
+	// FileOnly leaves what is in the file as it is, but for the second copy of a GPT,
+	// which is moved to the new end.
 	FileOnly bool `json:"file_only,omitempty"`
 }
 

@@ -189,6 +189,27 @@ func guid(raw []byte) string {
 	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le32(raw, 0), binary.LittleEndian.Uint16(raw[4:]), binary.LittleEndian.Uint16(raw[6:]), raw[8:10], raw[10:16])
 }
 
+// AtEnd reports whether the table needs no change in an image that is as long as this
+// one: of a GPT the second copy is said to be at its end; an MBR does not say where that is.
+func (t Table) AtEnd() bool {
+	end := t.size/t.SectorSize - 1
+	return t.Kind != GPT || t.gpt.here == end || t.gpt.other == end
+}
+
+// ToEnd moves the second copy of a GPT to where an image of size bytes ends, which it is
+// large already, and leaves the partitions as they are. Whenever it is interrupted, one
+// copy is in order, and doing it again brings it to its end.
+func ToEnd(f File, size int64) error {
+	t, err := Read(f, size)
+	if err != nil || t.AtEnd() {
+		return err
+	}
+	if behind := t.behind(size, 0); behind != 0 {
+		return fmt.Errorf("moving the second copy of the GPT: an image of %d bytes has no room for it behind partition %d", size, behind)
+	}
+	return t.writeGPT(f, t.array)
+}
+
 // arraySectors is how many sectors the list of partitions takes.
 func (t Table) arraySectors() int64 { return (t.gpt.bytes + t.SectorSize - 1) / t.SectorSize }
 
