@@ -146,7 +146,8 @@ func (p *packing) roomToPack(copied, bytes int64, used []pack.Range) error {
 	}
 	if err := room(p.dst, copied+about); err != nil {
 		if errors.As(err, &lacks) {
-			return &upkeep.HintError{Err: fmt.Errorf("going by pieces of it that were packed: %w", lacks), Hint: "make room, or pack to another file system: OUT.zst may lie anywhere"}
+			lacks.packed = p.name()
+			return upkeep.WithHint(lacks, "make room there, or give OUT.zst a name on another file system")
 		}
 		return err
 	}

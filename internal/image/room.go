@@ -78,17 +78,23 @@ type noRoomError struct {
 	quota bool
 	// second is what a second file would need, where need is for work without one.
 	second int64
+	// packed is what would become about as large as needed, going by pieces of it.
+	packed string
 }
 
 func (e *noRoomError) missing() int64 { return e.need - e.free }
 
 func (e *noRoomError) Error() string {
 	what, has := "", "are free"
-	if e.second != 0 {
-		what = fmt.Sprintf(" to work on the image itself (for a second file: %s)", upkeep.Size(e.second).About())
-	}
 	if e.quota {
 		has = "are all that a quota leaves"
+	}
+	if e.packed != "" {
+		return fmt.Sprintf("%v: packed, %s takes about %s, going by pieces of it, and beside %s %s %s: about %s are missing; nothing was changed",
+			upkeep.ErrRefused, e.packed, upkeep.Size(e.need).About(), e.path, upkeep.Size(e.free).About(), has, upkeep.Size(e.missing()).About())
+	}
+	if e.second != 0 {
+		what = fmt.Sprintf(" to work on the image itself (for a second file: %s)", upkeep.Size(e.second).About())
 	}
 	return fmt.Sprintf("%v: %s are needed beside %s%s and %s %s: %d bytes are missing; nothing was changed",
 		upkeep.ErrRefused, upkeep.Size(e.need).About(), e.path, what, upkeep.Size(e.free).About(), has, e.missing())
