@@ -346,7 +346,7 @@ func (w *Work) planCopyNew(dst string, c Copying, from *source) error {
 		}
 		err = creation.fill(ctx, tell, s.File, typ)
 		if err == nil {
-			into := mounting{file: s.File, typ: c.FS}
+			into := mounting{file: s.File, typ: c.FS, larger: "choose a larger --size, or more --inodes if bytes are left"}
 			err = w.copyInto(ctx, tell, c, from, into)
 		}
 		if err == nil {
@@ -363,6 +363,7 @@ type mounting struct {
 	file               *os.File
 	typ                string
 	attached, detached func(string)
+	larger             string // is what to do when it is full
 }
 
 func (m mounting) with(readOnly bool, do func(dir *os.File) error) error {
@@ -376,7 +377,7 @@ func (w *Work) copyInto(ctx context.Context, tell *teller, c Copying, from *sour
 		result := &Copied{}
 		err := into.with(false, func(dir *os.File) error { return c.copy(ctx, tell, from, dir, src, result) })
 		if err != nil {
-			return err
+			return into.full(err)
 		}
 		if stat, err := into.file.Stat(); err == nil {
 			result.Size = upkeep.Size(stat.Size())
@@ -558,7 +559,7 @@ func (w *Work) planCopyOver(dst string, c Copying, from *source) error {
 	w.Plan.step(0, "check it, and put it in the image's place")
 	w.do = func(ctx context.Context, tell *teller) error {
 		return s.do(ctx, tell, func(file *os.File) error {
-			into := mounting{file, t.typ.Name, t.lock.Ours, t.lock.NoLonger}
+			into := mounting{file, t.typ.Name, t.lock.Ours, t.lock.NoLonger, "upkeep image grow " + t.path + " makes it larger; if bytes are left it lacks inodes: copy into a new image"}
 			if err := w.copyInto(ctx, tell, c, from, into); err != nil {
 				return err
 			}

@@ -130,7 +130,11 @@ func TestCopyFailsWhole(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(source, "large"), make([]byte, 4*mib), 0o644))
 	w, err := Copy(source, path, Copying{FS: "ext4", Size: 2 * mib})
 	must(t, err)
-	if err := w.Do(context.Background(), nil); !errors.Is(err, unix.ENOSPC) {
+	full := func(err error, hint string) bool {
+		var hinted *upkeep.HintError
+		return errors.Is(err, unix.ENOSPC) && strings.Contains(err.Error(), "the target is full") && errors.As(err, &hinted) && strings.Contains(hinted.Hint, hint)
+	}
+	if err := w.Do(context.Background(), nil); !full(err, "choose a larger --size") {
 		t.Errorf("copying 4M into 2M: %v", err)
 	}
 	must(t, w.Close())
@@ -141,7 +145,7 @@ func TestCopyFailsWhole(t *testing.T) {
 	before := print(t, path)
 	w, err = Copy(source, path, Copying{})
 	must(t, err)
-	if err := w.Do(context.Background(), nil); !errors.Is(err, unix.ENOSPC) {
+	if err := w.Do(context.Background(), nil); !full(err, "upkeep image grow "+path+" makes it larger") {
 		t.Errorf("copying 4M into an image of 2M: %v", err)
 	}
 	must(t, w.Close())

@@ -253,6 +253,8 @@ func (w *Work) planMkFS(t *target, m Remaking, typ filesystem.Type) error {
 			if err = t.lock.Again(); err == nil {
 				err = s.Replace(t.file)
 			}
+		} else {
+			err = fmt.Errorf("%s was left as it was: %w", t.path, err)
 		}
 		return errors.Join(err, s.Close())
 	}

@@ -1,12 +1,14 @@
 package image
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -75,28 +77,73 @@ func TestHostFillsUp(t *testing.T) {
 	before := print(t, path)
 	source := planted(t)
 	zipped := gzipped(t, 8<<20)
-	for what, one := range map[string]func() (*Work, error){
-		"grow":   func() (*Work, error) { return Grow(path, Growth{By: 8 * mib, Untrusted: true}) },
-		"shrink": func() (*Work, error) { return Shrink(path, Shrinking{To: 12 * mib}) },
-		"mkfs":   func() (*Work, error) { return MkFS(path, Remaking{Type: "ext2", Force: true}) },
-		"clone":  func() (*Work, error) { return Clone(path, path+".2", Cloning{}) },
-		"copy":   func() (*Work, error) { return Copy(source, path+".2", Copying{Kind: upkeep.ImageFull, Size: 20 * mib}) },
+	large := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(large, "noise"), bytes.Repeat([]byte("noise"), 2<<20), 0o600))
+	const known, unknown = `up to \S+ are needed and \S+ are free: \d+ bytes are missing$`, "more is needed than the .* free, and how much is not known before$"
+	mkfs := func(name string) func() (*Work, error) {
+		wide := path + ".3"
+		return func() (*Work, error) {
+			must(t, errors.Join(os.WriteFile(wide, nil, 0o600), os.Truncate(wide, int64(320*mib))))
+			return MkFS(wide, Remaking{Type: name})
+		}
+	}
+	for what, one := range map[string]struct {
+		begin func() (*Work, error)
+		says  string
+	}{
+		"grow":          {func() (*Work, error) { return Grow(path, Growth{By: 8 * mib, Untrusted: true}) }, known},
+		"shrink":        {func() (*Work, error) { return Shrink(path, Shrinking{To: 12 * mib}) }, known},
+		"mkfs":          {func() (*Work, error) { return MkFS(path, Remaking{Type: "ext2", Force: true}) }, known},
+		"mkfs xfs":      {mkfs("xfs"), unknown},
+		"mkfs btrfs":    {mkfs("btrfs"), unknown},
+		"mkfs vfat":     {mkfs("vfat"), unknown},
+		"mkfs swap":     {mkfs("swap"), unknown},
+		"mkfs reiserfs": {mkfs("reiserfs"), unknown},
+		"create":        {func() (*Work, error) { return Create(path+".2", Creation{Size: 20 * mib, Kind: upkeep.ImageFull}) }, unknown},
+		"write zeros":   {func() (*Work, error) { return Create(path+".2", Creation{Size: 20 * mib, WriteZeros: true}) }, known},
+		"clone":         {func() (*Work, error) { return Clone(path, path+".2", Cloning{}) }, known},
+		"copy":          {func() (*Work, error) { return Copy(source, path+".2", Copying{Kind: upkeep.ImageFull, Size: 20 * mib}) }, unknown},
+		// Of which the kernel, that has it mounted, says that the disk fails.
+		"copy sparse": {func() (*Work, error) { return Copy(large, path+".2", Copying{Size: 20 * mib}) }, known},
 		// Of which is not known before how large it becomes.
-		"unpack": func() (*Work, error) { return Unpack(context.Background(), zipped, path+".2", Unpacking{}) },
+		"unpack": {func() (*Work, error) { return Unpack(context.Background(), zipped, path+".2", Unpacking{}) }, unknown},
 	} {
-		w, err := one()
+		w, err := one.begin()
 		must(t, err)
 		filler := filepath.Join(host, "filler")
 		var fs unix.Statfs_t
 		must(t, unix.Statfs(host, &fs))
-		must(t, os.WriteFile(filler, make([]byte, (int64(fs.Bfree)-256)*fs.Bsize), 0o600))
-		if err := w.Do(context.Background(), nil); !errors.Is(err, unix.ENOSPC) {
+		left := uint64(256)
+		if w.Plan.Verb == "mkfs" {
+			left = 0
+		}
+		must(t, os.WriteFile(filler, make([]byte, int64(fs.Bfree-left)*fs.Bsize), 0o600))
+		err = w.Do(context.Background(), nil)
+		var hint *upkeep.HintError
+		if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &hint) || hint.Hint != "make room there, or have the image on a file system with more" ||
+			!regexp.MustCompile("; the file system of "+host+" is full: "+one.says).MatchString(err.Error()) {
 			t.Errorf("%s on a host that is full: %v", what, err)
 		}
-		must(t, errors.Join(w.Close(), os.Remove(filler)))
+		must(t, errors.Join(w.Close(), os.Remove(filler), os.RemoveAll(path+".3")))
 		if after := print(t, path); after != before {
 			t.Errorf("%s changed the image to %s, from %s", what, after, before)
 		}
 		onlyFile(t, path)
+	}
+}
+
+// TestHostHasNoInodes has no inode for a second file, and bytes enough.
+func TestHostHasNoInodes(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "mount", "umount")
+	host := t.TempDir()
+	printed(t, "mount", "-t", "tmpfs", "-o", "size=1M,nr_inodes=2", "tmpfs", host)
+	t.Cleanup(func() { printed(t, "umount", host) })
+	must(t, os.WriteFile(filepath.Join(host, "other"), nil, 0o600))
+	w, err := Create(filepath.Join(host, "web.img"), Creation{Size: mib})
+	must(t, err)
+	defer w.Close()
+	if err := w.Do(t.Context(), nil); !errors.Is(err, unix.ENOSPC) || !strings.HasSuffix(err.Error(), "the file system of "+host+" has no inode left for another file") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -5,31 +5,43 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/image/allocation"
 	"upkeep/internal/image/shadow"
 )
 
 // room refuses work for which the host has not the room: need bytes in the folder of
 // path, of what is free there and of what quotas leave.
 func room(path string, need int64) error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(path), &fs); err != nil {
+	fs, free, err := freeIn(filepath.Dir(path))
+	if err != nil {
 		return fmt.Errorf("asking how much room there is beside %s: %w", path, err)
 	}
-	free := int64(fs.Bavail) * fs.Bsize
-	if os.Geteuid() == 0 {
-		free = int64(fs.Bfree) * fs.Bsize
-	}
 	if free >= need {
-		return quota(path, need, &fs)
+		return quota(path, need, fs)
 	}
 	return &upkeep.HintError{
 		Err:  &noRoomError{path: path, need: need, free: free},
 		Hint: "make room, or move the image to a file system with more; where files can share blocks (xfs, btrfs) next to none is needed",
 	}
+}
+
+// freeIn is how many bytes are free in a folder.
+func freeIn(folder string) (*unix.Statfs_t, int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(folder, &fs); err != nil {
+		return nil, 0, err
+	}
+	free := int64(fs.Bavail) * fs.Bsize
+	if os.Geteuid() == 0 {
+		free = int64(fs.Bfree) * fs.Bsize
+	}
+	return &fs, free, nil
 }
 
 // quota refuses what a quota does not leave. There are several kinds, each with its own
@@ -101,3 +113,62 @@ func (e *noRoomError) Error() string {
 }
 
 func (e *noRoomError) Unwrap() error { return upkeep.ErrRefused }
+
+// ranOut makes a person's words of the system's where the host had no more room for
+// what a verb did. That is asked when the verb has let go of what it had begun.
+func (w *Work) ranOut(err error) error {
+	overQuota := errors.Is(err, unix.EDQUOT)
+	if !overQuota && !errors.Is(err, unix.ENOSPC) || errors.As(err, new(*noRoomError)) || errors.As(err, new(*innerError)) {
+		return err
+	}
+	hint := "make room there, or have the image on a file system with more"
+	if overQuota {
+		hint = "have the quota raised, or have the image in a place without one"
+	}
+	var inner *upkeep.HintError
+	if errors.As(err, &inner) {
+		hint += "\n" + inner.Hint
+	}
+	return upkeep.WithHint(fmt.Errorf("%w; %s", err, w.noRoom(overQuota)), hint)
+}
+
+// noRoom says what of its host a verb had not enough of.
+func (w *Work) noRoom(overQuota bool) string {
+	folder := w.Plan.File
+	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
+		folder = filepath.Dir(folder)
+	}
+	fs, free, err := freeIn(folder)
+	need := int64(max(w.Plan.Temporary, w.Plan.Writes))
+	switch {
+	case overQuota:
+		return "a quota leaves no more room in " + folder
+	case err != nil:
+		return "the file system of " + folder + " is full"
+	case fs.Files > 0 && fs.Ffree == 0:
+		return "the file system of " + folder + " has no inode left for another file"
+	case need > free:
+		return fmt.Sprintf("the file system of %s is full: up to %s are needed and %s are free: %d bytes are missing", folder, upkeep.Size(need).About(), upkeep.Size(free).About(), need-free)
+	}
+	return fmt.Sprintf("the file system of %s is full: more is needed than the %s that are free, and how much is not known before", folder, upkeep.Size(free).About())
+}
+
+// innerError is that it is the image which has no more room for what is copied into it.
+type innerError struct{ err error }
+
+func (e *innerError) Error() string { return e.err.Error() }
+func (e *innerError) Unwrap() error { return e.err }
+
+// full tells an image that is full from a host that is, which the kernel shows as a disk
+// that fails.
+func (m mounting) full(err error) error {
+	fails := func(errno syscall.Errno) bool { return errors.Is(err, errno) }
+	host := allocation.Exhausted(m.file)
+	switch {
+	case host != nil && slices.ContainsFunc([]syscall.Errno{unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ESHUTDOWN}, fails):
+		return fmt.Errorf("%w: %w", err, host)
+	case fails(unix.ENOSPC):
+		return upkeep.WithHint(&innerError{err}, m.larger)
+	}
+	return err
+}

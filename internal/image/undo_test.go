@@ -162,4 +162,13 @@ func TestQuotaIsLookedAt(t *testing.T) {
 		t.Errorf("more than a quota leaves: %v", err)
 	}
 	run(t)(Create(limited+"/a.img", Creation{Size: 10 * mib, Kind: upkeep.ImageFull}))
+	// Of which is not known before how large it becomes.
+	w, err := Unpack(t.Context(), gzipped(t, 30<<20), limited+"/b.img", Unpacking{})
+	must(t, err)
+	defer w.Close()
+	err = w.Do(t.Context(), nil)
+	var hint *upkeep.HintError
+	if !errors.Is(err, unix.EDQUOT) || !strings.HasSuffix(err.Error(), "; a quota leaves no more room in "+limited) || !errors.As(err, &hint) || !strings.HasPrefix(hint.Hint, "have the quota raised") {
+		t.Errorf("unpacking more than a quota leaves: %v", err)
+	}
 }

@@ -64,7 +64,7 @@ func (w *Work) Do(ctx context.Context, report Report) error {
 		ctx = tool.Confined(ctx)
 	}
 	if err := w.do(ctx, t); err != nil {
-		return err
+		return w.ranOut(err)
 	}
 	t.tell(upkeep.ImageEvent{Event: upkeep.ImageDone})
 	return nil
@@ -97,7 +97,9 @@ func (w *Work) Close() error {
 }
 
 // fails closes what a verb had opened before it found that it cannot go on.
-func (w *Work) fails(err error) (*Work, error) { return nil, errors.Join(err, w.Close()) }
+func (w *Work) fails(err error) (*Work, error) {
+	return nil, errors.Join(w.ranOut(err), w.Close())
+}
 
 // teller tells of the work that goes on.
 type teller struct {

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"upkeep"
+	"upkeep/internal/image/allocation"
 )
 
 // Names of types.
@@ -243,9 +244,18 @@ func (t Type) Make(ctx context.Context, file *os.File, size int64, o Options) er
 		return err
 	}
 	if err := t.make(ctx, file, size, o); err != nil {
-		return fmt.Errorf("making %s: %w", t.Name, err)
+		return fmt.Errorf("making %s: %w", t.Name, ranOut(file, err))
 	}
 	return nil
+}
+
+// ranOut adds to the failure of a program that the host has no more room for the new
+// file, which not all programs say.
+func ranOut(file *os.File, err error) error {
+	if host := allocation.Exhausted(file); host != nil && !errors.Is(err, host) {
+		return fmt.Errorf("%w: %w", err, host)
+	}
+	return err
 }
 
 // Undoable reports whether [Type.KeepingUndo] can be asked for.
@@ -266,7 +276,7 @@ func (t Type) MakeOf(ctx context.Context, file *os.File, size int64, o Options, 
 		return err
 	}
 	if err := t.makeOf(ctx, file, size, o, folder); err != nil {
-		return fmt.Errorf("making %s of a folder: %w", t.Name, err)
+		return fmt.Errorf("making %s of a folder: %w", t.Name, ranOut(file, err))
 	}
 	return nil
 }

@@ -167,10 +167,23 @@ type FailedError struct {
 }
 
 func (e *FailedError) Error() string {
+	if ranOut := e.Unwrap(); ranOut != nil {
+		return fmt.Sprintf("%s: %v", e.Name, ranOut) // and whatever followed from that
+	}
 	if e.Output == "" {
 		return fmt.Sprintf("%s ended with status %d and said nothing", e.Name, e.Code)
 	}
 	return fmt.Sprintf("%s ended with status %d: %s", e.Name, e.Code, e.Output)
+}
+
+// Unwrap is that the host had no more room, where the program said so.
+func (e *FailedError) Unwrap() error {
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT} {
+		if strings.Contains(strings.ToLower(e.Output), errno.Error()) {
+			return errno
+		}
+	}
+	return nil
 }
 
 // Failed is the [FailedError] of a program.

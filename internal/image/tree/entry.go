@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"upkeep"
 	"upkeep/internal/image/allocation"
 )
 
@@ -59,7 +58,7 @@ func retry(call func() error) error {
 }
 
 func full(err error) error {
-	return upkeep.WithHint(fmt.Errorf("the target is full: %w", err), "choose a larger --size, or more --inodes if bytes are left")
+	return fmt.Errorf("the target is full: %w", err)
 }
 
 // link copies a symbolic link.

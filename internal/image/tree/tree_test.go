@@ -244,8 +244,7 @@ func TestFull(t *testing.T) {
 	}
 	for _, source := range []*os.File{large, many} {
 		_, err := Copy(context.Background(), ext4(t, 4<<20, "-N", "64"), source, Options{})
-		var hint *upkeep.HintError
-		if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &hint) {
+		if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "the target is full") {
 			t.Errorf("copying to a file system that is too small: %v", err)
 		}
 	}
