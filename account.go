@@ -1,10 +1,11 @@
 package upkeep
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"upkeep/internal/lazy"
 )
 
 // Account is a customer, or a member of staff: it owns sites and sees its own
@@ -51,12 +52,12 @@ func (d Delegation) ObjectName() string { return d.Name }
 
 // accountName is what Debian's useradd takes, less the underscore, dots and a
 // trailing hyphen, and never a number, so that it cannot be read as a user id.
-var accountName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,29}[a-z0-9]$`)
+var accountName = lazy.Regexp(`^[a-z][a-z0-9-]{0,29}[a-z0-9]$`)
 
 // ValidAccount reports whether name may be that of an account: not one of the
 // names that systems give to their own users and groups.
 func ValidAccount(name string) bool {
-	return accountName.MatchString(name) && !slices.Contains(reservedAccounts, name)
+	return accountName().MatchString(name) && !slices.Contains(reservedAccounts, name)
 }
 
 // reservedAccounts are users and groups of Debian (base-passwd, policy section
@@ -74,14 +75,14 @@ var reservedAccounts = strings.Fields(`
 // mailbox is the part of an address before the @: what people's addresses have
 // (RFC 5321 section 4.1.2 has more), and nothing that a mail program takes for an
 // option, a command or a file.
-var mailbox = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+=~'-]{0,63}$`)
+var mailbox = lazy.Regexp(`^[A-Za-z0-9_][A-Za-z0-9_.+=~'-]{0,63}$`)
 
 func (a Account) Validate() []FieldError {
 	var r rules
 	r.account("name", a.Name)
 	if a.Email != "" {
 		local, host, _ := strings.Cut(a.Email, "@")
-		if !mailbox.MatchString(local) || !ValidName(host) || len(a.Email) > 254 {
+		if !mailbox().MatchString(local) || !ValidName(host) || len(a.Email) > 254 {
 			r.add("email", a.Email, "must be a plain address such as web@example.test")
 		}
 	}

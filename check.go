@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"upkeep/internal/lazy"
 )
 
 // Check types.
@@ -288,13 +290,13 @@ func (c Check) validateTiming(r *rules, at string) {
 
 // headerName matches a token (RFC 9110 section 5.6.2) of a length that no real
 // header or method exceeds.
-var headerName = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]{1,100}$`)
+var headerName = lazy.Regexp(`^[A-Za-z0-9!#$%&'*+.^_|~-]{1,100}$`)
 
 // maxText bounds what one field adds to each request that is sent to a member.
 const maxText = 4096
 
 func (c Check) validateHTTP(r *rules, at string) {
-	if c.Method != "" && !headerName.MatchString(c.Method) {
+	if c.Method != "" && !headerName().MatchString(c.Method) {
 		r.add(at+".method", c.Method, "must be an HTTP method such as GET or HEAD")
 	}
 	if c.Path != "" && (!strings.HasPrefix(c.Path, "/") || hasControl(c.Path) || strings.Contains(c.Path, " ") || len(c.Path) > maxText) {
@@ -306,7 +308,7 @@ func (c Check) validateHTTP(r *rules, at string) {
 		}
 	}
 	for name, value := range c.Header {
-		if !headerName.MatchString(name) || hasControl(value) || len(value) > maxText {
+		if !headerName().MatchString(name) || hasControl(value) || len(value) > maxText {
 			r.add(at+".header."+name, value, "must be a header name with a value of at most %d bytes, free of control characters", maxText)
 		}
 	}

@@ -3,7 +3,8 @@ package upkeep
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"regexp"
+
+	"upkeep/internal/lazy"
 )
 
 // HiddenHash stands for the hash of a password where people look, and where it
@@ -16,10 +17,10 @@ func HiddenHash(hash string) string {
 }
 
 // anyBcrypt is a hash somewhere in a text.
-var anyBcrypt = regexp.MustCompile(`\$2[abxy]\$[0-9]{2}\$[./A-Za-z0-9]{53}`)
+var anyBcrypt = lazy.Regexp(`\$2[abxy]\$[0-9]{2}\$[./A-Za-z0-9]{53}`)
 
 // HideHashes is a text with [HiddenHash] for every hash that a site may have in
 // its directory protection.
 func HideHashes(text []byte) []byte {
-	return anyBcrypt.ReplaceAllFunc(text, func(hash []byte) []byte { return []byte(HiddenHash(string(hash))) })
+	return anyBcrypt().ReplaceAllFunc(text, func(hash []byte) []byte { return []byte(HiddenHash(string(hash))) })
 }

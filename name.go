@@ -1,12 +1,13 @@
 package upkeep
 
 import (
-	"regexp"
 	"strings"
+
+	"upkeep/internal/lazy"
 )
 
 // objectName is what a declared thing that is not a zone may be called.
-var objectName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+var objectName = lazy.Regexp(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // ValidName reports whether s is a host or domain name in presentation form
 // without a final dot: labels of 1 to 63 letters, digits, hyphens and
@@ -82,4 +83,4 @@ const OwnDomain = "upkeep.invalid"
 
 // ValidObject reports whether s can name a declared thing that is neither zone,
 // site nor domain: lower-case letters, digits and hyphens, at most 63.
-func ValidObject(s string) bool { return objectName.MatchString(s) }
+func ValidObject(s string) bool { return objectName().MatchString(s) }

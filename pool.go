@@ -175,7 +175,7 @@ func (p Pool) WithDefaults() Pool {
 // for the rules between declared things.
 func (p Pool) Validate() []FieldError {
 	r := &rules{}
-	if !objectName.MatchString(p.Name) {
+	if !objectName().MatchString(p.Name) {
 		r.add("name", p.Name, "must be 1 to 63 lower-case letters, digits and hyphens")
 	}
 	p.validateNames(r)

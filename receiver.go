@@ -152,7 +152,7 @@ func (r Receiver) WithDefaults() Receiver {
 // Validate returns every rule that the receiver breaks by itself.
 func (r Receiver) Validate() []FieldError {
 	rs := &rules{}
-	if !objectName.MatchString(r.Name) {
+	if !objectName().MatchString(r.Name) {
 		rs.add("name", r.Name, "must be 1 to 63 lower-case letters, digits and hyphens")
 	}
 	if !slices.Contains(ReceiverTypes, r.Type) {
@@ -253,7 +253,7 @@ func (r Receiver) validateWebhook(rs *rules) {
 		}
 	}
 	for name, value := range r.Header {
-		if !headerName.MatchString(name) || hasControl(value) {
+		if !headerName().MatchString(name) || hasControl(value) {
 			rs.add("header."+name, value, "must be a header name with a value free of control characters")
 		}
 	}

@@ -102,7 +102,7 @@ type Allowed struct {
 
 func (s Server) Validate() []FieldError {
 	var r rules
-	if !objectName.MatchString(s.Name) {
+	if !objectName().MatchString(s.Name) {
 		r.add("name", s.Name, "must be lower-case letters, digits and hyphens, at most 63")
 	}
 	if len(s.Roles) == 0 {

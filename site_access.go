@@ -3,10 +3,11 @@ package upkeep
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"upkeep/internal/lazy"
 )
 
 func (s Site) checkAccess(r *rules) {
@@ -24,7 +25,7 @@ func (s Site) checkAccess(r *rules) {
 			r.add(at+".path", p.Path, "is protected twice")
 		}
 		paths[path] = true
-		if p.Realm != "" && !realm.MatchString(p.Realm) {
+		if p.Realm != "" && !realm().MatchString(p.Realm) {
 			r.add(at+".realm", p.Realm, "must be at most 64 letters, digits, blanks and - . _ , : ! ( )")
 		}
 		checkUsers(r, at+".users", p.Users)
@@ -50,13 +51,13 @@ func checkNetworks(r *rules, field string, networks []Network) {
 
 var (
 	// realm is a text that needs no escape within quotes.
-	realm = regexp.MustCompile(`^[A-Za-z0-9_.,:!()-]([A-Za-z0-9 _.,:!()-]{0,62}[A-Za-z0-9_.,:!()-])?$`)
+	realm = lazy.Regexp(`^[A-Za-z0-9_.,:!()-]([A-Za-z0-9 _.,:!()-]{0,62}[A-Za-z0-9_.,:!()-])?$`)
 	// userName is a name before the colon of a password file: it holds none, and
 	// does not begin with what marks a comment there.
-	userName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
+	userName = lazy.Regexp(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$`)
 	// bcrypt is a hash as htpasswd -B and PHP make them: two digits of cost, 22
 	// characters of salt, 31 of hash.
-	bcrypt = regexp.MustCompile(`^\$2[yb]\$([0-9]{2})\$[./A-Za-z0-9]{53}$`)
+	bcrypt = lazy.Regexp(`^\$2[yb]\$([0-9]{2})\$[./A-Za-z0-9]{53}$`)
 )
 
 // Bounds of a hash's cost. Every request costs a web server that many rounds, as
@@ -72,11 +73,11 @@ func checkUsers(r *rules, field string, users map[string]string) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(users)) {
 		at := field + "." + name
-		if !userName.MatchString(name) {
+		if !userName().MatchString(name) {
 			r.add(at, name, "must be a user name of letters, digits and . _ @ + -, at most 64")
 			continue
 		}
-		hash := bcrypt.FindStringSubmatch(users[name])
+		hash := bcrypt().FindStringSubmatch(users[name])
 		if hash == nil { // and what was given, perhaps a password, is not shown
 			r.add(at, nil, "must be a bcrypt hash ($2y$ or $2b$); make one with: htpasswd -nB %s", name)
 			continue
@@ -141,23 +142,23 @@ var (
 	// target is what follows the authority of a URL: the characters of RFC 3986
 	// section 2 less quotes, dollars, brackets and braces, and with whole
 	// percent-encodings only.
-	target = regexp.MustCompile(`^([A-Za-z0-9._~:/?#@!&()*+,;=-]|%[0-9A-Fa-f]{2})*$`)
+	target = lazy.Regexp(`^([A-Za-z0-9._~:/?#@!&()*+,;=-]|%[0-9A-Fa-f]{2})*$`)
 	// encodedControl is a control character that some program may decode.
-	encodedControl = regexp.MustCompile(`%([01][0-9A-Fa-f]|7[Ff])`)
+	encodedControl = lazy.Regexp(`%([01][0-9A-Fa-f]|7[Ff])`)
 	// authority is host and port, without user information.
-	authority = regexp.MustCompile(`^https?://([A-Za-z0-9.-]+)(:[0-9]{1,5})?([/?#].*)?$`)
+	authority = lazy.Regexp(`^https?://([A-Za-z0-9.-]+)(:[0-9]{1,5})?([/?#].*)?$`)
 )
 
 // targetRule is what a redirect's target breaks, looked at as it will be sent,
 // byte for byte, and nowhere decoded; "" when nothing.
 func targetRule(to string) string {
-	url := authority.FindStringSubmatch(to)
+	url := authority().FindStringSubmatch(to)
 	switch {
 	case len(to) > maxURL:
 		return fmt.Sprintf("must be at most %d bytes", maxURL)
-	case !target.MatchString(to):
+	case !target().MatchString(to):
 		return "must be made of the characters of URLs (RFC 3986) alone, without quotes, blanks, $, brackets and braces; write others as %XX"
-	case encodedControl.MatchString(to):
+	case encodedControl().MatchString(to):
 		return "must not hold an encoded control character"
 	case strings.HasPrefix(to, "/") && !strings.HasPrefix(to, "//"):
 		return ""

@@ -2,20 +2,21 @@ package upkeep
 
 import (
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"upkeep/internal/lazy"
 )
 
 var (
 	// siteHeader is a token of RFC 9110 section 5.6.2 without the signs that
 	// configurations know.
-	siteHeader = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
+	siteHeader = lazy.Regexp(`^[A-Za-z][A-Za-z0-9_-]{0,63}$`)
 	// headerValue is a field value of RFC 9110 section 5.5: visible ASCII with
 	// blanks between.
-	headerValue = regexp.MustCompile(`^[!-~]([ -~\t]*[!-~])?$`)
-	environment = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
+	headerValue = lazy.Regexp(`^[!-~]([ -~\t]*[!-~])?$`)
+	environment = lazy.Regexp(`^[A-Z][A-Z0-9_]{0,63}$`)
 )
 
 // ownHeaders are the web server's to say: those of one connection (RFC 9110
@@ -36,13 +37,13 @@ func (s Site) checkHeaders(r *rules) {
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
 		at, value, lower := "headers."+name, s.Headers[name], strings.ToLower(name)
 		switch {
-		case !siteHeader.MatchString(name):
+		case !siteHeader().MatchString(name):
 			r.add(at, name, "must be named by letters, digits, hyphens and underscores, beginning with a letter, at most 64")
 		case slices.Contains(ownHeaders, lower):
 			r.add(at, value, "is set by the web server itself")
 		case seen[lower]:
 			r.add(at, value, "is given twice; letters of headers are the same in either case")
-		case value != "" && !headerValue.MatchString(value):
+		case value != "" && !headerValue().MatchString(value):
 			r.add(at, value, "must be visible ASCII characters, with blanks only between them (RFC 9110 section 5.5)")
 		default:
 			r.fieldText(at, value)
@@ -77,7 +78,7 @@ func (s Site) checkEnvironment(r *rules) {
 	for _, name := range slices.Sorted(maps.Keys(s.Environment)) {
 		at, value := "environment."+name, s.Environment[name]
 		switch {
-		case !environment.MatchString(name):
+		case !environment().MatchString(name):
 			r.add(at, name, "must be named by upper-case letters, digits and underscores, beginning with a letter, at most 64")
 		case ownVariable(name):
 			r.add(at, value, "is set by the web server itself, or says how programs are run")

@@ -3,10 +3,11 @@ package upkeep
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"upkeep/internal/lazy"
 )
 
 // Bounds of a site, far above what real ones have: no site makes the
@@ -95,7 +96,7 @@ func (s Site) checkCanonical(r *rules) {
 
 // plainFolder is a name of a folder or file that no program reads anything into:
 // no leading dot or hyphen, no blanks, no quotes.
-var plainFolder = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
+var plainFolder = lazy.Regexp(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$`)
 
 func (s Site) checkPlaces(r *rules) {
 	if len(s.Servers) == 0 {
@@ -124,13 +125,13 @@ func (s Site) checkPlaces(r *rules) {
 		r.add("subof", s.SubOf, "must be a site whose name this one lies below, as blog.example.test lies below example.test")
 	}
 	if s.Root == "" {
-		if root := s.WithDefaults().Root; root != "" && !plainFolder.MatchString(root) && Within(s.Name, s.SubOf) {
+		if root := s.WithDefaults().Root; root != "" && !plainFolder().MatchString(root) && Within(s.Name, s.SubOf) {
 			r.add("root", nil, "is required: %s is too long for the name of a folder", root)
 		}
 		return
 	}
 	folders := strings.Split(s.Root, "/")
-	if len(folders) > maxSubfolders || slices.ContainsFunc(folders, func(f string) bool { return !plainFolder.MatchString(f) }) {
+	if len(folders) > maxSubfolders || slices.ContainsFunc(folders, func(f string) bool { return !plainFolder().MatchString(f) }) {
 		r.add("root", s.Root, "must be at most %d folders below htdocs, such as public or web/public; "+
 			"each of letters, digits, dots, hyphens and underscores, and not beginning with a dot", maxSubfolders)
 	}
@@ -164,7 +165,7 @@ func (s Site) checkServing(r *rules) {
 			switch {
 			case name == "disabled": // which is a word of Apache's DirectoryIndex
 				r.add(at, name, "cannot be the name of an index")
-			case !plainFolder.MatchString(name):
+			case !plainFolder().MatchString(name):
 				r.add(at, name, "must be the name of a file such as index.html")
 			case slices.Contains(s.Index[:i], name):
 				r.add(at, name, "is given twice")
@@ -196,7 +197,7 @@ func checkErrorPage(r *rules, code, page string) {
 		r.sitePath(at, page)
 	case strings.HasPrefix(page, "http://"), strings.HasPrefix(page, "https://"):
 		r.add(at, page, "must be the path of a page of the site, or a text; a URL would be shown as text")
-	case looksLikePath.MatchString(page):
+	case looksLikePath().MatchString(page):
 		r.add(at, page, "must be a text, or a path, which begins with /")
 	case strings.TrimSpace(page) == "":
 		r.add(at, page, "must be the path of a page of the site, such as /missing.html, or a text")
@@ -211,7 +212,7 @@ func checkErrorPage(r *rules, code, page string) {
 
 // looksLikePath is a word that nobody would have visitors read: the name of a page,
 // or where one is from here.
-var looksLikePath = regexp.MustCompile(`^\.{1,2}/\S*$|^\S+\.(html?|php)$`)
+var looksLikePath = lazy.Regexp(`^\.{1,2}/\S*$|^\S+\.(html?|php)$`)
 
 // expands reports whether Apache would take part of a text for something to fill
 // in.
@@ -220,12 +221,12 @@ func expands(s string) bool { return strings.Contains(s, "%{") || strings.Contai
 // pathBytes are what a path of a site may be made of. Percent signs are left
 // out, since web servers compare decoded paths; stars, brackets, question marks
 // and parentheses, since they match more than themselves in some directives.
-var pathBytes = regexp.MustCompile(`^/[A-Za-z0-9._~@:+,=/-]*$`)
+var pathBytes = lazy.Regexp(`^/[A-Za-z0-9._~@:+,=/-]*$`)
 
 // sitePath checks a path of a site as requests have it.
 func (r *rules) sitePath(field, path string) {
 	switch {
-	case !pathBytes.MatchString(path) || len(path) > maxSitePath:
+	case !pathBytes().MatchString(path) || len(path) > maxSitePath:
 		r.add(field, path, "must be a path that begins with / and holds at most %d letters, digits and - . _ ~ @ : + , = /", maxSitePath)
 	case strings.Contains(path, "//") || slices.ContainsFunc(strings.Split(path, "/"), func(s string) bool { return s == "." || s == ".." }):
 		r.add(field, path, "must not hold //, /./ or /../: requests are compared without them")

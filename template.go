@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"text/template"
 	"text/template/parse"
+
+	"upkeep/internal/lazy"
 )
 
 // Bounds of a template. Whoever may declare a receiver may not keep a processor
@@ -63,10 +64,10 @@ func boundText(s string) (string, error) {
 }
 
 // wideVerb is a verb of printf with a width that can fill the memory.
-var wideVerb = regexp.MustCompile(`\*|\[|[0-9]{4}`)
+var wideVerb = lazy.Regexp(`\*|\[|[0-9]{4}`)
 
 func boundPrintf(format string, v ...any) (string, error) {
-	if len(format) > 1000 || wideVerb.MatchString(format) {
+	if len(format) > 1000 || wideVerb().MatchString(format) {
 		return "", fmt.Errorf("the format %.40q is too long, or has too wide a field", format)
 	}
 	return boundText(fmt.Sprintf(format, v...))

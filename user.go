@@ -1,10 +1,11 @@
 package upkeep
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"upkeep/internal/lazy"
 )
 
 // What users are to upkeep.
@@ -85,12 +86,12 @@ type AccessToken struct {
 
 // signInName is what people sign in with: a name or a mail address, in lower case so
 // that no two are told apart by capitals alone.
-var signInName = regexp.MustCompile(`^[a-z0-9][a-z0-9._@+-]{0,61}[a-z0-9]$`)
+var signInName = lazy.Regexp(`^[a-z0-9][a-z0-9._@+-]{0,61}[a-z0-9]$`)
 
 // Validate checks what can be checked without the database.
 func (u User) Validate() []FieldError {
 	var r rules
-	if !signInName.MatchString(u.Name) {
+	if !signInName().MatchString(u.Name) {
 		r.add("name", u.Name, "must be 2 to 63 lower-case letters, digits and any of . _ @ + - in between, such as a mail address")
 	}
 	switch {

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"upkeep/internal/lazy"
 )
 
 // Publisher types: how records reach a zone.
@@ -258,7 +259,7 @@ func (p Publisher) validate(r *rules, at string) {
 		if p.IncludeDir == "" {
 			r.add(at+".include_dir", nil, "is required: the directory of soa.include and ips.include")
 		}
-		if p.View != "" && !viewName.MatchString(p.View) {
+		if p.View != "" && !viewName().MatchString(p.View) {
 			r.add(at+".view", p.View, "must be the name of a view: letters, digits, dots, hyphens and underscores")
 		}
 		for field, argv := range map[string][]string{"rndc": p.RNDC, "checkzone": p.Checkzone} {
@@ -286,7 +287,7 @@ func (p Publisher) validate(r *rules, at string) {
 // say there is less than what a document says of this machine: commands and
 // addresses are root's to choose on the server.
 func (p Publisher) validateAgent(r *rules, at string) {
-	if !objectName.MatchString(p.Agent) {
+	if !objectName().MatchString(p.Agent) {
 		r.add(at+".agent", p.Agent, "must be the name of a server: lower-case letters, digits and hyphens, at most 63")
 	}
 	for field, given := range map[string]bool{"rndc": len(p.RNDC) > 0, "checkzone": len(p.Checkzone) > 0, "chroot": p.Chroot != ""} {
@@ -306,7 +307,7 @@ func (p Publisher) validateAgent(r *rules, at string) {
 
 // viewName is what the name of a view may be; named allows more, but nothing
 // that rndc could take for an option.
-var viewName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+var viewName = lazy.Regexp(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 
 func hasNUL(s string) bool { return strings.ContainsRune(s, 0) }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"upkeep"
 	"upkeep/internal/api/client"
 	"upkeep/internal/api/wire"
+	"upkeep/internal/lazy"
 	"upkeep/internal/vhost"
 )
 
@@ -265,10 +265,10 @@ func editedLines(diff string) (gone, came []string, err error) {
 }
 
 // ofVersion are the lines that each version of a file has its own of.
-var ofVersion = regexp.MustCompile(`^(# made by upkeep, .*|\s*Redirect 204 /\.well-known/upkeep/[0-9a-f]{32})$`)
+var ofVersion = lazy.Regexp(`^(# made by upkeep, .*|\s*Redirect 204 /\.well-known/upkeep/[0-9a-f]{32})$`)
 
 func withoutVersion(lines []string) []string {
-	return slices.DeleteFunc(lines, func(line string) bool { return ofVersion.MatchString(line) })
+	return slices.DeleteFunc(lines, func(line string) bool { return ofVersion().MatchString(line) })
 }
 
 // How a line differs.

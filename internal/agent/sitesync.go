@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 	"upkeep/internal/link"
 	"upkeep/internal/task"
 	"upkeep/internal/vhost"
@@ -369,14 +369,14 @@ func driftText(d webserver.Drift) string {
 
 // environmentLine is a line of Apache or nginx that hands a value to programs. One
 // that begins with a dollar sign is nginx's own.
-var environmentLine = regexp.MustCompile(`(?mi)^(\s*(?:SetEnv|fastcgi_param)\s+\S+\s+)([^$\s].*)$`)
+var environmentLine = lazy.Regexp(`(?mi)^(\s*(?:SetEnv|fastcgi_param)\s+\S+\s+)([^$\s].*)$`)
 
 func hideEnvironment(text []byte) []byte {
 	if len(text) == 0 {
 		return text // nil is a file that is not there
 	}
-	return environmentLine.ReplaceAllFunc(text, func(line []byte) []byte {
-		part := environmentLine.FindSubmatch(line)
+	return environmentLine().ReplaceAllFunc(text, func(line []byte) []byte {
+		part := environmentLine().FindSubmatch(line)
 		return fmt.Appendf(nil, "%s%s", part[1], upkeep.HiddenHash(string(part[2])))
 	})
 }

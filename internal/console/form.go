@@ -3,12 +3,12 @@ package console
 import (
 	"maps"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // field is one field of a form, as its template draws it.
@@ -44,7 +44,7 @@ type group struct {
 }
 
 // indices are those in paths of fields, such as "aliases[1]".
-var indices = regexp.MustCompile(`\[\d+\]`)
+var indices = lazy.Regexp(`\[\d+\]`)
 
 // besideFields puts faults beside the fields that they are about, and the rest, with the
 // names of their fields, under "".
@@ -57,7 +57,7 @@ func besideFields(groups []group, f faults) (rest []string) {
 	}
 	for _, path := range sortedFaults(f) {
 		text := f[path]
-		name := indices.ReplaceAllString(path, "")
+		name := indices().ReplaceAllString(path, "")
 		whole := name
 		for at[name] == nil && strings.Contains(name, ".") {
 			name = name[:strings.LastIndexByte(name, '.')]
@@ -116,7 +116,7 @@ var siteLabels = sync.OnceValue(func() map[string]string {
 // siteField is what the form for a site calls a field by its path, such as
 // "redirects[1].to"; empty for one that it does not have.
 func siteField(path string) string {
-	name := indices.ReplaceAllString(path, "")
+	name := indices().ReplaceAllString(path, "")
 	for siteLabels()[name] == "" && strings.Contains(name, ".") {
 		name = name[:strings.LastIndexByte(name, '.')]
 	}

@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,13 +76,13 @@ const sign = 15 * time.Second
 
 // follow sends what there is to tell until nobody listens any more.
 func (s *liveStream) follow(ctx context.Context) {
-	if s.send(hello) != nil {
+	if s.send(hello()) != nil {
 		return
 	}
 	quiet := time.NewTimer(sign)
 	defer quiet.Stop()
 	for {
-		said := alive
+		said := alive()
 		select {
 		case <-ctx.Done():
 		case <-quiet.C:
@@ -95,7 +96,7 @@ func (s *liveStream) follow(ctx context.Context) {
 		}
 		if ctx.Err() != nil { // whatever came beside it
 			if api.Forgotten(ctx) {
-				_ = s.send(bye) // what it shows is not for this browser any more
+				_ = s.send(bye()) // what it shows is not for this browser any more
 			}
 			return
 		}
@@ -107,10 +108,16 @@ func (s *liveStream) follow(ctx context.Context) {
 }
 
 var (
-	hello = newMessage([]byte("event: hello\ndata: hello\n\n"))
-	alive = newMessage([]byte(": alive\n\n"))
-	bye   = newMessage([]byte("event: bye\ndata: bye\n\n"))
+	hello = fixed("event: hello\ndata: hello\n\n")
+	alive = fixed(": alive\n\n")
+	bye   = fixed("event: bye\ndata: bye\n\n")
 )
+
+// fixed is a message that is always the same. It is packed when it is first sent, and
+// not at the start of every command.
+func fixed(text string) func() *message {
+	return sync.OnceValue(func() *message { return newMessage([]byte(text)) })
+}
 
 // patience is how long a reader may take nothing before it is gone.
 const patience = time.Minute

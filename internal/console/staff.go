@@ -120,7 +120,7 @@ func existing(err error, name string) error {
 func flat(f faults) faults {
 	made := faults{}
 	for _, path := range sortedFaults(f) {
-		name := indices.ReplaceAllString(path, "")
+		name := indices().ReplaceAllString(path, "")
 		made[name] = strings.TrimSpace(made[name] + " " + f[path])
 	}
 	return made

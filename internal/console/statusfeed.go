@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -16,11 +17,13 @@ import (
 var badgeTexts = map[string]string{fareUp: "up", fareDegraded: "degraded", fareDown: "down", fareUnknown: "not known", fareOut: "out of service"}
 
 // badge is drawn from attributes alone, so that its policy can refuse all styles.
-var badge = template.Must(template.New("badge").Parse(`<svg xmlns="http://www.w3.org/2000/svg" width="{{.Width}}" height="20" role="img" aria-label="{{.Title}}: {{.Text}}">` +
-	`<title>{{.Title}}: {{.Text}}</title><rect width="{{.Width}}" height="20" rx="3" fill="#1d1c1a"/>` +
-	`<path d="M{{.Left}} 0h{{.Tail}}a3 3 0 0 1 3 3v14a3 3 0 0 1-3 3h-{{.Tail}}z" fill="{{.Fill}}"/>` +
-	`<g font-family="Verdana,DejaVu Sans,sans-serif" font-size="11"><text x="7" y="14" fill="#faf9f6" textLength="{{.TitleWidth}}" lengthAdjust="spacingAndGlyphs">{{.Title}}</text>` +
-	`<text x="{{.TextAt}}" y="14" fill="{{.Ink}}" textLength="{{.TextWidth}}" lengthAdjust="spacingAndGlyphs">{{.Text}}</text></g></svg>` + "\n"))
+var badge = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("badge").Parse(`<svg xmlns="http://www.w3.org/2000/svg" width="{{.Width}}" height="20" role="img" aria-label="{{.Title}}: {{.Text}}">` +
+		`<title>{{.Title}}: {{.Text}}</title><rect width="{{.Width}}" height="20" rx="3" fill="#1d1c1a"/>` +
+		`<path d="M{{.Left}} 0h{{.Tail}}a3 3 0 0 1 3 3v14a3 3 0 0 1-3 3h-{{.Tail}}z" fill="{{.Fill}}"/>` +
+		`<g font-family="Verdana,DejaVu Sans,sans-serif" font-size="11"><text x="7" y="14" fill="#faf9f6" textLength="{{.TitleWidth}}" lengthAdjust="spacingAndGlyphs">{{.Title}}</text>` +
+		`<text x="{{.TextAt}}" y="14" fill="{{.Ink}}" textLength="{{.TextWidth}}" lengthAdjust="spacingAndGlyphs">{{.Text}}</text></g></svg>` + "\n"))
+})
 
 type badgeView struct {
 	Title, Text, Fill, Ink                           string
@@ -52,7 +55,7 @@ func (c *Console) statusBadge(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var body strings.Builder
-	if err := badge.Execute(&body, drawBadge(v.Title, v.Fare)); err != nil {
+	if err := badge().Execute(&body, drawBadge(v.Title, v.Fare)); err != nil {
 		c.notNow(w, err)
 		return
 	}

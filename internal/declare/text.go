@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -12,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 	"upkeep/internal/names"
 )
 
@@ -92,24 +92,24 @@ func (r *reader) checkText(text []byte) bool {
 func isControl(c rune) bool { return c < 0x20 || c >= 0x7f && c < 0xa0 }
 
 var (
-	yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+	yamlLine = lazy.Regexp(`^yaml: line (\d+): (.*)$`)
 	// lineBefore are the problems for which the YAML package gives the number of
 	// the line before: those that its parser finds, not its scanner.
-	lineBefore    = regexp.MustCompile(`^did not find expected (<|node content|'-' indicator|key|',' or)|^found (undefined tag|duplicate %|incompatible)`)
-	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+	lineBefore    = lazy.Regexp(`^did not find expected (<|node content|'-' indicator|key|',' or)|^found (undefined tag|duplicate %|incompatible)`)
+	unknownAnchor = lazy.Regexp(`^unknown anchor '(.*)' referenced$`)
 )
 
 // syntax reports an error of the YAML parser.
 func (r *reader) syntax(text []byte, err error) {
 	at, rule := place{1, 1}, strings.TrimPrefix(err.Error(), "yaml: ")
-	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
+	if m := yamlLine().FindStringSubmatch(err.Error()); m != nil {
 		at.line, _ = strconv.Atoi(m[1]) // digits
 		rule = m[2]
-		if lineBefore.MatchString(rule) {
+		if lineBefore().MatchString(rule) {
 			at.line++
 		}
 	}
-	if m := unknownAnchor.FindStringSubmatch(rule); m != nil {
+	if m := unknownAnchor().FindStringSubmatch(rule); m != nil {
 		before, _, _ := bytes.Cut(text, []byte("*"+m[1]))
 		at.line = 1 + bytes.Count(before, []byte("\n"))
 		at.column = len(before) - bytes.LastIndexByte(before, '\n')

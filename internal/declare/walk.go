@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // maxNodes bounds how many nodes of one document are visited. A text within its
@@ -267,8 +267,8 @@ func (w *walker) text(at, node *yaml.Node, reader encoding.TextUnmarshaler, path
 }
 
 var (
-	decimal  = regexp.MustCompile(`^-?(0|[1-9][0-9]{0,17})$`)
-	fraction = regexp.MustCompile(`^-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?$`)
+	decimal  = lazy.Regexp(`^-?(0|[1-9][0-9]{0,17})$`)
+	fraction = lazy.Regexp(`^-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][-+]?[0-9]{1,3})?$`)
 )
 
 func (w *walker) scalar(at, node *yaml.Node, v reflect.Value, path string) {
@@ -293,14 +293,14 @@ func (w *walker) scalar(at, node *yaml.Node, v reflect.Value, path string) {
 		v.SetBool(text == "true")
 	case reflect.Int:
 		n, err := strconv.Atoi(text)
-		if quoted || err != nil || !decimal.MatchString(text) {
+		if quoted || err != nil || !decimal().MatchString(text) {
 			w.fail(at, path, text, "must be a whole number in decimal digits, without quotes")
 			return
 		}
 		v.SetInt(int64(n))
 	case reflect.Float64:
 		f, err := strconv.ParseFloat(text, 64)
-		if quoted || err != nil || !fraction.MatchString(text) {
+		if quoted || err != nil || !fraction().MatchString(text) {
 			w.fail(at, path, text, "must be a number such as 0.5, without quotes")
 			return
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // Write writes objects as YAML documents that [Read] reads back as the same
@@ -113,7 +113,7 @@ func tableOf(v reflect.Value) *yaml.Node {
 var (
 	// bare is text that no YAML parser takes for anything but text, if it does
 	// not look like a number either.
-	bare    = regexp.MustCompile(`^[A-Za-z_/][A-Za-z0-9_./-]*$|^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$`)
+	bare    = lazy.Regexp(`^[A-Za-z_/][A-Za-z0-9_./-]*$|^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$`)
 	special = []string{"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"}
 )
 
@@ -121,7 +121,7 @@ var (
 // YAML 1.1 take "no" for false.
 func scalarOf(text string) *yaml.Node {
 	node := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}
-	if !bare.MatchString(text) || slices.Contains(special, strings.ToLower(text)) {
+	if !bare().MatchString(text) || slices.Contains(special, strings.ToLower(text)) {
 		node.Style = yaml.DoubleQuotedStyle
 	}
 	return node
@@ -129,11 +129,11 @@ func scalarOf(text string) *yaml.Node {
 
 // typed is text of types that read themselves from text, such as 500ms and
 // 1/10y, that no parser takes for a number.
-var typed = regexp.MustCompile(`^-?[0-9]+(\.[0-9]+)?[a-zµ]+([0-9.]+[a-zµ]+)*$|^[0-9]+/[0-9a-z]+$|^[0-9]{3}(-[0-9]{3})?$`)
+var typed = lazy.Regexp(`^-?[0-9]+(\.[0-9]+)?[a-zµ]+([0-9.]+[a-zµ]+)*$|^[0-9]+/[0-9a-z]+$|^[0-9]{3}(-[0-9]{3})?$`)
 
 // plainOf is a scalar whose reader takes it as text whether quoted or not.
 func plainOf(text string) *yaml.Node {
-	if typed.MatchString(text) {
+	if typed().MatchString(text) {
 		return &yaml.Node{Kind: yaml.ScalarNode, Value: text}
 	}
 	return scalarOf(text)

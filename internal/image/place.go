@@ -5,10 +5,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 
 	"upkeep"
 	"upkeep/internal/image/hold"
+	"upkeep/internal/lazy"
 )
 
 // In is the path of a file in an open folder. Verbs take it like any other, and work
@@ -21,11 +21,11 @@ func In(folder *os.File, name string) string {
 
 // inFolder is the form of such a path. A folder in /proc that is resolved would be a
 // path again.
-var inFolder = regexp.MustCompile(`^/proc/self/fd/[0-9]+/[^/]+$`)
+var inFolder = lazy.Regexp(`^/proc/self/fd/[0-9]+/[^/]+$`)
 
 // realPath is a path with no symbolic link in it, or the one that [In] made.
 func realPath(path string) (string, error) {
-	if inFolder.MatchString(path) {
+	if inFolder().MatchString(path) {
 		_, err := stat(path)
 		return path, err
 	}
@@ -41,7 +41,7 @@ func realPath(path string) (string, error) {
 
 // stat looks at what a path leads to.
 func stat(path string) (fs.FileInfo, error) {
-	if !inFolder.MatchString(path) {
+	if !inFolder().MatchString(path) {
 		return os.Stat(path)
 	}
 	info, err := os.Lstat(path)

@@ -95,7 +95,7 @@ func Parse(fset *token.FileSet, name string, text []byte) (File, error) {
 func Check(files []File) []Finding {
 	var found []Finding
 	for _, file := range files {
-		for _, rule := range []func(File) []Finding{layers, sizes, habits, documentation} {
+		for _, rule := range []func(File) []Finding{layers, sizes, habits, expressions, documentation} {
 			found = append(found, rule(file)...)
 		}
 	}

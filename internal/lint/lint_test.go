@@ -48,6 +48,8 @@ func TestRules(t *testing.T) {
 		{"undocumented type", "internal/api/x.go", "package x\ntype T int\n", "T is exported"},
 		{"undocumented constant", "internal/api/x.go", "package x\nconst C = 1\n", "C is exported"},
 		{"package comment", "internal/api/x.go", "package x\n", "has no comment"},
+		{"compiled at each start", "internal/api/x.go", "package x\nimport \"regexp\"\nvar v = regexp.MustCompile(`x`)\n", "compiled at the start of every command"},
+		{"what does not compile", "internal/api/x.go", "package x\nimport \"upkeep/internal/lazy\"\nvar v = lazy.Regexp(`(`)\n", "missing closing )"},
 		{"state", "internal/api/x.go", "package x\nvar v int\nfunc f() { v = 1 }\n", "v belongs to the whole package"},
 		{"state in a map", "internal/api/x.go", "package x\nvar v = map[int]T{}\nfunc f() { v[1].x++; delete(v, 1) }\n", "v belongs to the whole package"},
 	} {
@@ -70,17 +72,21 @@ package watch
 
 import (
 	_ "upkeep"
+	"upkeep/internal/lazy"
 	_ "upkeep/internal/store"
 )
 
 // V is fine.
 var V = []int{1}
 
+var expression = lazy.Regexp("^x$")
+
 // F hides V, which is fine.
 func F(V []int) error {
 	V[0] = 1
 	local := 2
 	local++
+	local += len(regexp.MustCompile("x").String())
 	if err := F(nil); err != nil {
 		return fmt.Errorf("doing %d: %w", local, err)
 	}

@@ -2,12 +2,12 @@ package names
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // Rules are what a site's names are held to.
@@ -97,13 +97,13 @@ func (r Rules) rule(site upkeep.Site, name string) string {
 func whose(c Claim) string { return fmt.Sprintf("site %s of account %s", c.Site, c.Account) }
 
 // told is what whose says.
-var told = regexp.MustCompile(`site \S+ of account ([a-z0-9-]+)`)
+var told = lazy.Regexp(`site \S+ of account ([a-z0-9-]+)`)
 
 // Discreet is a rule as it is told to an account: whose a name is, if it is not its
 // own, is left out.
 func Discreet(rule, account string) string {
-	return told.ReplaceAllStringFunc(rule, func(text string) string {
-		if told.FindStringSubmatch(text)[1] == account {
+	return told().ReplaceAllStringFunc(rule, func(text string) string {
+		if told().FindStringSubmatch(text)[1] == account {
 			return text
 		}
 		return "another account"

@@ -10,12 +10,12 @@ import (
 	"io/fs"
 	"maps"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"upkeep"
 	"upkeep/internal/declare"
+	"upkeep/internal/lazy"
 	"upkeep/internal/safefs"
 	"upkeep/internal/task"
 )
@@ -305,10 +305,10 @@ func (p Policy) Validate() []upkeep.FieldError {
 	if p.DeleteBudget != nil && (*p.DeleteBudget < 0 || *p.DeleteBudget > 100_000) {
 		b.add("delete_budget", fmt.Sprint(*p.DeleteBudget), "must be 0 to 100000")
 	}
-	if p.Front != "" && !systemName.MatchString(p.Front) {
+	if p.Front != "" && !systemName().MatchString(p.Front) {
 		b.add("front", p.Front, "must be the name of a system user")
 	}
-	if p.Group != "" && (!systemName.MatchString(p.Group) || slices.Contains(powerful, p.Group)) {
+	if p.Group != "" && (!systemName().MatchString(p.Group) || slices.Contains(powerful, p.Group)) {
 		b.add("group", p.Group, "must be the group that the web server runs as, and none that has powers on the system")
 	}
 	if p.Web != nil {
@@ -329,7 +329,7 @@ func agentKinds() []string {
 }
 
 // systemName is a name of a user or a group of the system.
-var systemName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+var systemName = lazy.Regexp(`^[a-z_][a-z0-9_-]{0,31}$`)
 
 // powerful are groups that are as good as root, or that may read what root keeps.
 var powerful = strings.Fields("root daemon bin sys adm tty disk kmem sudo wheel shadow staff docker lxd libvirt kvm systemd-journal")

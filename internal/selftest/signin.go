@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"upkeep/internal/lazy"
 )
 
 // signInAttacks are what somebody does who has no password, or the wrong one for what
@@ -254,8 +256,8 @@ func customerBeyond(ctx context.Context, w *World) error {
 			if err != nil {
 				return err
 			}
-			if got.status < 400 && (ask.refused || neighboursRow.MatchString(got.body)) {
-				return fmt.Errorf("%s %s by a customer is answered with status %d: %.300q", ask.method, ask.path, got.status, near(got.body, neighboursRow))
+			if got.status < 400 && (ask.refused || neighboursRow().MatchString(got.body)) {
+				return fmt.Errorf("%s %s by a customer is answered with status %d: %.300q", ask.method, ask.path, got.status, near(got.body, neighboursRow()))
 			}
 		}
 	}
@@ -278,7 +280,7 @@ func (w *World) neighbourSeen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if got.status != http.StatusOK || !neighboursRow.MatchString(got.body) {
+		if got.status != http.StatusOK || !neighboursRow().MatchString(got.body) {
 			return fmt.Errorf("%s is answered with status %d, and does not show the neighbour's own to it", path, got.status)
 		}
 	}
@@ -328,7 +330,7 @@ func wishes(w *World) []asked {
 // neighboursRow is how a row of the neighbour's looks in answers and on pages. The
 // tenant's own rows hold its name, too, in folders, texts and names that it asked
 // for; quotes in those are escaped.
-var neighboursRow = regexp.MustCompile(`"(account|name)":"` + victim + `|href="/(sites|accounts)/` + victim)
+var neighboursRow = lazy.Regexp(`"(account|name)":"` + victim + `|href="/(sites|accounts)/` + victim)
 
 // near is what stands before and after the first match in a text, or its start without
 // one.

@@ -2,12 +2,12 @@ package task
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // ImageAt is a file below a root of images that the agent's policy names.
@@ -157,9 +157,9 @@ const maxPartition = 1024
 var FileSystems = []string{"ext2", "ext3", "ext4", "xfs", "btrfs", "reiserfs", "vfat", "swap"}
 
 // imageName is a short word, of which only the agent knows what it means.
-var imageName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+var imageName = lazy.Regexp(`^[a-z0-9-]{1,32}$`)
 
-var imageUUID = regexp.MustCompile(`^[0-9a-fA-F]{4}[0-9a-fA-F-]{4,32}$`)
+var imageUUID = lazy.Regexp(`^[0-9a-fA-F]{4}[0-9a-fA-F-]{4,32}$`)
 
 func (b *broken) image(field string, i ImageAt) {
 	if !upkeep.ValidObject(i.Root) {
@@ -198,7 +198,7 @@ func (b *broken) fileSystem(f FileSystem, needed bool) {
 	if f.Type == "" && !needed && f != (FileSystem{}) {
 		b.add("fs", "", "must say which file system the other options are for")
 	}
-	if f.Profile != "" && !imageName.MatchString(f.Profile) {
+	if f.Profile != "" && !imageName().MatchString(f.Profile) {
 		b.add("profile", f.Profile, "must be the name of a profile")
 	}
 	if f.Inodes < 0 || f.Inodes > 1<<32-1 {
@@ -210,7 +210,7 @@ func (b *broken) fileSystem(f FileSystem, needed bool) {
 	if len(f.Label) > 255 || strings.HasPrefix(f.Label, "-") || strings.ContainsFunc(f.Label, func(c rune) bool { return c < 0x20 || c == 0x7f || c == utf8.RuneError }) {
 		b.add("label", f.Label, "must be text of at most 255 bytes, without control characters and a dash at its start")
 	}
-	if f.UUID != "" && !imageUUID.MatchString(f.UUID) {
+	if f.UUID != "" && !imageUUID().MatchString(f.UUID) {
 		b.add("uuid", f.UUID, "must be a UUID")
 	}
 	if f.Reserved != nil && !(*f.Reserved >= 0 && *f.Reserved <= 50) {

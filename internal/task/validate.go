@@ -5,12 +5,12 @@ import (
 	"net/netip"
 	"path"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // Bounds of payloads. They are far above what is needed; what lies beyond is a
@@ -56,7 +56,7 @@ func (b *broken) generation(n int64) {
 
 // mode is octal without set-user-id, set-group-id and sticky bits, and never
 // writable by everybody.
-var mode = regexp.MustCompile(`^0[0-7][0-7][0145]$`)
+var mode = lazy.Regexp(`^0[0-7][0-7][0145]$`)
 
 func (t Mkdir) Validate() []upkeep.FieldError {
 	var b broken
@@ -75,7 +75,7 @@ func (t Mkdir) Validate() []upkeep.FieldError {
 		b.add("group", t.Group, "must be that of the owner, root or %s", WebGroup)
 	}
 	switch {
-	case !mode.MatchString(t.Mode):
+	case !mode().MatchString(t.Mode):
 		b.add("mode", t.Mode, "must be octal such as 0750, without set-id bits and not writable by all")
 	case t.Owner == "root" && strings.ContainsRune("2367", rune(t.Mode[2])):
 		b.add("mode", t.Mode, "must not let a group write into a folder that is root's")
@@ -94,7 +94,7 @@ func relative(p string) bool {
 		return false
 	}
 	for name := range strings.SplitSeq(p, "/") {
-		if !plainName.MatchString(name) {
+		if !plainName().MatchString(name) {
 			return false
 		}
 	}
@@ -104,7 +104,7 @@ func relative(p string) bool {
 // plainName is a name of a folder that no program reads anything into: no
 // leading dot or hyphen, no blanks, nothing that a shell or a configuration
 // would take for more than itself.
-var plainName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}$`)
+var plainName = lazy.Regexp(`^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}$`)
 
 // Validate checks that the account and its number are ones that upkeep gives.
 func (t Tenant) Validate() []upkeep.FieldError {

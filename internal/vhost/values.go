@@ -5,13 +5,13 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // The checks here are what a renderer relies on, whoever validated before it.
@@ -154,7 +154,7 @@ func indexOf(s upkeep.Site) ([]string, error) {
 }
 
 // token is a header field name (RFC 9110 section 5.1).
-var token = regexp.MustCompile("\\A[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\\z")
+var token = lazy.Regexp("\\A[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}\\z")
 
 // framing are headers that say how a message is cut out of a connection or that
 // the server makes itself. Wrong ones confuse proxies that others share.
@@ -166,7 +166,7 @@ func headersOf(s upkeep.Site) ([]string, error) {
 	sorted := slices.Sorted(maps.Keys(s.Headers))
 	for _, name := range sorted {
 		switch {
-		case !token.MatchString(name):
+		case !token().MatchString(name):
 			return nil, refuse("headers", name, "must be the name of a header, such as X-Frame-Options")
 		case slices.Contains(framing, http.CanonicalHeaderKey(name)):
 			return nil, refuse("headers", name, "is a header that the server sets itself")
@@ -177,7 +177,7 @@ func headersOf(s upkeep.Site) ([]string, error) {
 	return sorted, nil
 }
 
-var variable = regexp.MustCompile(`\A[A-Z_][A-Z0-9_]{0,127}\z`)
+var variable = lazy.Regexp(`\A[A-Z_][A-Z0-9_]{0,127}\z`)
 
 // environment are variables that tell a program about the request (RFC 3875), or
 // that change what runs rather than what it is told: PHP_ADMIN_VALUE sets any
@@ -193,7 +193,7 @@ var environmentPrefixes = []string{"HTTP_", "LD_", "PHP_", "FCGI_", "REDIRECT_",
 func environmentOf(s upkeep.Site) ([]string, error) {
 	sorted := slices.Sorted(maps.Keys(s.Environment))
 	for _, name := range sorted {
-		if !variable.MatchString(name) {
+		if !variable().MatchString(name) {
 			return nil, refuse("environment", name, "must be the name of a variable: capital letters, digits and underscores")
 		}
 		if slices.Contains(environment, name) || slices.ContainsFunc(environmentPrefixes, func(p string) bool { return strings.HasPrefix(name, p) }) {
@@ -204,9 +204,9 @@ func environmentOf(s upkeep.Site) ([]string, error) {
 }
 
 var (
-	authUser = regexp.MustCompile(`\A[A-Za-z0-9._@+-]{1,64}\z`)
-	authHash = regexp.MustCompile(`\A\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}\z`)
-	realm    = regexp.MustCompile(`\A[A-Za-z0-9 .,:;!?()'_@+/-]{1,128}\z`)
+	authUser = lazy.Regexp(`\A[A-Za-z0-9._@+-]{1,64}\z`)
+	authHash = lazy.Regexp(`\A\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}\z`)
+	realm    = lazy.Regexp(`\A[A-Za-z0-9 .,:;!?()'_@+/-]{1,128}\z`)
 )
 
 // protection is what a site asks a password for.
@@ -232,14 +232,14 @@ func protectionsOf(s upkeep.Site) ([]protection, error) {
 		if one.realm == "" {
 			one.realm = "restricted"
 		}
-		if !realm.MatchString(one.realm) {
+		if !realm().MatchString(one.realm) {
 			return nil, refuse(field+".realm", p.Realm, "must be plain text of at most 128 letters, digits and punctuation")
 		}
 		for _, user := range slices.Sorted(maps.Keys(p.Users)) {
-			if !authUser.MatchString(user) {
+			if !authUser().MatchString(user) {
 				return nil, refuse(field+".users", user, "must be a user name of letters, digits and . _ @ + -")
 			}
-			if !authHash.MatchString(p.Users[user]) {
+			if !authHash().MatchString(p.Users[user]) {
 				return nil, refuse(field+".users."+user, "...", "must be a hash as htpasswd -B makes it")
 			}
 			one.text = append(one.text, user+":"+p.Users[user]+"\n"...)

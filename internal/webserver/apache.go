@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 	"upkeep/internal/vhost"
 )
 
@@ -113,19 +114,19 @@ func (Apache) firstWins() {}
 // Version implements [Server].
 func (a Apache) Version(ctx context.Context) (string, error) {
 	out, _, err := run(ctx, nil, a.Program, "-v")
-	if m := apacheVersion.FindString(out); m != "" {
+	if m := apacheVersion().FindString(out); m != "" {
 		return m, nil
 	}
 	return "", fmt.Errorf("asking %s for its version: %w", a.Program, err)
 }
 
 var (
-	apacheVersion = regexp.MustCompile(`Apache/[0-9.]+`)
+	apacheVersion = lazy.Regexp(`Apache/[0-9.]+`)
 	// "         port 80 namevhost a.test (/x.conf:1)", "*:80    a.test (/x.conf:1)", "  alias www.a.test"
-	dumpAlone = regexp.MustCompile(`(?m)^(\S+)\s+\S+ \(.+:\d+\)$`)
-	dumpHost  = regexp.MustCompile(`(?m)^.*\s(\S+) \((.+):(\d+)\)$`)
-	dumpAlias = regexp.MustCompile(`(?m)^\s+(?:wild )?alias (\S+)$`)
-	dumpFile  = regexp.MustCompile(`(?m)^\s+\([*0-9]+\) (.+)$`)
+	dumpAlone = lazy.Regexp(`(?m)^(\S+)\s+\S+ \(.+:\d+\)$`)
+	dumpHost  = lazy.Regexp(`(?m)^.*\s(\S+) \((.+):(\d+)\)$`)
+	dumpAlias = lazy.Regexp(`(?m)^\s+(?:wild )?alias (\S+)$`)
+	dumpFile  = lazy.Regexp(`(?m)^\s+\([*0-9]+\) (.+)$`)
 )
 
 // Foreign implements [Server]: what is left when our folder is empty. Aliases are
@@ -136,7 +137,7 @@ func (a Apache) Foreign(ctx context.Context, beside []string) (names, files []st
 	if err != nil {
 		return nil, nil, err
 	}
-	if alone := dumpAlone.FindAllStringSubmatch(out, -1); len(alone) > 0 {
+	if alone := dumpAlone().FindAllStringSubmatch(out, -1); len(alone) > 0 {
 		second := filepath.Join(a.Scratch, "second.conf")
 		var text []byte
 		for _, m := range alone {
@@ -149,7 +150,7 @@ func (a Apache) Foreign(ctx context.Context, beside []string) (names, files []st
 			return nil, nil, err
 		}
 	}
-	for _, found := range [][][]string{dumpHost.FindAllStringSubmatch(out, -1), dumpAlias.FindAllStringSubmatch(out, -1)} {
+	for _, found := range [][][]string{dumpHost().FindAllStringSubmatch(out, -1), dumpAlias().FindAllStringSubmatch(out, -1)} {
 		for _, m := range found {
 			if m[1] != vhost.UnknownHost {
 				names = append(names, strings.ToLower(m[1]))
@@ -157,7 +158,7 @@ func (a Apache) Foreign(ctx context.Context, beside []string) (names, files []st
 		}
 	}
 	slices.Sort(names)
-	for _, m := range dumpFile.FindAllStringSubmatch(out, -1) {
+	for _, m := range dumpFile().FindAllStringSubmatch(out, -1) {
 		if filepath.Dir(m[1]) != a.Scratch {
 			files = append(files, m[1])
 		}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 	"upkeep/internal/vhost"
 )
 
@@ -123,12 +124,12 @@ func works(pid int) bool {
 	return err == nil && strings.HasPrefix(string(title), "nginx: worker process") && !strings.Contains(string(title), "shutting down")
 }
 
-var nginxVersion = regexp.MustCompile(`nginx/[0-9.]+`)
+var nginxVersion = lazy.Regexp(`nginx/[0-9.]+`)
 
 // Version implements [Server].
 func (n Nginx) Version(ctx context.Context) (string, error) {
 	_, out, err := run(ctx, nil, n.Program, "-v")
-	if m := nginxVersion.FindString(out); m != "" {
+	if m := nginxVersion().FindString(out); m != "" {
 		return m, nil
 	}
 	return "", fmt.Errorf("asking %s for its version: %w", n.Program, err)
@@ -136,8 +137,8 @@ func (n Nginx) Version(ctx context.Context) (string, error) {
 
 var (
 	// "# configuration file /etc/nginx/nginx.conf:"
-	nginxFile = regexp.MustCompile(`(?m)^# configuration file (.+):$`)
-	nginxName = regexp.MustCompile(`(?m)^[^#\n]*\bserver_name\s+([^;]+);`)
+	nginxFile = lazy.Regexp(`(?m)^# configuration file (.+):$`)
+	nginxName = lazy.Regexp(`(?m)^[^#\n]*\bserver_name\s+([^;]+);`)
 )
 
 // Foreign implements [Server].
@@ -146,7 +147,7 @@ func (n Nginx) Foreign(ctx context.Context, beside []string) (names, files []str
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the web server's own configuration: %w", testError(cmpText(output, err)))
 	}
-	for _, m := range nginxName.FindAllStringSubmatch(out, -1) {
+	for _, m := range nginxName().FindAllStringSubmatch(out, -1) {
 		for _, name := range strings.Fields(m[1]) {
 			if name = strings.Trim(name, `"'`); name != "_" && name != "" {
 				names = append(names, strings.ToLower(name))
@@ -154,7 +155,7 @@ func (n Nginx) Foreign(ctx context.Context, beside []string) (names, files []str
 		}
 	}
 	slices.Sort(names)
-	for _, m := range nginxFile.FindAllStringSubmatch(out, -1) {
+	for _, m := range nginxFile().FindAllStringSubmatch(out, -1) {
 		if filepath.Dir(m[1]) != n.Scratch && !strings.HasSuffix(m[1], tempMark) {
 			files = append(files, m[1])
 		}

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // suexec is what is known of the program through which Apache runs programs of
@@ -24,9 +24,9 @@ type suexec struct {
 }
 
 var (
-	suexecBin    = regexp.MustCompile(`-D SUEXEC_BIN="([^"]+)"`)
-	suexecRoot   = regexp.MustCompile(`-D AP_DOC_ROOT="([^"]+)"`)
-	suexecConfig = regexp.MustCompile(`-D SUEXEC_CONFIG_DIR="?([^"\s]+)`)
+	suexecBin    = lazy.Regexp(`-D SUEXEC_BIN="([^"]+)"`)
+	suexecRoot   = lazy.Regexp(`-D AP_DOC_ROOT="([^"]+)"`)
+	suexecConfig = lazy.Regexp(`-D SUEXEC_CONFIG_DIR="?([^"\s]+)`)
 )
 
 // CheckSuexec reports why programs of sites would not run, where that is sure: suexec
@@ -55,7 +55,7 @@ func (s *suexec) look(ctx context.Context, apache Apache) (root, file string, er
 	defer s.mu.Unlock()
 	if now := stampOf(apache.Program); s.bin == "" || s.of[0] != now {
 		out, errs, err := run(ctx, nil, apache.Program, "-V")
-		found := suexecBin.FindStringSubmatch(out + errs)
+		found := suexecBin().FindStringSubmatch(out + errs)
 		if found == nil {
 			return "", "", err
 		}
@@ -93,7 +93,7 @@ func askSuexec(ctx context.Context, apache Apache, bin string) (root, file strin
 	if err != nil {
 		return "", "", err
 	}
-	if found := suexecConfig.FindStringSubmatch(out + errs); found != nil {
+	if found := suexecConfig().FindStringSubmatch(out + errs); found != nil {
 		user := "www-data"
 		if process, err := apache.Process(); err == nil {
 			for _, variable := range process.Environment {
@@ -104,7 +104,7 @@ func askSuexec(ctx context.Context, apache Apache, bin string) (root, file strin
 		}
 		return "", filepath.Join(found[1], user), nil
 	}
-	if found := suexecRoot.FindStringSubmatch(out + errs); found != nil {
+	if found := suexecRoot().FindStringSubmatch(out + errs); found != nil {
 		root = filepath.Clean(found[1])
 	}
 	return root, "", nil

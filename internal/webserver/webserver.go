@@ -10,11 +10,11 @@ package webserver
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
 
+	"upkeep/internal/lazy"
 	"upkeep/internal/vhost"
 )
 
@@ -58,30 +58,30 @@ func (e *TestError) Error() string {
 
 var (
 	// "AH00526: Syntax error on line 3 of /etc/x.conf:" and the message in the next line.
-	syntaxError = regexp.MustCompile(`(?m)(?:^|: )Syntax error on line (\d+) of (.+?):$`)
+	syntaxError = lazy.Regexp(`(?m)(?:^|: )Syntax error on line (\d+) of (.+?):$`)
 	// "... error log of vhost defined at /etc/x.conf:1"
-	definedAt = regexp.MustCompile(`defined at (\S+):(\d+)`)
+	definedAt = lazy.Regexp(`defined at (\S+):(\d+)`)
 	// "nginx: [emerg] unknown directive "x" in /etc/x.conf:7"
-	nginxError = regexp.MustCompile(`(?m)\[emerg\] (?:\d+#\d+: )?(.*) in (\S+):(\d+)$`)
+	nginxError = lazy.Regexp(`(?m)\[emerg\] (?:\d+#\d+: )?(.*) in (\S+):(\d+)$`)
 	// The same without a file, with the time and its process, or its own name.
-	nginxSays = regexp.MustCompile(`(?m)\[emerg\] (?:\d+#\d+: )?(.*)$`)
-	code      = regexp.MustCompile(`AH\d{5}: `)
-	folders   = regexp.MustCompile(`/(?:[A-Za-z0-9_.@+-]+/)+`)
+	nginxSays = lazy.Regexp(`(?m)\[emerg\] (?:\d+#\d+: )?(.*)$`)
+	code      = lazy.Regexp(`AH\d{5}: `)
+	folders   = lazy.Regexp(`/(?:[A-Za-z0-9_.@+-]+/)+`)
 )
 
 // testError reads the output of a configuration test.
 func testError(output string) *TestError {
 	e := &TestError{Message: output}
-	if m := syntaxError.FindStringSubmatchIndex(output); m != nil {
+	if m := syntaxError().FindStringSubmatchIndex(output); m != nil {
 		e.Line, _ = strconv.Atoi(output[m[2]:m[3]])
 		e.File = base(output[m[4]:m[5]])
 		e.Message = firstLine(output[m[1]:])
-	} else if m := nginxError.FindStringSubmatch(output); m != nil {
+	} else if m := nginxError().FindStringSubmatch(output); m != nil {
 		e.Message, e.File = m[1], base(m[2])
 		e.Line, _ = strconv.Atoi(m[3])
-	} else if m := nginxSays.FindStringSubmatch(output); m != nil {
+	} else if m := nginxSays().FindStringSubmatch(output); m != nil {
 		e.Message = m[1]
-	} else if m := definedAt.FindStringSubmatch(output); m != nil {
+	} else if m := definedAt().FindStringSubmatch(output); m != nil {
 		e.File = base(m[1])
 		e.Line, _ = strconv.Atoi(m[2])
 		e.Message = lineWith(output, m[0])
@@ -142,8 +142,8 @@ func sanitise(text string) string {
 		kept = append(kept, line)
 	}
 	text = strings.Join(kept, "; ")
-	text = code.ReplaceAllString(text, "")
-	text = folders.ReplaceAllString(text, "")
+	text = code().ReplaceAllString(text, "")
+	text = folders().ReplaceAllString(text, "")
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'

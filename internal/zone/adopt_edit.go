@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strings"
 
 	"github.com/miekg/dns"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // includeEdit says how a zone file is brought into the include form.
@@ -199,8 +199,8 @@ func (ed *editor) address(e entry, kind string, data word) error {
 }
 
 var (
-	ttlWord   = regexp.MustCompile(`^(?i)([0-9]+|([0-9]+[wdhms])+)$`)
-	classWord = regexp.MustCompile(`^(?i)(IN|CH|HS|CHAOS|HESIOD|CLASS[0-9]+)$`)
+	ttlWord   = lazy.Regexp(`^(?i)([0-9]+|([0-9]+[wdhms])+)$`)
+	classWord = lazy.Regexp(`^(?i)(IN|CH|HS|CHAOS|HESIOD|CLASS[0-9]+)$`)
 )
 
 // kind returns the type of a record in upper case and the words of its data.
@@ -211,7 +211,7 @@ func (m masterText) kind(e entry) (kind string, data []word) {
 		words = words[1:]
 	}
 	for range 2 {
-		if len(words) > 0 && (ttlWord.MatchString(m.raw(words[0])) || classWord.MatchString(m.raw(words[0]))) {
+		if len(words) > 0 && (ttlWord().MatchString(m.raw(words[0])) || classWord().MatchString(m.raw(words[0]))) {
 			words = words[1:]
 		}
 	}

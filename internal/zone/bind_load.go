@@ -355,7 +355,7 @@ func (p *BindPublisher) sharedLoaded(ctx context.Context, serial uint32) bool {
 
 // renumbered returns the text of a SOA file with another serial.
 func (f include) renumbered(serial uint32) ([]byte, error) {
-	at := soaLine.FindSubmatchIndex(f.text)
+	at := soaLine().FindSubmatchIndex(f.text)
 	_, body, ended := bytes.Cut(bytes.TrimPrefix(f.text, []byte(includeHead)), []byte("\n"))
 	if at == nil || !ended || !f.intact() {
 		return nil, fmt.Errorf("%s is not as upkeep wrote it", f.path)

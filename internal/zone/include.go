@@ -11,12 +11,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // Names of the two files that zone files include.
@@ -158,12 +158,12 @@ func (f include) goesWith(ips include) bool {
 	return f.intact() && ips.intact() && bytes.Contains(f.text, []byte("; with "+IPsInclude+" "+checksum(ips.text)+"\n"))
 }
 
-var soaLine = regexp.MustCompile(`(?s)\sSOA\s+(\S+)\s+(\S+)\s+(?:\(\s*)?(?:;[^\n]*\n\s*)?(\d{1,10})\b`)
+var soaLine = lazy.Regexp(`(?s)\sSOA\s+(\S+)\s+(\S+)\s+(?:\(\s*)?(?:;[^\n]*\n\s*)?(\d{1,10})\b`)
 
 // soa returns the serial in the file and how its names are spelled. It reads
 // the form of the original script too, so that its serial is not gone below.
 func (f include) soa() (serial uint32, names soaNames, found bool) {
-	match := soaLine.FindSubmatch(f.text)
+	match := soaLine().FindSubmatch(f.text)
 	if match == nil {
 		return 0, soaNames{}, false
 	}

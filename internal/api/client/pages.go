@@ -5,18 +5,18 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"time"
 
 	"upkeep"
+	"upkeep/internal/lazy"
 )
 
 // mostOnPage is how much of a list that begins with the newest comes at a time.
 const mostOnPage = 1000
 
 // link finds where a list goes on (RFC 8288).
-var link = regexp.MustCompile(`<([^>]*)>; rel="next"`)
+var link = lazy.Regexp(`<([^>]*)>; rel="next"`)
 
 // pages reads a list to its end, or until there are so many; 0 stands for all.
 func pages[A, T any](ctx context.Context, c *Client, r request, most int, of func(A) []T) ([]T, error) {
@@ -42,7 +42,7 @@ func pages[A, T any](ctx context.Context, c *Client, r request, most int, of fun
 // following is the query of the next page, nil at the end. Its path is that of the
 // list: a token goes where it was meant to.
 func following(header http.Header, present url.Values) (url.Values, error) {
-	found := link.FindStringSubmatch(header.Get("Link"))
+	found := link().FindStringSubmatch(header.Get("Link"))
 	if found == nil {
 		return nil, nil
 	}

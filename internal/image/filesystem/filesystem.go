@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"upkeep"
 	"upkeep/internal/image/allocation"
+	"upkeep/internal/lazy"
 )
 
 // Names of types.
@@ -222,16 +222,16 @@ func (t Type) labelRule(label string) string {
 }
 
 var (
-	uuidForm   = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-	volumeForm = regexp.MustCompile(`^[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}$`)
+	uuidForm   = lazy.Regexp(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+	volumeForm = lazy.Regexp(`^[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}$`)
 )
 
 func (t Type) uuidRule(id string) string {
 	switch {
 	case id == "":
-	case t.Name == VFAT && !volumeForm.MatchString(id):
+	case t.Name == VFAT && !volumeForm().MatchString(id):
 		return "must be a volume ID such as 1A2B-3C4D for vfat"
-	case t.Name != VFAT && !uuidForm.MatchString(id):
+	case t.Name != VFAT && !uuidForm().MatchString(id):
 		return "must be a UUID such as 6b1f0c9e-2d1a-4c55-9f7e-0a1b2c3d4e5f"
 	}
 	return ""
