@@ -23,7 +23,7 @@ func imageCheck(ctx context.Context, r *Root, j job) (any, error) {
 			if !is || verdict.Clean || t.Repair {
 				return nil
 			}
-			return upkeep.WithHint(fmt.Errorf("its file system is not in order: %s", verdict.Found), `"repair": true repairs what can be repaired, on a second file that takes its place`)
+			return upkeep.WithHint(fmt.Errorf("its file system is not in order: %s", verdict.Brief()), `"repair": true repairs what can be repaired, on a second file that takes its place`)
 		},
 	})
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,7 +95,7 @@ func (w *Work) planRepair(t *target, untrusted bool) error {
 	if !t.typ.Repairs() {
 		return &upkeep.HintError{
 			Err:  fmt.Errorf("%w: no program is known that repairs %s without making it worse", upkeep.ErrRefused, t.typ.Name),
-			Hint: "copy what can be read out of it into a new image: upkeep image copy OLD NEW",
+			Hint: cmp.Or(t.typ.NoRepair, filesystem.RescueHint),
 		}
 	}
 	s, err := planSecond(&w.Plan, t, 0)

@@ -94,7 +94,7 @@ func (t *target) inOrder(ctx context.Context, tell *teller) error {
 		return err
 	}
 	if !verdict.Clean && t.info.State == fsinfo.Clean {
-		return &upkeep.HintError{Err: fmt.Errorf("%w: %s is damaged and was left as it is: %s", upkeep.ErrRefused, t.path, verdict.Found), Hint: verdict.Hint}
+		return &upkeep.HintError{Err: fmt.Errorf("%w: %s is damaged and was left as it is: %s", upkeep.ErrRefused, t.path, verdict.Brief()), Hint: verdict.Hint}
 	}
 	return nil
 }

@@ -72,6 +72,9 @@ func TestRefusalsSayWhatWorks(t *testing.T) {
 	if _, err := OpenFiles(context.Background(), swap, 0); !errors.Is(err, upkeep.ErrRefused) || errors.As(err, &h) || !strings.Contains(err.Error(), "holds swap space") {
 		t.Errorf("looking into swap: %v", err)
 	}
+	if says := hint(refused(t, swap, upkeep.ErrRefused, func() (*Work, error) { return Check(swap, Checking{Repair: true}) })); !strings.Contains(says, "make it anew") {
+		t.Errorf("repairing swap: %s", says)
+	}
 
 	ext := made(t, Creation{Size: 16 * mib, FS: "ext4"})
 	w, err := Shrink(ext, Shrinking{Min: true})

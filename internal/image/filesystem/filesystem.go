@@ -73,40 +73,8 @@ type Type struct {
 	NoGrow   string
 	// NoMin says why it must be said how small it is to be.
 	NoMin string
-}
-
-// repairHint is what to do about a file system that is not in order.
-const repairHint = "upkeep image check --repair repairs it, in a copy that takes the image's place once it is in order"
-
-// Verdict is what a check found.
-type Verdict struct {
-	// Clean is that nothing is to be repaired.
-	Clean bool `json:"clean"`
-	// Mended is that something was.
-	Mended bool `json:"mended"`
-	// Found is what the program said, for people.
-	Found string `json:"found"`
-	// Hint is what can be done where it is not clean.
-	Hint string `json:"hint,omitempty"`
-}
-
-// Brief is the first of what was found, in a line, and how much more there is.
-func (v Verdict) Brief() string {
-	const most, longest = 5, 160
-	var found []string
-	for finding := range strings.SplitSeq(v.Found, "; ") {
-		if strings.HasPrefix(finding, "Pass ") {
-			continue // e2fsck names its passes
-		}
-		if runes := []rune(finding); len(runes) > longest {
-			finding = string(runes[:longest]) + "..."
-		}
-		found = append(found, finding)
-	}
-	if more := len(found) - most; more > 0 {
-		found = append(found[:most], fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(found, "; ")
+	// NoRepair says what to do instead where it cannot be repaired.
+	NoRepair string
 }
 
 // types is the registry, in the order in which help shows them.
@@ -291,7 +259,11 @@ func (t Type) Repairs() bool { return t.repair != nil }
 
 // Repair repairs what can be repaired, in place.
 func (t Type) Repair(ctx context.Context, file *os.File, progress Progress) (Verdict, error) {
-	return t.repair(ctx, file, progress)
+	verdict, err := t.repair(ctx, file, progress)
+	if verdict.Hint == repairHint { // which was just tried
+		verdict.Hint = RescueHint
+	}
+	return verdict, err
 }
 
 // Proven is that a check finds nothing to repair; done is what was done before.
@@ -301,7 +273,7 @@ func (t Type) Proven(ctx context.Context, file *os.File, done string, progress P
 		return fmt.Errorf("checking after it was %s: %w", done, err)
 	}
 	if !verdict.Clean {
-		return fmt.Errorf("after it was %s a check finds: %s", done, verdict.Found)
+		return fmt.Errorf("after it was %s a check finds: %s", done, verdict.Brief())
 	}
 	return nil
 }

@@ -77,4 +77,5 @@ var swap = Type{
 	check:    func(context.Context, *os.File, Progress) (Verdict, error) { return Verdict{Clean: true}, nil },
 	NoShrink: "swap holds nothing: make it anew, in a new image",
 	NoGrow:   "swap holds nothing: make it anew, in a new image",
+	NoRepair: "swap holds nothing: make it anew with upkeep image mkfs FILE swap",
 }

@@ -24,7 +24,7 @@ func (c Command) Pipe(ctx context.Context, take func(io.Reader) error) error {
 	if err != nil {
 		return fmt.Errorf("making a pipe for %s: %w", c.Name, err)
 	}
-	said := tail{max: maxOutput}
+	said := ends{max: maxOutput}
 	cmd := exec.CommandContext(ctx, path, c.Args...)
 	cmd.Env = environment()
 	cmd.Dir = "/"

@@ -83,7 +83,7 @@ type Command struct {
 // Result is how a program ended.
 type Result struct {
 	Code   int    // its exit status
-	Output string // the end of what it printed, both streams as they came
+	Output string // what it printed, both streams as they came; of much the first and the last lines
 }
 
 // maxOutput bounds what is kept of a program's output, in bytes.
@@ -98,7 +98,7 @@ func (c Command) Run(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	args := c.Args
-	out := tail{max: maxOutput}
+	out := ends{max: maxOutput}
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Env = append(environment(), c.Env...)
 	cmd.Dir = "/"
@@ -209,21 +209,34 @@ func readProgress(r io.Reader, told func(pass, thousandths int64)) {
 	}
 }
 
-// tail keeps the last bytes that are written to it.
-type tail struct {
-	kept bytes.Buffer
-	max  int
+// ends keeps the first and the last of what is written to it: a check says first what
+// all the rest comes of, and a program that gives up says why at its end.
+type ends struct {
+	first, last bytes.Buffer
+	max         int
+	cut         bool
 }
 
-func (t *tail) Write(p []byte) (int, error) {
-	t.kept.Write(p)
-	if over := t.kept.Len() - t.max; over > 0 {
-		t.kept.Next(over)
+func (e *ends) Write(p []byte) (int, error) {
+	head := p[:min(len(p), max(0, e.max/2-e.first.Len()))]
+	e.first.Write(head)
+	e.last.Write(p[len(head):])
+	if over := e.last.Len() - e.max/2; over > 0 {
+		e.last.Next(over)
+		e.cut = true
 	}
 	return len(p), nil
 }
 
-func (t *tail) String() string { return t.kept.String() }
+// String has whole lines only: what is left of one that was cut means something else.
+func (e *ends) String() string {
+	first, last := e.first.String(), e.last.String()
+	if !e.cut {
+		return first + last
+	}
+	_, last, _ = strings.Cut(last, "\n")
+	return first[:strings.LastIndexByte(first, '\n')+1] + last
+}
 
 // plain makes a program's output fit for a message: one line, no control
 // characters, no banner of its version.

@@ -3,6 +3,7 @@ package tool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,5 +90,23 @@ func TestStops(t *testing.T) {
 	cancel(errors.New("given up"))
 	if err := (Command{Name: "mke2fs", Args: []string{"-F", Image}, File: file}).OK(ctx); err == nil || !strings.Contains(err.Error(), "given up") {
 		t.Errorf("a run after the end: %v", err)
+	}
+}
+
+// Of much output the beginning is kept too, and no part of a line.
+func TestKeepsBothEnds(t *testing.T) {
+	kept := ends{max: 50}
+	for i := range 100 {
+		fmt.Fprintf(&kept, "finding %d\n", i)
+	}
+	if got, want := kept.String(), "finding 0\nfinding 1\nfinding 98\nfinding 99\n"; got != want {
+		t.Errorf("kept %q, want %q", got, want)
+	}
+	whole := ends{max: 40}
+	for _, part := range []string{"twelve bytes", " and thirteen", " more"} {
+		fmt.Fprint(&whole, part)
+	}
+	if got, want := whole.String(), "twelve bytes and thirteen more"; got != want {
+		t.Errorf("kept %q, want %q", got, want)
 	}
 }
