@@ -7,6 +7,14 @@ import (
 	"unicode/utf8"
 )
 
+// Plural is how many there are of something: "1 file", "2 files".
+func Plural[N int | int64 | uint64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 // Printable makes text that came from elsewhere safe to show: control
 // characters, among them the escape sequences that move a terminal's cursor or
 // change its title, and characters that hide or turn the direction of text, are

@@ -34,3 +34,11 @@ func FuzzPrintable(f *testing.F) {
 		}
 	})
 }
+
+func TestPlural(t *testing.T) {
+	for n, want := range map[int]string{0: "0 files", 1: "1 file", 2: "2 files"} {
+		if got := upkeep.Plural(n, "file", "files"); got != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
+		}
+	}
+}

@@ -78,21 +78,24 @@ anew, and compared by all attributes and SHA-256.`,
 
 func copiedText(src, dst string, result any) string {
 	copied, _ := result.(image.Copied)
-	bytes := copied.Bytes.About()
-	if copied.Bytes < 1000 {
-		bytes += " bytes" // which have no unit
+	held := upkeep.Plural(copied.Entries, "entry", "entries") + ", " + copied.Bytes.About()
+	switch {
+	case copied.Entries <= 1: // the root
+		held = "an empty folder"
+	case copied.Bytes < 1000: // which have no unit
+		held = upkeep.Plural(copied.Entries, "entry", "entries") + ", " + upkeep.Plural(int64(copied.Bytes), "byte", "bytes")
 	}
-	text := fmt.Sprintf("copied %s to %s: %d entries, %s", src, dst, copied.Entries, bytes)
+	text := fmt.Sprintf("copied %s to %s: %s", src, dst, held)
 	if copied.Size != 0 {
 		text += fmt.Sprintf(", in an image of %s", copied.Size.About())
 	}
 	if len(copied.Lost) > 0 {
-		text += fmt.Sprintf("; %d attributes could not be carried", len(copied.Lost))
+		text += fmt.Sprintf("; %s could not be carried", upkeep.Plural(len(copied.Lost), "attribute", "attributes"))
 	}
 	if copied.Verified {
 		text += "; compared with its source, and the same"
 		if len(copied.Lost) > 0 {
-			text += " but for those"
+			text += " but for that"
 		}
 	}
 	return text

@@ -92,7 +92,7 @@ func (a *app) printDescription(d image.Description) error {
 	if d.Target != "" {
 		add("leads to", "%s", d.Target)
 	}
-	add("size", "%s (%d bytes)", d.Size.About(), int64(d.Size))
+	add("size", "%s (%s)", d.Size.About(), inBytes(d.Size))
 	add("takes", "%s (%s)", d.Allocated.About(), d.Kind)
 	if d.Table != nil {
 		tableRows(d.Table, add)
@@ -127,7 +127,7 @@ func (a *app) printDescription(d image.Description) error {
 		add("used by", "nobody")
 	}
 	if d.Unseen > 0 {
-		add("", "%d processes could not be asked; root can", d.Unseen)
+		add("", "%s could not be asked; root can", upkeep.Plural(d.Unseen, "process", "processes"))
 	}
 	if d.Unfinished != "" {
 		add("UNFINISHED", "%s", d.Unfinished)

@@ -54,7 +54,7 @@ looked into; how many is told.`,
 				fmt.Fprintln(a.out, "nobody has it")
 			}
 			if found.Unseen > 0 {
-				fmt.Fprintf(a.out, "%d processes of others could not be looked into; root can\n", found.Unseen)
+				fmt.Fprintf(a.out, "%s of others could not be looked into; root can\n", upkeep.Plural(found.Unseen, "process", "processes"))
 			}
 			return nil
 		},

@@ -55,7 +55,7 @@ person who does not trust the image says --untrusted: it is not mounted then.`,
 			}
 			return v.run(c.Context(), work, func() string {
 				if after, err := image.InfoOf(args[0], growth.Partition); !growth.FileOnly && errors.Join(beforeErr, err) == nil && sameSizes(before, after) {
-					return fmt.Sprintf("there was nothing to grow: %s stays as it is, %s (%d bytes)", args[0], after.Size.About(), int64(after.Size))
+					return fmt.Sprintf("there was nothing to grow: %s stays as it is, %s (%s)", args[0], after.Size.About(), inBytes(after.Size))
 				}
 				return sizeText("grew", args[0], growth.Partition) + leftText(args[0], growth)
 			})
@@ -138,18 +138,21 @@ func leftText(file string, growth image.Growth) string {
 	return "; its partitions are as they were"
 }
 
+// inBytes is a size to the last byte.
+func inBytes(size upkeep.Size) string { return upkeep.Plural(int64(size), "byte", "bytes") }
+
 // sizeText says how large an image is after it was changed.
 func sizeText(did, file string, partition int) string {
 	d, err := image.InfoOf(file, partition)
 	if err != nil {
 		return fmt.Sprintf("%s %s", did, file)
 	}
-	text := fmt.Sprintf("%s %s to %s (%d bytes), %s", did, file, d.Size.About(), int64(d.Size), d.Kind)
+	text := fmt.Sprintf("%s %s to %s (%s), %s", did, file, d.Size.About(), inBytes(d.Size), d.Kind)
 	if d.Table != nil {
 		for _, p := range d.Table.Partitions {
 			if p.Number == partition {
-				text = fmt.Sprintf("%s partition %d of %s to %s (%d bytes); the image has %s (%d bytes), %s",
-					did, partition, file, upkeep.Size(p.Length).About(), p.Length, d.Size.About(), int64(d.Size), d.Kind)
+				text = fmt.Sprintf("%s partition %d of %s to %s (%s); the image has %s (%s), %s",
+					did, partition, file, upkeep.Size(p.Length).About(), inBytes(upkeep.Size(p.Length)), d.Size.About(), inBytes(d.Size), d.Kind)
 			}
 		}
 	}

@@ -125,7 +125,7 @@ func (a *app) imageNotes(list upkeep.ImageList, now time.Time) {
 		fmt.Fprintf(a.err, "%s: as it was %s\n", server, ago(list.At, now))
 	}
 	if list.More > 0 {
-		fmt.Fprintf(a.err, "%s: %d more images are not listed\n", server, list.More)
+		fmt.Fprintf(a.err, "%s: %s not listed\n", server, upkeep.Plural(list.More, "more image is", "more images are"))
 	}
 	for _, problem := range list.Problems {
 		fmt.Fprintf(a.err, "warning: %s: %s\n", server, upkeep.Printable(problem))
@@ -137,7 +137,7 @@ func imageHolds(i upkeep.ImageFile) string {
 	text := i.Type
 	switch {
 	case i.Partitions > 0:
-		text = fmt.Sprintf("%d partitions", i.Partitions)
+		text = upkeep.Plural(i.Partitions, "partition", "partitions")
 	case text == "":
 		text = "-"
 	}

@@ -162,7 +162,7 @@ func (d *decider) reason() string {
 }
 
 func (d *decider) familyReason(f *family) string {
-	count := fmt.Sprintf("%d of %s up", f.up, plural(f.total, "member is", "members are"))
+	count := fmt.Sprintf("%d of %s up", f.up, upkeep.Plural(f.total, "member is", "members are"))
 	if f.total == 0 {
 		count = "there are only backups"
 	} else if f.need > 1 {
@@ -268,7 +268,7 @@ func (d *decider) next() string {
 	}
 	var parts []string
 	if d.held > 0 {
-		parts = append(parts, fmt.Sprintf("%s join in the next add window", plural(d.held, "member", "members")))
+		parts = append(parts, fmt.Sprintf("%s join in the next add window", upkeep.Plural(d.held, "member", "members")))
 	}
 	for _, f := range []*family{&d.four, &d.six} {
 		if len(f.members) == 0 {
@@ -280,10 +280,10 @@ func (d *decider) next() string {
 			text = "a member that is released by hand"
 		case failOpen:
 			if d.Pool.Policy.FailOpen == upkeep.FailOpenNone {
-				text = plural(f.need, "member", "members") + " up would be published"
+				text = upkeep.Plural(f.need, "member", "members") + " up would be published"
 				break
 			}
-			text = fmt.Sprintf("%s up for %s ends failing open", plural(f.need, "member", "members"), d.Pool.Policy.Probation)
+			text = fmt.Sprintf("%s up for %s ends failing open", upkeep.Plural(f.need, "member", "members"), d.Pool.Policy.Probation)
 		case onBackups:
 			text = "a member that comes up and passes its probation replaces the backups"
 		default:
@@ -305,7 +305,7 @@ func (d *decider) nextByHealth(f *family) string {
 	case d.Pool.Policy.FailOpen == upkeep.FailOpenNone:
 		what = "leave nothing published"
 	}
-	return fmt.Sprintf("any change of a verdict; %s down would %s", plural(max(1, f.up-f.need+1), "more member", "more members"), what)
+	return fmt.Sprintf("any change of a verdict; %s down would %s", upkeep.Plural(max(1, f.up-f.need+1), "more member", "more members"), what)
 }
 
 // explain says why one member is published or not, and what would change that.

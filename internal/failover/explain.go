@@ -19,7 +19,7 @@ func (d *Detector) Explain(now time.Time) (reason, next string) {
 		return d.explainDown(), d.nextUp()
 	}
 	if d.run > 0 {
-		return fmt.Sprintf("not decided yet: %s%s", plural(int(d.run), "probe has", "probes have"), " failed"+d.because()),
+		return fmt.Sprintf("not decided yet: %s%s", upkeep.Plural(int(d.run), "probe has", "probes have"), " failed"+d.because()),
 			"one good answer brings it up; " + d.nextDown(now)
 	}
 	if d.last.IsZero() {
@@ -49,9 +49,9 @@ func (d *Detector) nextDown(now time.Time) string {
 		span = fmt.Sprintf(" over at least %s", short(d.p.minSpan))
 	}
 	if d.p.fall > 0 {
-		return fmt.Sprintf("%s would take it down%s", plural(max(1, d.p.fall-int(d.fails)), "more failure", "more failures"), span)
+		return fmt.Sprintf("%s would take it down%s", upkeep.Plural(max(1, d.p.fall-int(d.fails)), "more failure", "more failures"), span)
 	}
-	return fmt.Sprintf("%s in a row would take it down%s", plural(d.remaining(now), "more failure", "more failures"), span)
+	return fmt.Sprintf("%s in a row would take it down%s", upkeep.Plural(d.remaining(now), "more failure", "more failures"), span)
 }
 
 // saidGoodbye begins the reasons that probes give afterwards, too.
@@ -67,16 +67,16 @@ func (d *Detector) explainDown() string {
 	case bySickness:
 		return "most probes failed for a long while" + d.because()
 	}
-	return fmt.Sprintf("%s failed within %s%s", plural(int(max(1, d.fails)), "probe", "probes"), short(d.span), d.because())
+	return fmt.Sprintf("%s failed within %s%s", upkeep.Plural(int(max(1, d.fails)), "probe", "probes"), short(d.span), d.because())
 }
 
 func (d *Detector) nextUp() string {
 	if d.p.fall > 0 {
-		return fmt.Sprintf("%s in a row would bring it up", plural(max(1, d.p.rise-int(d.oks)), "good answer", "good answers"))
+		return fmt.Sprintf("%s in a row would bring it up", upkeep.Plural(max(1, d.p.rise-int(d.oks)), "good answer", "good answers"))
 	}
 	loss := d.loss.bound(d.p.lossModel, 0)
 	missing := (riseEvidence - float64(d.alive)) / math.Log((1-loss)/aliveIfDead)
-	return fmt.Sprintf("%s in a row would bring it up", plural(max(1, int(math.Ceil(missing))), "good answer", "good answers"))
+	return fmt.Sprintf("%s in a row would bring it up", upkeep.Plural(max(1, int(math.Ceil(missing))), "good answer", "good answers"))
 }
 
 func (d *Detector) because() string {
@@ -84,13 +84,6 @@ func (d *Detector) because() string {
 		return ""
 	}
 	return ": " + d.reason
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }
 
 func times(n int) string {

@@ -257,7 +257,7 @@ func (s *source) holds() string {
 	if s.usage == nil {
 		return fmt.Sprintf("%s of ReiserFS, read without the kernel", upkeep.Size(s.bytes()).About())
 	}
-	return fmt.Sprintf("%d files, %s", s.usage.Files, upkeep.Size(s.usage.Bytes).About())
+	return upkeep.Plural(s.usage.Files, "file, ", "files, ") + upkeep.Size(s.usage.Bytes).About()
 }
 
 // choose finds how large the image is to be.
@@ -436,7 +436,7 @@ func lostTexts(lost []tree.Loss) []string {
 		l := first[what]
 		text := fmt.Sprintf("not carried: %s of %s: %s", what, l.Path, l.Why)
 		if n := count[what]; n > 1 {
-			text += fmt.Sprintf(" (and of %d others; -o json lists all)", n-1)
+			text += fmt.Sprintf(" (and of %s; -o json lists all)", upkeep.Plural(n-1, "other", "others"))
 		}
 		texts = append(texts, text)
 	}

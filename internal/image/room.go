@@ -108,8 +108,8 @@ func (e *noRoomError) Error() string {
 	if e.second != 0 {
 		what = fmt.Sprintf(" to work on the image itself (for a second file: %s)", upkeep.Size(e.second).About())
 	}
-	return fmt.Sprintf("%v: %s are needed beside %s%s and %s %s: %d bytes are missing; nothing was changed",
-		upkeep.ErrRefused, upkeep.Size(e.need).About(), e.path, what, upkeep.Size(e.free).About(), has, e.missing())
+	return fmt.Sprintf("%v: %s are needed beside %s%s and %s %s: %s missing; nothing was changed",
+		upkeep.ErrRefused, upkeep.Size(e.need).About(), e.path, what, upkeep.Size(e.free).About(), has, upkeep.Plural(e.missing(), "byte is", "bytes are"))
 }
 
 func (e *noRoomError) Unwrap() error { return upkeep.ErrRefused }
@@ -148,7 +148,7 @@ func (w *Work) noRoom(overQuota bool) string {
 	case fs.Files > 0 && fs.Ffree == 0:
 		return "the file system of " + folder + " has no inode left for another file"
 	case need > free:
-		return fmt.Sprintf("the file system of %s is full: up to %s are needed and %s are free: %d bytes are missing", folder, upkeep.Size(need).About(), upkeep.Size(free).About(), need-free)
+		return fmt.Sprintf("the file system of %s is full: up to %s are needed and %s are free: %s missing", folder, upkeep.Size(need).About(), upkeep.Size(free).About(), upkeep.Plural(need-free, "byte is", "bytes are"))
 	}
 	return fmt.Sprintf("the file system of %s is full: more is needed than the %s that are free, and how much is not known before", folder, upkeep.Size(free).About())
 }

@@ -235,7 +235,7 @@ func (t *target) needNumber() error {
 // whichPart refuses an image with partitions of which none was named.
 func whichPart(name string, table partition.Table) error {
 	return &upkeep.HintError{
-		Err:  fmt.Errorf("%w: %s has %d partitions (%s), and which of them is meant would have to be known", upkeep.ErrRefused, name, len(table.Partitions), table.Kind),
+		Err:  fmt.Errorf("%w: %s has %s (%s), and which is meant would have to be said", upkeep.ErrRefused, name, upkeep.Plural(len(table.Partitions), "partition", "partitions"), table.Kind),
 		Hint: fmt.Sprintf("add --partition N, such as --partition %d", table.Partitions[0].Number),
 	}
 }
@@ -276,7 +276,7 @@ func (t *target) mayGo() error {
 	case t.info.Type != fsinfo.None:
 		holds = fmt.Sprintf("%s with %s used", t.info.Type, upkeep.Size(t.info.Used).About())
 	case err == nil || errors.Is(err, partition.ErrDamaged):
-		holds = fmt.Sprintf("%d partitions (%s)", len(table.Partitions), table.Kind)
+		holds = fmt.Sprintf("%s (%s)", upkeep.Plural(len(table.Partitions), "partition", "partitions"), table.Kind)
 	case !errors.Is(err, partition.ErrNone):
 		return fmt.Errorf("reading %s: %w", t.name(), err)
 	default:

@@ -38,7 +38,7 @@ func planChange(plan *Plan, t *target, more, kept int64, shrinks bool) (second, 
 		return s, err
 	}
 	*plan = before
-	plan.step(0, "note what is begun in %s; there is no room for a second file: %d bytes are missing for one", journal.Path(t.path), missing.missing())
+	plan.step(0, "note what is begun in %s; there is no room for a second file: %s missing for one", journal.Path(t.path), upkeep.Plural(missing.missing(), "byte is", "bytes are"))
 	plan.step(0, "work on the image itself, and keep what is written over in %s", journal.UndoPath(t.path))
 	plan.Temporary = upkeep.Size(more + kept + reserve)
 	plan.Undo = "a kill leaves it half changed, with all that it takes to put it back, which upkeep image recover does; a power cut is not guarded against"

@@ -128,7 +128,7 @@ func (s *search) fit() (Fit, error) {
 		o.Inodes = grown(inodes, s.spare)
 	}
 	if o.Inodes != 0 && o.Inodes < inodes {
-		return Fit{}, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "inodes", Value: fmt.Sprint(o.Inodes), Rule: fmt.Sprintf("must be %d at least: the tree has %d files and folders, and the file system keeps %d", inodes, s.usage.Inodes, extReserved)}}}
+		return Fit{}, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "inodes", Value: fmt.Sprint(o.Inodes), Rule: fmt.Sprintf("must be %d at least: the tree has %s, and the file system keeps %d", inodes, upkeep.Plural(s.usage.Inodes, "file or folder", "files and folders"), extReserved)}}}
 	}
 	var last error
 	want := need(s)
@@ -215,8 +215,8 @@ func (s *search) explain(size int64, o filesystem.Options, t trial, want int64) 
 	f := Fit{Size: upkeep.Size(size), Options: o}
 	u := s.usage
 	about := func(n int64) string { return upkeep.Size(n).About() }
-	f.Why = append(f.Why, fmt.Sprintf("%d files, %d folders and %d other entries take %s of files and %s of folders, maps and attributes",
-		u.Files, u.Folders, u.Others, about(u.data(s.typ.Name, s.options)), about(max(u.bytes(s.typ.Name, s.options)-u.data(s.typ.Name, s.options), 0))))
+	f.Why = append(f.Why, fmt.Sprintf("%s, %s and %s take %s of files and %s of folders, maps and attributes",
+		upkeep.Plural(u.Files, "file", "files"), upkeep.Plural(u.Folders, "folder", "folders"), upkeep.Plural(u.Others, "other entry", "other entries"), about(u.data(s.typ.Name, s.options)), about(max(u.bytes(s.typ.Name, s.options)-u.data(s.typ.Name, s.options), 0))))
 	own := size - t.usable
 	what := fmt.Sprintf("%s takes %s for itself", s.typ.Name, about(own))
 	if t.info.JournalBytes > 0 {
