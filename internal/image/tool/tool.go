@@ -35,12 +35,12 @@ const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 // packages has the Debian package of each program that is run.
 var packages = map[string]string{
-	"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "resize2fs": "e2fsprogs", "tune2fs": "e2fsprogs", "debugfs": "e2fsprogs", "e2undo": "e2fsprogs", "dumpe2fs": "e2fsprogs",
+	"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "resize2fs": "e2fsprogs", "tune2fs": "e2fsprogs", "debugfs": "e2fsprogs", "dumpe2fs": "e2fsprogs",
 	"mkfs.xfs": "xfsprogs", "xfs_repair": "xfsprogs", "xfs_growfs": "xfsprogs", "xfs_admin": "xfsprogs", "xfs_db": "xfsprogs",
 	"mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs", "btrfstune": "btrfs-progs",
 	"mkreiserfs": "reiserfsprogs", "reiserfsck": "reiserfsprogs", "resize_reiserfs": "reiserfsprogs", "reiserfstune": "reiserfsprogs",
 	"mkfs.vfat": "dosfstools", "fsck.vfat": "dosfstools", "fatlabel": "dosfstools",
-	"mkswap": "util-linux", "swaplabel": "util-linux",
+	"mkswap": "util-linux", "swaplabel": "util-linux", "prlimit": "util-linux",
 	"qemu-img": "qemu-utils", "xz": "xz-utils", "gzip": "gzip",
 }
 
@@ -75,6 +75,9 @@ type Command struct {
 	Input string
 	// Env is added to the few variables that each program gets.
 	Env []string
+	// MaxFile is how large the program may make a file, in bytes: one that writes beyond
+	// is killed before it does, with [ErrFull]. 0 is no bound. Devices have none.
+	MaxFile int64
 	// Progress is told how far e2fsck has come, in thousandths of its pass. It adds
 	// "-C 4" to the arguments.
 	Progress func(pass, thousandths int64)
@@ -130,6 +133,14 @@ func (c Command) Run(ctx context.Context) (Result, error) {
 		defer write.Close()
 	}
 	cmd.Args = append([]string{c.Name}, args...)
+	if c.MaxFile > 0 {
+		// A bound of our own would be one of all that goes on in this process, and one
+		// that the program gets when it runs already can come too late.
+		if cmd.Path, err = Find("prlimit"); err != nil {
+			return Result{}, err
+		}
+		cmd.Args = append([]string{"prlimit", fmt.Sprint("--fsize=", c.MaxFile), "--core=0"}, cmd.Args...)
+	}
 	err = start(ctx, cmd)
 	result := Result{Code: cmd.ProcessState.ExitCode(), Output: plain(out.String())} // -1 where it did not start
 	var exit *exec.ExitError
@@ -140,6 +151,8 @@ func (c Command) Run(ctx context.Context) (Result, error) {
 		return result, fmt.Errorf("%s was stopped: %w", c.Name, context.Cause(ctx))
 	case errors.As(err, &exit) && exit.Exited():
 		return result, nil
+	case exit != nil && killedBy(exit) == syscall.SIGXFSZ:
+		return result, fmt.Errorf("%s: %w of %d bytes", c.Name, ErrFull, c.MaxFile)
 	}
 	return result, fmt.Errorf("running %s: %w", c.Name, err)
 }
@@ -188,6 +201,17 @@ func (e *FailedError) Unwrap() error {
 
 // Failed is the [FailedError] of a program.
 func Failed(name string, result Result) error { return &FailedError{name, result} }
+
+// ErrFull is that a program wanted to write more than [Command.MaxFile].
+var ErrFull = errors.New("it wanted to write beyond its bound")
+
+func killedBy(e *exec.ExitError) syscall.Signal {
+	status, ok := e.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		return 0
+	}
+	return status.Signal()
+}
 
 // runLocked runs a command from a thread that lives until its end: a child is
 // killed with the thread that made it, not with the process (prctl(2),

@@ -108,5 +108,32 @@ func TestKeepsBothEnds(t *testing.T) {
 	}
 	if got, want := whole.String(), "twelve bytes and thirteen more"; got != want {
 		t.Errorf("kept %q, want %q", got, want)
+
+	}
+}
+// TestMaxFile has a program write to a file more than it may.
+func TestMaxFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, confined := range []bool{false, true} {
+		ctx := context.Background()
+		if confined {
+			ctx = Confined(ctx)
+		}
+		file, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		write := Command{Name: "dd", Args: []string{"if=/dev/zero", "of=" + Image, "bs=4096", "count=1000"}, File: file, MaxFile: 1 << 20}
+		if result, err := write.Run(ctx); !errors.Is(err, ErrFull) {
+			t.Errorf("confined %t: %v %+v", confined, err, result)
+		}
+		if info, err := file.Stat(); err != nil || info.Size() > 1<<20 {
+			t.Errorf("confined %t: the file is %v, %v", confined, info, err)
+		}
+		write.MaxFile = 8 << 20
+		if err := write.OK(ctx); err != nil {
+			t.Errorf("confined %t, below the bound: %v", confined, err)
+		}
 	}
 }
