@@ -25,8 +25,9 @@ type second struct {
 	// to is how large the image is to be; 0 is as its partition then needs it.
 	to int64
 	// undo is that there is no second file: programs work on the image and keep what
-	// they write over.
+	// they write over, for which so many bytes are reserved.
 	undo bool
+	kept int64
 }
 
 // planSecond decides how the second file comes to be, and adds it to the plan.

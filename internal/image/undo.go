@@ -4,17 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"slices"
+	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"upkeep"
+	"upkeep/internal/image/e2undo"
 	"upkeep/internal/image/filesystem"
 	"upkeep/internal/image/fsinfo"
 	"upkeep/internal/image/journal"
 	"upkeep/internal/image/loop"
-	"upkeep/internal/image/tool"
 )
 
 // planChange is planSecond for a change of size, and where there is no room for a second
@@ -27,10 +28,12 @@ func planChange(plan *Plan, t *target, more, kept int64, shrinks bool) (second, 
 	if !errors.As(err, &missing) || t.part.Number != 0 || !t.typ.Undoable() || shrinks && os.Geteuid() != 0 {
 		return s, err
 	}
-	if _, unknown := tool.Find("e2undo"); unknown != nil {
-		return s, err
+	kept += reserve
+	taken := more + kept
+	if t.kind != upkeep.ImageFull {
+		taken += kept - reserve // what is moved can be moved to holes
 	}
-	if err := room(t.path, more+kept+reserve); err != nil {
+	if err := room(t.path, taken); err != nil {
 		var lacks *noRoomError
 		if errors.As(err, &lacks) {
 			lacks.second = missing.need
@@ -40,9 +43,9 @@ func planChange(plan *Plan, t *target, more, kept int64, shrinks bool) (second, 
 	*plan = before
 	plan.step(0, "note what is begun in %s; there is no room for a second file: %s missing for one", journal.Path(t.path), upkeep.Plural(missing.missing(), "byte is", "bytes are"))
 	plan.step(0, "work on the image itself, and keep what is written over in %s", journal.UndoPath(t.path))
-	plan.Temporary = upkeep.Size(more + kept + reserve)
+	plan.Temporary = upkeep.Size(taken)
 	plan.Undo = "a kill leaves it half changed, with all that it takes to put it back, which upkeep image recover does; a power cut is not guarded against"
-	s.undo = true
+	s.undo, s.kept = true, kept
 	return s, nil
 }
 
@@ -56,26 +59,51 @@ func (s second) undoable(ctx context.Context, t *teller, change func(file *os.Fi
 		return err
 	}
 	defer undo.Close()
+	most, err := s.reserve(undo)
+	if err != nil {
+		return errors.Join(err, journal.RemoveUndo(s.path))
+	}
 	entry := journal.Entry{Verb: t.verb, At: time.Now().UTC(), From: s.size, To: s.to, FSFrom: s.info.Size, Type: s.typ.Name, Undo: true}
 	if err := journal.Begin(s.path, s.file, entry); err != nil {
 		return errors.Join(err, journal.RemoveUndo(s.path))
 	}
-	if err = s.keeping(undo, func() error { return change(s.file) }); err == nil {
+	if err = s.keeping(undo, most, func() error { return change(s.file) }); err == nil {
 		return s.undoEnds()
 	}
 	_, failed := s.putBack(context.WithoutCancel(ctx), t, entry, undo)
 	if failed != nil {
-		return errors.Join(err, upkeep.WithHint(fmt.Errorf("putting back what was written over: %w", failed), "upkeep image recover "+s.path))
+		if hint := (*upkeep.HintError)(nil); !errors.As(failed, &hint) {
+			failed = upkeep.WithHint(failed, "upkeep image recover "+s.path)
+		}
+		return errors.Join(err, fmt.Errorf("putting back what was written over: %w", failed))
 	}
 	return fmt.Errorf("%s is as it was: %w", s.path, err)
 }
 
+// reserve takes room for what is kept, so that none can be missing, but for a little that
+// the folder takes for files of ours, and returns how much may be kept in all: that and,
+// of what is free beside it, what others and the holes of the image do not need.
+func (s second) reserve(undo *os.File) (int64, error) {
+	err := unix.Fallocate(int(undo.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, s.kept-reserve/16)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return 0, fmt.Errorf("reserving %s for what is written over in %s, which was left as it was: %w", upkeep.Size(s.kept).About(), s.path, err)
+	}
+	_, free, err := freeIn(filepath.Dir(s.path))
+	if err != nil {
+		return 0, fmt.Errorf("asking how much room there is beside %s: %w", s.path, err)
+	}
+	if free -= reserve; s.kind != upkeep.ImageFull {
+		free /= 2
+	}
+	return s.kept + max(0, free), nil
+}
+
 // keeping runs a function while programs keep what they write over.
-func (s second) keeping(undo *os.File, do func() error) error {
+func (s second) keeping(undo *os.File, most int64, do func() error) error {
 	plain := s.typ
 	defer func() { s.typ = plain }()
 	if s.to >= s.size {
-		s.typ = plain.KeepingUndo(undo, nil)
+		s.typ = plain.KeepingUndo(undo, nil, most)
 		return errors.Join(do(), s.file.Sync())
 	}
 	device, err := loop.Attach(s.file, loop.Options{})
@@ -84,7 +112,7 @@ func (s second) keeping(undo *os.File, do func() error) error {
 	}
 	s.lock.Ours(device.Name)
 	defer s.lock.NoLonger(device.Name)
-	s.typ = plain.KeepingUndo(undo, device.File)
+	s.typ = plain.KeepingUndo(undo, device.File, most)
 	return errors.Join(do(), device.Detach())
 }
 
@@ -109,14 +137,9 @@ func (t *target) undoKilled(ctx context.Context, tell *teller, e journal.Entry) 
 
 func (t *target) putBack(ctx context.Context, tell *teller, e journal.Entry, undo *os.File) (string, error) {
 	tell.begin("putting back what was written over")
-	begun, err := undoBegun(undo)
+	complete, err := e2undo.Replay(ctx, t.file, undo)
 	if err != nil {
 		return "", err
-	}
-	if begun {
-		if err := filesystem.UndoExt(ctx, t.file, undo); err != nil {
-			return "", err
-		}
 	}
 	did, err := t.cutTo(tell, e.From)
 	if err != nil {
@@ -129,17 +152,23 @@ func (t *target) putBack(ctx context.Context, tell *teller, e journal.Entry, und
 	case info.Size != e.FSFrom || info.Type != e.Type:
 		return "", fmt.Errorf("%w: after it was put back it is %s of %s, and was %s of %s", upkeep.ErrConflict, info.Type, upkeep.Size(info.Size), e.Type, upkeep.Size(e.FSFrom))
 	}
-	return did, t.undoEnds()
+	if err := t.undoEnds(); err != nil || complete {
+		return did, err
+	}
+	return did, t.withoutLast(ctx, e.Type)
 }
 
-// undoBegun reports whether anything was written over. Programs make room for the header
-// of what they keep with zeros, and write it before they write to the image for the first
-// time; until then there is nothing to put back, and e2undo refuses such a file.
-func undoBegun(undo *os.File) (bool, error) {
-	header := make([]byte, 512)
-	n, err := undo.ReadAt(header, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, fmt.Errorf("reading what was kept: %w", err)
+// withoutLast looks at what was put back but for the last piece, which there was no room
+// to keep: a program that went on all the same has written over it.
+func (t *target) withoutLast(ctx context.Context, name string) error {
+	typ, err := filesystem.Find(name)
+	if err != nil {
+		return err
 	}
-	return slices.ContainsFunc(header[:n], func(b byte) bool { return b != 0 }), nil
+	verdict, err := typ.Check(ctx, t.file, nil)
+	if err == nil && !verdict.Clean {
+		err = upkeep.WithHint(fmt.Errorf("what was written over is put back, but for a last piece which there was no room to keep: %s", verdict.Brief()),
+			"upkeep image check --repair "+t.path)
+	}
+	return err
 }

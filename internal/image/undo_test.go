@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/image/filesystem"
 	"upkeep/internal/image/journal"
 	"upkeep/internal/image/mount"
 	"upkeep/internal/testkit"
@@ -21,7 +23,7 @@ import (
 // they write over, and refuses what has none.
 func TestWithoutRoomForASecondFile(t *testing.T) {
 	testkit.NeedRoot(t)
-	testkit.Need(t, "e2undo", "mount", "umount")
+	testkit.Need(t, "mount", "umount")
 	host := crowded(t, 46*mib)
 	path := host + "/web.img"
 	need(t, "ext4")
@@ -64,8 +66,49 @@ func TestWithoutRoomForASecondFile(t *testing.T) {
 	refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Check(path, Checking{Repair: true}) })
 }
 
+// TestShrunkInPlaceWithSmallBlocks has blocks of 1K, of which the table of groups takes
+// more and fewer as a file system grows and shrinks: resize2fs, when it keeps what it
+// writes over, can fail on that. One that fails when it has moved much leaves each byte.
+func TestShrunkInPlaceWithSmallBlocks(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "mount", "umount")
+	need(t, "ext4")
+	host := crowded(t, 80*mib)
+	path := host + "/web.img"
+	run(t)(Create(path, Creation{Size: 300 * mib, FS: "ext4", Options: filesystem.Options{BlockSize: 1024}}))
+	files := fill(t, path, "ext4")
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	must(t, mount.With(file, mount.Options{Type: "ext4"}, func(dir *os.File) error {
+		return errors.Join(os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/large", dir.Fd()), bytes.Repeat([]byte("moved"), 40<<20/5), 0o600), unix.Syncfs(int(dir.Fd())))
+	}))
+	must(t, file.Close())
+	before := print(t, path)
+	w, err := Shrink(path, Shrinking{Min: true})
+	must(t, err)
+	ballast := host + "/ballast"
+	err = w.Do(context.Background(), func(e upkeep.ImageEvent) {
+		var fs unix.Statfs_t
+		if must(t, unix.Statfs(host, &fs)); e.Step == "shrinking ext4" { // and now the room ends
+			must(t, os.WriteFile(ballast, make([]byte, int64(fs.Bfree)*fs.Bsize-4*int64(mib)), 0o600))
+		}
+	})
+	must(t, w.Close())
+	if err == nil || !strings.Contains(err.Error(), "is as it was") {
+		t.Errorf("without room: %v", err)
+	}
+	if after := print(t, path); after != before {
+		t.Errorf("a shrink that failed left %s, and it was %s", after, before)
+	}
+	must(t, os.Remove(ballast))
+	run(t)(Shrink(path, Shrinking{Min: true}))
+	inOrder(t, path, "ext4")
+	holds(t, path, "ext4", files)
+	onlyFile(t, path)
+}
+
 // TestKilledBeforeAnythingIsKept has what programs leave that are killed when they made
-// room for the header of what they keep: e2undo takes that for no such file.
+// room for the header of what they keep.
 func TestKilledBeforeAnythingIsKept(t *testing.T) {
 	need(t, "ext4")
 	path := made(t, Creation{Size: 24 * mib, FS: "ext4"})
@@ -90,7 +133,7 @@ func TestKilledBeforeAnythingIsKept(t *testing.T) {
 // that needs less, and that is enough.
 func TestWithoutRoomForEither(t *testing.T) {
 	testkit.NeedRoot(t)
-	testkit.Need(t, "e2undo", "mount", "umount")
+	testkit.Need(t, "mount", "umount")
 	need(t, "ext4")
 	host := crowded(t, 80*mib)
 	path := host + "/web.img"
@@ -123,27 +166,43 @@ func TestWithoutRoomForEither(t *testing.T) {
 // TestRoomForWhatIsMoved has more behind the new end than there is room to keep.
 func TestRoomForWhatIsMoved(t *testing.T) {
 	testkit.NeedRoot(t)
-	testkit.Need(t, "e2undo", "mount", "umount")
+	testkit.Need(t, "mount", "umount")
 	need(t, "ext4")
 	path := crowded(t, 240*mib) + "/web.img"
 	run(t)(Create(path, Creation{Size: 200 * mib, FS: "ext4", Kind: upkeep.ImageFull}))
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	must(t, err)
-	text := bytes.Repeat([]byte("moved"), 80<<20/5)
 	must(t, mount.With(file, mount.Options{Type: "ext4"}, func(dir *os.File) error {
-		for _, name := range []string{"first", "second"} {
-			if err := os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name), text, 0o600); err != nil {
+		for name, size := range []int{100 << 20, 60 << 20} {
+			if err := os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/%d", dir.Fd(), name), bytes.Repeat([]byte("moved"), size/5), 0o600); err != nil {
 				return err
 			}
 		}
-		return errors.Join(unix.Syncfs(int(dir.Fd())), os.Remove(fmt.Sprintf("/proc/self/fd/%d/first", dir.Fd())))
+		return errors.Join(unix.Syncfs(int(dir.Fd())), os.Remove(fmt.Sprintf("/proc/self/fd/%d/0", dir.Fd())))
 	}))
 	must(t, file.Close())
 	err = refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Shrink(path, Shrinking{To: 110 * mib}) })
 	var lacks *noRoomError
 	if !errors.As(err, &lacks) || lacks.need < int64(60*mib) {
-		t.Errorf("moving 80M: %v", err)
+		t.Errorf("moving 50M: %v", err)
 	}
+
+	// How much is moved to make it as small as can be is seen when it is moved.
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(path), "ballast"), make([]byte, 22*mib), 0o600))
+	before := print(t, path)
+	w, err := Shrink(path, Shrinking{Min: true})
+	must(t, err)
+	err = w.Do(context.Background(), nil)
+	must(t, w.Close())
+	if err == nil || !strings.Contains(err.Error(), "is as it was: ") || !strings.Contains(err.Error(), "the host has not the room for what is kept") {
+		t.Errorf("moving 50M to where there is room: %v", err)
+	}
+	if after := print(t, path); after != before {
+		t.Errorf("a shrink without room left %s, and it was %s", after, before)
+	}
+	inOrder(t, path, "ext4")
+	must(t, os.Remove(filepath.Join(filepath.Dir(path), "ballast")))
+	onlyFile(t, path)
 }
 
 // TestQuotaIsLookedAt has a quota that leaves less than the host has.

@@ -21,8 +21,13 @@ import (
 func ext(name string) Type { return extWith(name, extPrograms{}) }
 
 // extPrograms runs e2fsprogs. With undo they keep there what they write over, before
-// they do; with on they work on that, which stands for the file.
-type extPrograms struct{ undo, on *os.File }
+// they do; with on they work on that, which stands for the file, and keep at most so
+// many bytes: where the room ends while they keep something, they can go on to write
+// over what they have not kept, and so are killed before.
+type extPrograms struct {
+	undo, on *os.File
+	most     int64
+}
 
 func extWith(name string, e extPrograms) Type {
 	t := Type{
@@ -40,7 +45,7 @@ func extWith(name string, e extPrograms) Type {
 			return e.resize(ctx, file, nil, progress)
 		},
 		shrink:   e.shrink,
-		undoable: func(undo, on *os.File) Type { return extWith(name, extPrograms{undo, on}) },
+		undoable: func(undo, on *os.File, most int64) Type { return extWith(name, extPrograms{undo, on, most}) },
 	}
 	if name != Ext4 {
 		t.options = append(t.options, "profile xen-2010")
@@ -93,12 +98,6 @@ func makeExt(ctx context.Context, name string, file *os.File, size int64, o Opti
 	return tool.Command{Name: "mke2fs", Args: args, File: file, Into: folder}.OK(ctx)
 }
 
-// UndoExt puts back what programs kept in a file while they changed an ext file system,
-// also where they were killed meanwhile. It can be killed and run again.
-func UndoExt(ctx context.Context, file, undo *os.File) error {
-	return tool.Command{Name: "e2undo", Args: []string{"-f", tool.Output, tool.Image}, File: file, Into: undo}.OK(ctx)
-}
-
 // AmendExt has debugfs carry out commands on an ext file system that was just made. It
 // tells of none that failed: look at what came out.
 func AmendExt(ctx context.Context, file *os.File, commands string) error {
@@ -128,16 +127,27 @@ func (e extPrograms) command(name string, file *os.File, args ...string) tool.Co
 	c := tool.Command{Name: name, Args: args, File: cmp.Or(e.on, file), Into: e.undo}
 	if e.undo != nil {
 		c.Args = append([]string{"-z", tool.Output}, args...)
+		// With -z the block of the inode for further growth is read, to be kept, right
+		// before it is made zero behind the back of the cache, and what is read then is
+		// what it was: resize2fs of 1.47 fails on that or leaves it not valid. This has
+		// zeros go through the cache.
+		c.Env = []string{"UNIX_IO_NOZEROOUT=1"}
+		if e.on != nil { // an image that is a file itself would be bound, too
+			c.MaxFile = e.most
+		}
 	}
 	return c
 }
 
 // written has what a program wrote to what stands for the file in the file itself.
 func (e extPrograms) written(err error) error {
-	if e.on != nil && err == nil {
-		return e.on.Sync()
+	switch {
+	case errors.Is(err, tool.ErrFull):
+		return upkeep.WithHint(fmt.Errorf("the host has not the room for what is kept of what is written over: %w", err), "make room beside the image, and run it again")
+	case err != nil || e.on == nil:
+		return err
 	}
-	return err
+	return e.on.Sync()
 }
 
 func (e extPrograms) check(ctx context.Context, file *os.File, progress Progress) (Verdict, error) {
@@ -198,8 +208,6 @@ func (e extPrograms) resize2fs(ctx context.Context, file *os.File, size ...strin
 	switch err = e.written(err); {
 	case err != nil:
 		return err
-	case result.Code == 0 && e.undo != nil:
-		return e.resizeInode(ctx, file)
 	case result.Code == 0:
 		return nil
 	case e.undo != nil && strings.Contains(result.Output, "No space left"):
@@ -208,16 +216,6 @@ func (e extPrograms) resize2fs(ctx context.Context, file *os.File, size ...strin
 		return fmt.Errorf("%w (%s)", errNotEnough, result.Output)
 	}
 	return tool.Failed("resize2fs", result)
-}
-
-// resizeInode repairs what resize2fs -z of 1.47 does wrong, and without -z does not: it
-// leaves an inode for further growth that e2fsck finds not valid and makes anew.
-func (e extPrograms) resizeInode(ctx context.Context, file *os.File) error {
-	verdict, err := e.repair(ctx, file, nil)
-	if err == nil && !verdict.Clean {
-		err = fmt.Errorf("resize2fs left what e2fsck cannot repair: %s", verdict.Found)
-	}
-	return err
 }
 
 // shrink asks for a size or, with 0, for the least. What resize2fs takes for the

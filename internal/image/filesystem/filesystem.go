@@ -64,7 +64,7 @@ type Type struct {
 	shrinkMounted func(dir *os.File, size int64) error
 	// undoable is the type with programs that keep in a file what they write over. Nil
 	// where none do.
-	undoable func(undo, on *os.File) Type
+	undoable func(undo, on *os.File, most int64) Type
 	// CheckWrites is that the program that checks writes what is there already: it
 	// wants a file that it may write to.
 	CheckWrites bool
@@ -230,9 +230,10 @@ func ranOut(file *os.File, err error) error {
 func (t Type) Undoable() bool { return t.undoable != nil }
 
 // KeepingUndo is the type with programs that keep in a file, which is empty, what they
-// write over before they do: [UndoExt] puts it back. With on they work on a device in
+// write over before they do: package e2undo puts it back. With on they work on a device in
 // place of the file: resize2fs cuts a file off itself, and that cannot be put back.
-func (t Type) KeepingUndo(undo, on *os.File) Type { return t.undoable(undo, on) }
+// When they want to keep more than so many bytes, they are killed before they write.
+func (t Type) KeepingUndo(undo, on *os.File, most int64) Type { return t.undoable(undo, on, most) }
 
 // MakesOf reports whether [Type.MakeOf] can be asked for.
 func (t Type) MakesOf() bool { return t.makeOf != nil }

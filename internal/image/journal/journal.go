@@ -197,8 +197,13 @@ func OpenUndo(image string) (*os.File, error) {
 	return file, nil
 }
 
-// RemoveUndo removes the file, if there is one. The entry goes before it.
+// RemoveUndo removes the file, if there is one. The entry goes before it. What it takes
+// comes back at once, though a program that was confined to it is not quite gone yet.
 func RemoveUndo(image string) error {
+	if file, err := OpenUndo(image); err == nil {
+		_ = file.Truncate(0) // its removal says what is wrong there
+		file.Close()
+	}
 	if err := os.Remove(UndoPath(image)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing what was kept: %w", err)
 	}

@@ -111,6 +111,7 @@ func TestKeepsBothEnds(t *testing.T) {
 
 	}
 }
+
 // TestMaxFile has a program write to a file more than it may.
 func TestMaxFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
