@@ -40,7 +40,8 @@ func (s spares) save(zone string, content []byte) (err error) {
 	if err := os.MkdirAll(string(s), 0o700); err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(string(s), "~") // no zone's name begins so
+	// No zone's name begins so. One that a kill left is written over.
+	temp, err := os.OpenFile(filepath.Join(string(s), "~"+url.PathEscape(zone)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
