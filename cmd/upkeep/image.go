@@ -117,7 +117,12 @@ func interrupted(ctx context.Context, work *image.Work, err error) error {
 	for _, why := range []error{ctx.Err(), context.Cause(ctx)} {
 		text = strings.TrimSuffix(strings.TrimSuffix(text, why.Error()), ": ")
 	}
-	return &interruptedError{text: cmp.Or(text, work.Plan.Undo), err: err}
+	told := &interruptedError{text: cmp.Or(text, work.Plan.Undo), err: err}
+	if text == "" || strings.Contains(text, "was left as it was") {
+		return told
+	}
+	left, _, _ := strings.Cut(work.Plan.Undo, "; to undo it") // there is nothing to undo
+	return upkeep.WithHint(told, left)
 }
 
 // looking shows the plan of a verb that only looks at a file, which must be there, or at
@@ -181,6 +186,14 @@ func (v *imageVerb) confirm(p image.Plan) error {
 // partitionFlag is the flag of verbs that work on one partition of an image.
 func partitionFlag(c *cobra.Command, number *int, what string) {
 	c.Flags().IntVar(number, "partition", 0, what+"; 0 for an image without any")
+}
+
+// place is an image, or a partition of one, as messages name it.
+func place(file string, partition int) string {
+	if partition == 0 {
+		return file
+	}
+	return fmt.Sprintf("partition %d of %s", partition, file)
 }
 
 // sizeFlag is a flag that holds a size.

@@ -55,7 +55,7 @@ anew, and compared by all attributes and SHA-256.`,
 			if err != nil {
 				return err
 			}
-			return v.run(c.Context(), work, func() string { return copiedText(args[0], args[1], work.Result) })
+			return v.run(c.Context(), work, func() string { return copiedText(args[0], args[1], copying, work.Result) })
 		},
 	}
 	f := c.Flags()
@@ -76,7 +76,7 @@ anew, and compared by all attributes and SHA-256.`,
 	return c
 }
 
-func copiedText(src, dst string, result any) string {
+func copiedText(src, dst string, c image.Copying, result any) string {
 	copied, _ := result.(image.Copied)
 	held := upkeep.Plural(copied.Entries, "entry", "entries") + ", " + copied.Bytes.About()
 	switch {
@@ -85,8 +85,11 @@ func copiedText(src, dst string, result any) string {
 	case copied.Bytes < 1000: // which have no unit
 		held = upkeep.Plural(copied.Entries, "entry", "entries") + ", " + upkeep.Plural(int64(copied.Bytes), "byte", "bytes")
 	}
-	text := fmt.Sprintf("copied %s to %s: %s", src, dst, held)
-	if copied.Size != 0 {
+	text := fmt.Sprintf("copied %s to %s: %s", place(src, c.Partition), place(dst, c.Into), held)
+	switch {
+	case c.Into != 0:
+		text += fmt.Sprintf(", in the %s that it has", copied.Size.About())
+	case copied.Size != 0:
 		text += fmt.Sprintf(", in an image of %s", copied.Size.About())
 	}
 	if len(copied.Lost) > 0 {

@@ -16,7 +16,7 @@ func TestCopiedText(t *testing.T) {
 		"copied a to b: 3 entries, 0 bytes; 1 attribute could not be carried; compared with its source, and the same but for that": {Entries: 3, Lost: lost(1), Verified: true},
 		"copied a to b: 4 entries, 2K; 2 attributes could not be carried":                                                          {Entries: 4, Bytes: 2048, Lost: lost(2)},
 	} {
-		if got := copiedText("a", "b", copied); got != want {
+		if got := copiedText("a", "b", image.Copying{}, copied); got != want {
 			t.Errorf("%+v is told as %q, want %q", copied, got, want)
 		}
 	}

@@ -47,3 +47,21 @@ func TestInterruptedImage(t *testing.T) {
 		t.Errorf("got %v, status %d", err, exitStatus(err))
 	}
 }
+
+// What is left of a copy into a folder is said, since it is there to be seen.
+func TestInterruptedCopy(t *testing.T) {
+	left := "a kill leaves a part of the files in the folder"
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	work := &image.Work{Plan: image.Plan{Undo: left}}
+	if got := hintOf(interrupted(ctx, work, fmt.Errorf("copying a to b: %w", ctx.Err()))); got != left {
+		t.Errorf("a copy into a folder: %q", got)
+	}
+	work.Plan.Undo = "a kill leaves nothing; to undo it, remove the file"
+	if got := hintOf(interrupted(ctx, work, fmt.Errorf("copying a to b: %w", ctx.Err()))); got != "a kill leaves nothing" {
+		t.Errorf("a copy into a new image: %q", got)
+	}
+	if got := hintOf(interrupted(ctx, work, fmt.Errorf("b was left as it was: %w", ctx.Err()))); got != "" {
+		t.Errorf("what says itself what is left: %q", got)
+	}
+}

@@ -56,7 +56,7 @@ systems in them; what names the old ones, such as an fstab, is told and left.`,
 			if err != nil {
 				return err
 			}
-			return v.run(c.Context(), work, func() string { return fmt.Sprintf("cloned %s to %s", args[0], args[1]) })
+			return v.run(c.Context(), work, func() string { return fmt.Sprintf("cloned %s to %s", place(args[0], cloning.Partition), args[1]) })
 		},
 	}
 	c.Flags().BoolVar(&cloning.NewIDs, "new-ids", false, "give the copy's file systems new UUIDs, and its partitions other identifiers")

@@ -158,7 +158,7 @@ check finds nothing more. An image that cannot be repaired stays as it is.`,
 			if err != nil {
 				return err
 			}
-			if err := v.run(c.Context(), work, func() string { return verdictText(args[0], work.Result) }); err != nil {
+			if err := v.run(c.Context(), work, func() string { return verdictText(place(args[0], checking.Partition), work.Result) }); err != nil {
 				return err
 			}
 			if verdict, is := work.Result.(filesystem.Verdict); is && !verdict.Clean {
@@ -177,13 +177,13 @@ check finds nothing more. An image that cannot be repaired stays as it is.`,
 	return c
 }
 
-func verdictText(file string, result any) string {
+func verdictText(what string, result any) string {
 	verdict, _ := result.(filesystem.Verdict)
 	switch {
 	case verdict.Mended:
-		return fmt.Sprintf("%s was repaired and is in order now; found: %s", file, verdict.Brief())
+		return fmt.Sprintf("%s was repaired and is in order now; found: %s", what, verdict.Brief())
 	case verdict.Clean:
-		return file + " is in order"
+		return what + " is in order"
 	}
-	return fmt.Sprintf("%s is NOT in order: %s", file, verdict.Brief())
+	return fmt.Sprintf("%s is NOT in order: %s", what, verdict.Brief())
 }

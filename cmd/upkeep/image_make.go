@@ -77,7 +77,7 @@ writable by its owner alone. A file that exists is never overwritten.`,
 				return &usageError{err: fmt.Errorf("--size and --for exclude each other: --for chooses the size")}
 			}
 			if !c.Flags().Changed("size") && oracle.folder == "" {
-				return &usageError{err: fmt.Errorf("missing: --size"), hint: "upkeep image create web1.img --size 8G"}
+				return &usageError{err: fmt.Errorf("missing: --size"), hint: "upkeep image create web1.img --size 8G; or --for FOLDER, which chooses it"}
 			}
 			if full {
 				creation.Kind = upkeep.ImageFull
@@ -150,7 +150,7 @@ does not know; ext2, ext3 and xfs).`,
 			if err != nil {
 				return err
 			}
-			return v.run(c.Context(), work, func() string { return fmt.Sprintf("made %s in %s", args[1], args[0]) })
+			return v.run(c.Context(), work, func() string { return fmt.Sprintf("made %s in %s", args[1], place(args[0], remaking.Partition)) })
 		},
 	}
 	c.Flags().BoolVar(&remaking.Force, "force", false, "what the image holds may go")

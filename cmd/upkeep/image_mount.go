@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -149,7 +150,7 @@ the error names who uses it.`,
 				return a.show(all)
 			}
 			for _, u := range all {
-				fmt.Fprintln(a.out, upkeep.Printable(fmt.Sprintf("%s is not mounted at %s any more, and on the disk", u.Image, u.Folder)))
+				fmt.Fprintln(a.out, upkeep.Printable(unmountedText(u)))
 				if u.Kept {
 					fmt.Fprintf(a.out, "%s stays, as whoever attached it wanted: losetup -d /dev/%s\n", u.Device, u.Device)
 				}
@@ -161,6 +162,16 @@ the error names who uses it.`,
 	return c
 }
 
+// nameless is that what is mounted has no name: a packed image was unpacked for it.
+func nameless(u mount.Unmounted) bool { return strings.HasSuffix(u.Image, " (deleted)") }
+
+func unmountedText(u mount.Unmounted) string {
+	if nameless(u) {
+		return fmt.Sprintf("nothing is mounted at %s any more; the image had no name", u.Folder)
+	}
+	return fmt.Sprintf("%s is not mounted at %s any more, and on the disk", u.Image, u.Folder)
+}
+
 func unmountPlan(name string, folders []string, file string) (image.Plan, error) {
 	plan := image.Plan{Verb: "umount", File: name}
 	for _, folder := range folders {
@@ -169,14 +180,19 @@ func unmountPlan(name string, folders []string, file string) (image.Plan, error)
 			return plan, err
 		}
 		u.Image = cmp.Or(file, u.Image)
+		called := u.Image
+		plan.Undo = "upkeep image mount " + u.Image + " " + u.Folder
+		if nameless(u) {
+			called = "an image without a name"
+			plan.Undo = "mount it again by the file that it was unpacked from"
+		}
 		then := "until " + u.Device + " is gone and all that was written is on the disk"
 		if u.Kept {
 			then = "until all that was written is on the disk; " + u.Device + " stays, as whoever attached it wanted"
 		}
 		plan.Steps = append(plan.Steps,
-			image.PlanStep{What: fmt.Sprintf("unmount %s from %s, unless somebody uses it", u.Image, u.Folder)},
+			image.PlanStep{What: fmt.Sprintf("unmount %s from %s, unless somebody uses it", called, u.Folder)},
 			image.PlanStep{What: "wait " + then})
-		plan.Undo = "upkeep image mount " + u.Image + " " + u.Folder
 	}
 	return plan, nil
 }

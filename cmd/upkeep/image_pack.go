@@ -36,7 +36,7 @@ FILE may also be a file of gzip, xz, zstd or qcow2 that holds an image.`,
 			}
 			return v.run(c.Context(), work, func() string {
 				r, _ := work.Result.(image.Packing)
-				text := fmt.Sprintf("packed %s, %s with %s of data, into %s of %s", args[0], r.Size.About(), r.Data.About(), args[1], r.Packed.About())
+				text := fmt.Sprintf("packed %s, %s with %s of data, into %s of %s", place(args[0], o.Partition), r.Size.About(), r.Data.About(), args[1], r.Packed.About())
 				if r.Dropped > 0 {
 					text += fmt.Sprintf("; %s in free blocks were left out", r.Dropped.About())
 				}
@@ -85,7 +85,7 @@ IN may also be a file of gzip, xz, zstd or qcow2.`,
 			}
 			return v.run(c.Context(), work, func() string {
 				r, _ := work.Result.(image.Unpacked)
-				text := fmt.Sprintf("unpacked %s to %s: %s, %s, %s of data", args[0], args[1], r.Size.About(), r.Kind, r.Data.About())
+				text := fmt.Sprintf("unpacked %s to %s: %s, %s, %s of data", place(args[0], partition), args[1], r.Size.About(), r.Kind, r.Data.About())
 				if r.Resumed > 0 {
 					text += fmt.Sprintf("; %s were there already", r.Resumed.About())
 				}

@@ -270,8 +270,9 @@ func inside(name string) string {
 }
 
 func notThere(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w in the image: %w", upkeep.ErrNotFound, err)
+	var at *fs.PathError
+	if errors.As(err, &at) && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: there is no /%s in the image", upkeep.ErrNotFound, at.Path)
 	}
 	return err
 }

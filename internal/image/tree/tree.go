@@ -118,7 +118,8 @@ func (c *copier) prepare(src int) error {
 		if name == lostFound {
 			c.own = true
 		} else if !c.Merge {
-			return fmt.Errorf("%w: it is not empty; it has %s, for one", upkeep.ErrRefused, Escape(name))
+			return upkeep.WithHint(fmt.Errorf("%w: it is not empty; it has %s, for one", upkeep.ErrRefused, Escape(name)),
+				`--merge (in a job "merge": true) keeps its files, but for those that the source has too`)
 		}
 	}
 	return nil
