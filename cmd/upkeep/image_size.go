@@ -48,13 +48,13 @@ person who does not trust the image says --untrusted: it is not mounted then.`,
 			if growth.FileOnly && growth.Partition != 0 {
 				return &usageError{err: fmt.Errorf("--file-only and --partition exclude each other")}
 			}
-			before, beforeErr := image.InfoOf(args[0], growth.Partition)
+			before, beforeErr := image.Outline(args[0], growth.Partition)
 			work, err := image.Grow(args[0], growth)
 			if err != nil {
 				return err
 			}
 			return v.run(c.Context(), work, func() string {
-				if after, err := image.InfoOf(args[0], growth.Partition); !growth.FileOnly && errors.Join(beforeErr, err) == nil && sameSizes(before, after) {
+				if after, err := image.Outline(args[0], growth.Partition); !growth.FileOnly && errors.Join(beforeErr, err) == nil && sameSizes(before, after) {
 					return fmt.Sprintf("there was nothing to grow: %s stays as it is, %s (%s)", args[0], after.Size.About(), inBytes(after.Size))
 				}
 				return sizeText("grew", args[0], growth.Partition) + leftText(args[0], growth)
@@ -128,7 +128,7 @@ func sameSizes(before, after image.Description) bool {
 
 // leftText says what a growth of the file alone made of its partitions.
 func leftText(file string, growth image.Growth) string {
-	d, err := image.Info(file)
+	d, err := image.Outline(file, 0)
 	switch {
 	case err != nil || !growth.FileOnly || d.Table == nil:
 		return ""
@@ -143,7 +143,7 @@ func inBytes(size upkeep.Size) string { return upkeep.Plural(int64(size), "byte"
 
 // sizeText says how large an image is after it was changed.
 func sizeText(did, file string, partition int) string {
-	d, err := image.InfoOf(file, partition)
+	d, err := image.Outline(file, partition)
 	if err != nil {
 		return fmt.Sprintf("%s %s", did, file)
 	}

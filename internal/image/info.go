@@ -9,6 +9,7 @@ import (
 	"upkeep/internal/image/fsinfo"
 	"upkeep/internal/image/hold"
 	"upkeep/internal/image/pack"
+	"upkeep/internal/image/partition"
 	"upkeep/internal/image/shadow"
 )
 
@@ -49,29 +50,13 @@ func Info(path string) (Description, error) { return InfoOf(path, 0) }
 
 // InfoOf is Info with the file system that is in a partition.
 func InfoOf(path string, partition int) (Description, error) {
-	real, err := realPath(path)
-	if err != nil {
-		return Description{}, err
-	}
-	file, err := hold.OpenReal(real, false)
-	if err != nil {
-		return Description{}, err
-	}
-	defer file.Close()
-	d := Description{File: path}
-	if abs, err := filepath.Abs(path); err == nil && abs != real && real != path {
-		d.Target = real
-	}
-	stat, err := file.Stat()
-	if err != nil {
-		return d, fmt.Errorf("looking at %s: %w", path, err)
-	}
-	taken, err := allocated(file)
+	d, file, err := opened(path)
 	if err != nil {
 		return d, err
 	}
-	d.Size, d.Allocated = upkeep.Size(stat.Size()), upkeep.Size(taken)
-	if d.Kind, err = shadow.KindOf(file); err != nil {
+	defer file.Close()
+	piece, err := d.outline(file, partition)
+	if err != nil {
 		return d, err
 	}
 	found, err := hold.Holders(file)
@@ -79,14 +64,64 @@ func InfoOf(path string, partition int) (Description, error) {
 		return d, err
 	}
 	d.Holders, d.Unseen = found.Holders, found.Unseen
-	if err := d.look(file, partition); err != nil {
-		return d, fmt.Errorf("reading %s: %w", path, err)
+	if d.FS != nil {
+		if d.Parts, err = weigh(file, piece, *d.FS); err != nil {
+			return d, fmt.Errorf("reading %s: %w", path, err)
+		}
+	}
+	return d, nil
+}
+
+// Outline is InfoOf without what takes long: who uses the image, for which every process
+// is looked at, and its Parts, for which pieces of it are packed.
+func Outline(path string, partition int) (Description, error) {
+	d, file, err := opened(path)
+	if err != nil {
+		return d, err
+	}
+	defer file.Close()
+	_, err = d.outline(file, partition)
+	return d, err
+}
+
+// opened opens an image to be looked at, and begins its description.
+func opened(path string) (Description, *os.File, error) {
+	real, err := realPath(path)
+	if err != nil {
+		return Description{}, nil, err
+	}
+	file, err := hold.OpenReal(real, false)
+	if err != nil {
+		return Description{}, nil, err
+	}
+	d := Description{File: path, Unfinished: unfinishedText(real)}
+	if abs, err := filepath.Abs(path); err == nil && abs != real && real != path {
+		d.Target = real
+	}
+	return d, file, nil
+}
+
+// outline describes the file, and returns where in it the file system is.
+func (d *Description) outline(file *os.File, number int) (piece partition.Partition, err error) {
+	stat, err := file.Stat()
+	if err != nil {
+		return piece, fmt.Errorf("looking at %s: %w", d.File, err)
+	}
+	taken, err := allocated(file)
+	if err != nil {
+		return piece, err
+	}
+	d.Size, d.Allocated = upkeep.Size(stat.Size()), upkeep.Size(taken)
+	if d.Kind, err = shadow.KindOf(file); err != nil {
+		return piece, err
+	}
+	if piece, err = d.look(file, number); err != nil {
+		return piece, fmt.Errorf("reading %s: %w", d.File, err)
 	}
 	if d.FS == nil && d.Table == nil && d.Damage == "" {
 		d.unpacked(file)
 	}
-	d.Unfinished = unfinishedText(real)
-	return d, nil
+	return piece, nil
 }
 
 // unpacked describes a file that holds an image packed.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -53,6 +54,10 @@ func TestInfoOfPartitions(t *testing.T) {
 	one, err := InfoOf(disk, 1)
 	if err != nil || one.FS == nil || one.FS.Type != fsinfo.Ext4 || one.FS.Size != 20<<20 || one.Partition != 1 || one.Parts == nil {
 		t.Errorf("got %+v, %v", one, err)
+	}
+	one.Holders, one.Unseen, one.Parts = nil, 0, nil
+	if outline, err := Outline(disk, 1); err != nil || !reflect.DeepEqual(outline, one) {
+		t.Errorf("the outline is %+v, %v, want %+v", outline, err, one)
 	}
 	if _, err := InfoOf(disk, 4); err == nil || !strings.Contains(err.Error(), "there is no partition 4; the image has 1, 2, 3") {
 		t.Errorf("got %v", err)

@@ -39,8 +39,9 @@ type Parts struct {
 	Packed upkeep.Size `json:"packed"`
 }
 
-// look describes what an image holds, or one partition of it.
-func (d *Description) look(file *os.File, number int) error {
+// look describes what an image holds, or one partition of it, and returns where that is.
+func (d *Description) look(file *os.File, number int) (partition.Partition, error) {
+	piece := partition.Partition{Length: int64(d.Size)}
 	table, err := partition.Read(file, int64(d.Size))
 	switch {
 	case err == nil, errors.Is(err, partition.ErrDamaged):
@@ -49,18 +50,17 @@ func (d *Description) look(file *os.File, number int) error {
 			d.Table.Problems = append(d.Table.Problems, err.Error())
 		}
 	case !errors.Is(err, partition.ErrNone):
-		return err
+		return piece, err
 	}
 	if number == 0 && d.Table != nil {
-		return nil
+		return piece, nil
 	}
-	piece := partition.Partition{Length: int64(d.Size)}
 	if number != 0 {
 		if err != nil {
-			return err
+			return piece, err
 		}
 		if piece, err = table.Partition(number); err != nil {
-			return err
+			return piece, err
 		}
 		d.Partition = number
 	}
@@ -69,13 +69,12 @@ func (d *Description) look(file *os.File, number int) error {
 	case errors.Is(err, fsinfo.ErrDamaged):
 		d.Damage, err = err.Error(), nil
 	case err != nil:
-		return err
+		return piece, err
 	case info.Type != fsinfo.None:
 		d.FS = &info
 		d.Cut = upkeep.Size(max(info.Size-piece.Length, 0))
-		d.Parts, err = weigh(file, piece, info)
 	}
-	return err
+	return piece, err
 }
 
 // describe looks into each partition.
