@@ -44,14 +44,24 @@ and works on images that are in use, damaged or cut off.`,
 }
 
 // holds says in a line what file system is somewhere.
-func holds(fs *fsinfo.Info, damage string) string {
+func holds(fs *fsinfo.Info, damage string, lost *fsinfo.LostError, repair string) string {
 	switch {
+	case lost != nil:
+		return fmt.Sprintf("%s; %s puts it back", lost, repair)
 	case damage != "":
 		return "nothing that can be read: " + damage
 	case fs == nil:
 		return "no file system that is known here"
 	}
 	return fs.Type + ", " + fs.State
+}
+
+// repair is the command that repairs an image, or a partition of it.
+func repair(file string, partition int) string {
+	if partition == 0 {
+		return "upkeep image check --repair " + file
+	}
+	return fmt.Sprintf("upkeep image check --repair --partition %d %s", partition, file)
 }
 
 // holdsPacked says in a line what image a file holds packed; empty where it is one.
@@ -67,10 +77,10 @@ func holdsPacked(d image.Description) string {
 }
 
 // tableRows are a line for each partition.
-func tableRows(t *image.Table, add func(name, format string, args ...any)) {
+func tableRows(file string, t *image.Table, add func(name, format string, args ...any)) {
 	add("partitions", "%s, %s", t.Kind, t.ID)
 	for _, p := range t.Partitions {
-		text := holds(p.FS, p.Damage)
+		text := holds(p.FS, p.Damage, p.Lost, repair(file, p.Number))
 		if p.FS != nil {
 			text += fmt.Sprintf(", %s of %s used", upkeep.Size(p.FS.Used).About(), upkeep.Size(p.FS.Size).About())
 		}
@@ -95,10 +105,10 @@ func (a *app) printDescription(d image.Description) error {
 	add("size", "%s (%s)", d.Size.About(), inBytes(d.Size))
 	add("takes", "%s (%s)", d.Allocated.About(), d.Kind)
 	if d.Table != nil {
-		tableRows(d.Table, add)
+		tableRows(d.File, d.Table, add)
 	}
 	if d.Table == nil || d.Partition != 0 {
-		add("holds", "%s", cmp.Or(holdsPacked(d), holds(d.FS, d.Damage)))
+		add("holds", "%s", cmp.Or(holdsPacked(d), holds(d.FS, d.Damage, d.Lost, repair(d.File, d.Partition))))
 	}
 	if fs := d.FS; fs != nil {
 		if fs.Label != "" {

@@ -321,7 +321,7 @@ func (s *seen) raw(file *os.File, size int64) {
 		s.image, s.Damage = true, err.Error()
 		return
 	}
-	info, err := fsinfo.Read(file, size)
+	info, err := readFS(file, size)
 	s.image = s.image || info.Type != fsinfo.None
 	s.Type, s.Label, s.UUID, s.State, s.Used, s.Free = info.Type, info.Label, info.UUID, info.State, info.Used, info.Free
 	switch {

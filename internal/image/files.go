@@ -121,7 +121,7 @@ func partOf(r io.ReaderAt, size int64, src string, number int) (io.ReaderAt, int
 
 // mount finds the file system.
 func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
-	info, err := fsinfo.Read(r, size)
+	info, err := readFS(r, size)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", src, err)
 	}

@@ -36,6 +36,8 @@ type Description struct {
 	Unfinished string `json:"unfinished,omitempty"`
 	// Damage says why nothing more is known.
 	Damage string `json:"damage,omitempty"`
+	// Lost is the Damage that a copy of the superblock undoes.
+	Lost *fsinfo.LostError `json:"lost,omitempty"`
 	// Partition is the partition that FS, Cut, Damage and Parts are about; 0 means the
 	// whole image.
 	Partition int `json:"partition,omitempty"`

@@ -238,11 +238,8 @@ func (i *mountable) allowed(o MountOptions) (err error) {
 	if err := unfinished(i.path); err != nil && !o.ReadOnly {
 		return err
 	}
-	if err := i.needFS(); err != nil {
+	if err := errors.Join(i.needFS(), i.needReadable()); err != nil {
 		return err
-	}
-	if i.damage != nil {
-		return fmt.Errorf("reading %s: %w", i.name(), i.damage)
 	}
 	return i.warn(o)
 }

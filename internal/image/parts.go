@@ -25,6 +25,8 @@ type Partition struct {
 	partition.Partition
 	FS     *fsinfo.Info `json:"fs,omitempty"`
 	Damage string       `json:"damage,omitempty"`
+	// Lost is the Damage that a copy of the superblock undoes.
+	Lost *fsinfo.LostError `json:"lost,omitempty"`
 }
 
 // Parts says why an image is as large as it is, in bytes. Files, journal and inodes
@@ -64,9 +66,10 @@ func (d *Description) look(file *os.File, number int) (partition.Partition, erro
 		}
 		d.Partition = number
 	}
-	info, err := fsinfo.Read(io.NewSectionReader(file, piece.Offset, piece.Length), piece.Length)
+	info, err := readFS(io.NewSectionReader(file, piece.Offset, piece.Length), piece.Length)
 	switch {
 	case errors.Is(err, fsinfo.ErrDamaged):
+		errors.As(err, &d.Lost)
 		d.Damage, err = err.Error(), nil
 	case err != nil:
 		return piece, err
@@ -86,8 +89,9 @@ func describe(file *os.File, table partition.Table) *Table {
 		if p.Container {
 			continue
 		}
-		info, err := fsinfo.Read(io.NewSectionReader(file, p.Offset, p.Length), p.Length)
+		info, err := readFS(io.NewSectionReader(file, p.Offset, p.Length), p.Length)
 		if err != nil {
+			errors.As(err, &d.Lost)
 			d.Damage = err.Error()
 		} else if info.Type != fsinfo.None {
 			d.FS = &info

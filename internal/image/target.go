@@ -114,6 +114,9 @@ func (t *target) look(number int) error {
 	if t.info.Type != fsinfo.None {
 		t.typ, err = filesystem.Find(t.info.Type)
 	}
+	if lost := new(fsinfo.LostError); errors.As(t.damage, &lost) {
+		t.typ = t.typ.FromCopy(lost.Block, lost.BlockSize)
+	}
 	return err
 }
 
@@ -140,7 +143,7 @@ func (t *target) section() *io.SectionReader {
 }
 
 // read reads the superblock.
-func (t *target) read() (fsinfo.Info, error) { return fsinfo.Read(t.section(), t.part.Length) }
+func (t *target) read() (fsinfo.Info, error) { return readFS(t.section(), t.part.Length) }
 
 // name is what is meant, for people.
 func (t *target) name() string {
@@ -271,6 +274,8 @@ func (t *target) needWhole() error {
 func (t *target) mayGo() error {
 	holds := ""
 	switch table, err := partition.Read(t.section(), t.part.Length); {
+	case t.damage != nil:
+		holds = "a damaged " + t.info.Type
 	case t.info.Type != fsinfo.None && t.info.Empty():
 		return nil
 	case t.info.Type != fsinfo.None:

@@ -23,11 +23,17 @@ func ext(name string) Type { return extWith(name, extPrograms{}) }
 // extPrograms runs e2fsprogs. With undo they keep there what they write over, before
 // they do; with on they work on that, which stands for the file, and keep at most so
 // many bytes: where the room ends while they keep something, they can go on to write
-// over what they have not kept, and so are killed before.
+// over what they have not kept, and so are killed before. As long as the primary
+// superblock is lost they read the copy.
 type extPrograms struct {
 	undo, on *os.File
 	most     int64
+	copy     superCopy
 }
+
+// superCopy is a copy of the superblock: its block, and the size of blocks, which is 0
+// where there is none to be read.
+type superCopy struct{ block, blockSize int64 }
 
 func extWith(name string, e extPrograms) Type {
 	t := Type{
@@ -44,8 +50,11 @@ func extWith(name string, e extPrograms) Type {
 		grow: func(ctx context.Context, file *os.File, progress Progress) error {
 			return e.resize(ctx, file, nil, progress)
 		},
-		shrink:   e.shrink,
-		undoable: func(undo, on *os.File, most int64) Type { return extWith(name, extPrograms{undo, on, most}) },
+		shrink: e.shrink,
+		undoable: func(undo, on *os.File, most int64) Type {
+			return extWith(name, extPrograms{undo: undo, on: on, most: most})
+		},
+		fromCopy: func(c superCopy) Type { return extWith(name, extPrograms{copy: c}) },
 	}
 	if name != Ext4 {
 		t.options = append(t.options, "profile xen-2010")
@@ -113,6 +122,9 @@ const (
 )
 
 func (e extPrograms) e2fsck(ctx context.Context, file *os.File, progress Progress, how ...string) (tool.Result, error) {
+	if e.lost(file) {
+		how = append(how, "-b", strconv.FormatInt(e.copy.block, 10), "-B", strconv.FormatInt(e.copy.blockSize, 10))
+	}
 	c := e.command("e2fsck", file, append(how, "-f", tool.Image)...)
 	if progress != nil && c.Into == nil {
 		const passes = 5
@@ -120,6 +132,24 @@ func (e extPrograms) e2fsck(ctx context.Context, file *os.File, progress Progres
 	}
 	result, err := c.Run(ctx)
 	return result, e.written(err)
+}
+
+// lost reports whether the primary superblock is lost, and there is a copy to be read.
+func (e extPrograms) lost(file *os.File) bool {
+	var magic [2]byte
+	if e.copy.blockSize == 0 {
+		return false
+	}
+	_, err := file.ReadAt(magic[:], 1024+56)
+	return err != nil || magic != [2]byte{0x53, 0xEF}
+}
+
+// found is what e2fsck found, and before it that the superblock is lost.
+func (e extPrograms) found(lost bool, output string) string {
+	if !lost {
+		return output
+	}
+	return strings.TrimSuffix(fmt.Sprintf("its primary superblock is lost, and read from the copy at block %d; %s", e.copy.block, output), "; ")
 }
 
 // command is one of a program that may change the file.
@@ -151,10 +181,14 @@ func (e extPrograms) written(err error) error {
 }
 
 func (e extPrograms) check(ctx context.Context, file *os.File, progress Progress) (Verdict, error) {
-	result, err := extPrograms{}.e2fsck(ctx, file, progress, "-n")
+	lost := e.lost(file)
+	result, err := extPrograms{copy: e.copy}.e2fsck(ctx, file, progress, "-n")
+	result.Output = e.found(lost, result.Output)
 	switch {
 	case err != nil:
 		return Verdict{}, err
+	case result.Code == 0 && lost:
+		return Verdict{Found: result.Output, Hint: repairHint}, nil
 	case result.Code == 0:
 		return Verdict{Clean: true, Found: result.Output}, nil
 	case result.Code&^(extMended|extReboot|extLeft) == 0, result.Code&^(extMended|extReboot) == extLeft|extFailed:
@@ -169,7 +203,9 @@ func (e extPrograms) check(ctx context.Context, file *os.File, progress Progress
 func (e extPrograms) repair(ctx context.Context, file *os.File, progress Progress) (Verdict, error) {
 	var found []string
 	for range 3 { // what one run repairs can show more
+		lost := e.lost(file)
 		result, err := e.e2fsck(ctx, file, progress, "-y")
+		result.Output = e.found(lost, result.Output)
 		switch {
 		case err != nil:
 			return Verdict{}, err

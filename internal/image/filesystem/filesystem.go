@@ -65,6 +65,9 @@ type Type struct {
 	// undoable is the type with programs that keep in a file what they write over. Nil
 	// where none do.
 	undoable func(undo, on *os.File, most int64) Type
+	// fromCopy is the type with programs that read a copy of the superblock. Nil where
+	// none do.
+	fromCopy func(superCopy) Type
 	// CheckWrites is that the program that checks writes what is there already: it
 	// wants a file that it may write to.
 	CheckWrites bool
@@ -234,6 +237,15 @@ func (t Type) Undoable() bool { return t.undoable != nil }
 // place of the file: resize2fs cuts a file off itself, and that cannot be put back.
 // When they want to keep more than so many bytes, they are killed before they write.
 func (t Type) KeepingUndo(undo, on *os.File, most int64) Type { return t.undoable(undo, on, most) }
+
+// FromCopy is the type with programs that check and repair by a copy of the superblock,
+// in a block of blocks of a size, as long as the primary one is lost.
+func (t Type) FromCopy(block, blockSize int64) Type {
+	if t.fromCopy == nil {
+		return t
+	}
+	return t.fromCopy(superCopy{block, blockSize})
+}
 
 // MakesOf reports whether [Type.MakeOf] can be asked for.
 func (t Type) MakesOf() bool { return t.makeOf != nil }

@@ -54,10 +54,7 @@ func readExt(m image) (Info, error) {
 	if err := m.read(super, extSuperOffset); err != nil || super.u16(56) != extMagic {
 		return Info{}, err
 	}
-	e := &ext{image: m, super: super, compat: super.u32(92), incompat: super.u32(96), ro: super.u32(100)}
-	if super.u32(76) == 0 { // before there were features
-		e.compat, e.incompat, e.ro = 0, 0, 0
-	}
+	e := newExt(m, super)
 	if e.incompat&extIncompatJournalDev != 0 {
 		return Info{}, nil // a journal of another file system
 	}
@@ -66,6 +63,15 @@ func readExt(m image) (Info, error) {
 		return info, err
 	}
 	return e.describe(info)
+}
+
+// newExt is what a superblock that is not checked yet says.
+func newExt(m image, super fields) *ext {
+	e := &ext{image: m, super: super, compat: super.u32(92), incompat: super.u32(96), ro: super.u32(100)}
+	if super.u32(76) == 0 { // before there were features
+		e.compat, e.incompat, e.ro = 0, 0, 0
+	}
+	return e
 }
 
 func (e *ext) kind() string {

@@ -42,6 +42,24 @@ func anyGPT(r io.ReaderAt, size int64) (bool, error) {
 	return false, nil
 }
 
+// CopyLeft reports the header of a GPT at the end of an image, which may be all that is
+// left of one.
+func CopyLeft(r io.ReaderAt, size int64) (bool, error) {
+	mark := make([]byte, 8)
+	for _, sector := range []int64{512, 4096} {
+		if size < 2*sector || size%sector != 0 {
+			continue
+		}
+		if err := readFull(r, mark, size-sector); err != nil {
+			return false, err
+		}
+		if string(mark) == gptSignature {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // readGPT reads the first copy, or the second one, at the end of the image, where
 // that is damaged.
 func readGPT(r io.ReaderAt, t Table) (Table, error) {
