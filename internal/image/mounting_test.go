@@ -121,7 +121,7 @@ func TestHostFillsUp(t *testing.T) {
 		err = w.Do(context.Background(), nil)
 		var hint *upkeep.HintError
 		if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &hint) || hint.Hint != "make room there, or have the image on a file system with more" ||
-			!regexp.MustCompile("; the file system of "+host+" is full: "+one.says).MatchString(err.Error()) {
+			!regexp.MustCompile("; the file system of "+regexp.QuoteMeta(w.Plan.File)+" is full: "+one.says).MatchString(err.Error()) {
 			t.Errorf("%s on a host that is full: %v", what, err)
 		}
 		must(t, errors.Join(w.Close(), os.Remove(filler), os.RemoveAll(path+".3")))
@@ -143,7 +143,7 @@ func TestHostHasNoInodes(t *testing.T) {
 	w, err := Create(filepath.Join(host, "web.img"), Creation{Size: mib})
 	must(t, err)
 	defer w.Close()
-	if err := w.Do(t.Context(), nil); !errors.Is(err, unix.ENOSPC) || !strings.HasSuffix(err.Error(), "the file system of "+host+" has no inode left for another file") {
+	if err := w.Do(t.Context(), nil); !errors.Is(err, unix.ENOSPC) || !strings.HasSuffix(err.Error(), "the file system of "+w.Plan.File+" has no inode left for another file") {
 		t.Errorf("got %v", err)
 	}
 }

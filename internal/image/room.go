@@ -127,14 +127,14 @@ func (w *Work) ranOut(err error) error {
 	}
 	var inner *upkeep.HintError
 	if errors.As(err, &inner) {
-		hint += "\n" + inner.Hint
+		hint += "; " + inner.Hint
 	}
 	return upkeep.WithHint(fmt.Errorf("%w; %s", err, w.noRoom(overQuota)), hint)
 }
 
 // noRoom says what of its host a verb had not enough of.
 func (w *Work) noRoom(overQuota bool) string {
-	folder := w.Plan.File
+	at, folder := w.Plan.File, w.Plan.File
 	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
 		folder = filepath.Dir(folder)
 	}
@@ -142,15 +142,15 @@ func (w *Work) noRoom(overQuota bool) string {
 	need := int64(max(w.Plan.Temporary, w.Plan.Writes))
 	switch {
 	case overQuota:
-		return "a quota leaves no more room in " + folder
+		return "a quota leaves no more room at " + at
 	case err != nil:
-		return "the file system of " + folder + " is full"
+		return "the file system of " + at + " is full"
 	case fs.Files > 0 && fs.Ffree == 0:
-		return "the file system of " + folder + " has no inode left for another file"
+		return "the file system of " + at + " has no inode left for another file"
 	case need > free:
-		return fmt.Sprintf("the file system of %s is full: up to %s are needed and %s are free: %s missing", folder, upkeep.Size(need).About(), upkeep.Size(free).About(), upkeep.Plural(need-free, "byte is", "bytes are"))
+		return fmt.Sprintf("the file system of %s is full: up to %s are needed and %s are free: %s missing", at, upkeep.Size(need).About(), upkeep.Size(free).About(), upkeep.Plural(need-free, "byte is", "bytes are"))
 	}
-	return fmt.Sprintf("the file system of %s is full: more is needed than the %s that are free, and how much is not known before", folder, upkeep.Size(free).About())
+	return fmt.Sprintf("the file system of %s is full: more is needed than the %s that are free, and how much is not known before", at, upkeep.Size(free).About())
 }
 
 // innerError is that it is the image which has no more room for what is copied into it.

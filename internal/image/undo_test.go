@@ -227,7 +227,7 @@ func TestQuotaIsLookedAt(t *testing.T) {
 	defer w.Close()
 	err = w.Do(t.Context(), nil)
 	var hint *upkeep.HintError
-	if !errors.Is(err, unix.EDQUOT) || !strings.HasSuffix(err.Error(), "; a quota leaves no more room in "+limited) || !errors.As(err, &hint) || !strings.HasPrefix(hint.Hint, "have the quota raised") {
+	if !errors.Is(err, unix.EDQUOT) || !strings.HasSuffix(err.Error(), "; a quota leaves no more room at "+w.Plan.File) || !errors.As(err, &hint) || !strings.HasPrefix(hint.Hint, "have the quota raised") {
 		t.Errorf("unpacking more than a quota leaves: %v", err)
 	}
 }
