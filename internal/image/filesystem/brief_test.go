@@ -25,6 +25,7 @@ func TestBrief(t *testing.T) {
 func TestBriefHasFindings(t *testing.T) {
 	for program, example := range map[string]struct{ said, want string }{
 		"e2fsck -y":   {"Pass 1: Checking inodes; Inode 2 ref count is 854, should be 853.  Fix? yes; Block bitmap differences:  -12; Fix? yes; the image: ***** FILE SYSTEM WAS MODIFIED *****", "Inode 2 ref count is 854, should be 853.  Fix? yes; Block bitmap differences:  -12"},
+		"e2fsck -n":   {"Free blocks count wrong (285809, counted=284001).; Fix? no; the image: 11/76912 files (0.0% non-contiguous), 21391/307200 blocks", "Free blocks count wrong (285809, counted=284001)."},
 		"e2fsck -p":   {"the image: Unattached inode 6082; the image: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.", "Unattached inode 6082; UNEXPECTED INCONSISTENCY"},
 		"xfs_repair":  {"Cannot get host filesystem geometry.; Repair may fail if there is a sector size mismatch between; the image and the host filesystem.; Phase 1 - find and verify superblock...; - zero log...; bad magic # 0x1 in inobt block 0/3; No modify flag set, skipping phase 5", "bad magic # 0x1 in inobt block 0/3"},
 		"reiserfsck":  {"Will read-only check consistency of the filesystem on the image; Will put log info to 'stdout'; ###########; reiserfsck --check started at Fri Nov 27 23:32:17 2026; ###########; Replaying journal: No transactions found; Comparing bitmaps..Checking Semantic tree:; finished; vpf-10640: The on-disk and the correct bitmaps differs.", "vpf-10640: The on-disk and the correct bitmaps differs."},
