@@ -54,10 +54,8 @@ person who does not trust the image says --untrusted: it is not mounted then.`,
 				return err
 			}
 			return v.run(c.Context(), work, func() string {
-				if after, err := image.Outline(args[0], growth.Partition); !growth.FileOnly && errors.Join(beforeErr, err) == nil && sameSizes(before, after) {
-					return fmt.Sprintf("there was nothing to grow: %s stays as it is, %s (%s)", args[0], after.Size.About(), inBytes(after.Size))
-				}
-				return sizeText("grew", args[0], growth.Partition) + leftText(args[0], growth)
+				after, err := image.Outline(args[0], growth.Partition)
+				return grownText(args[0], growth, after, errors.Join(beforeErr, err) == nil && sameSizes(before, after))
 			})
 		},
 	}
@@ -126,16 +124,23 @@ func sameSizes(before, after image.Description) bool {
 	return slices.Equal(at(before), at(after))
 }
 
-// leftText says what a growth of the file alone made of its partitions.
-func leftText(file string, growth image.Growth) string {
-	d, err := image.Outline(file, 0)
+// grownText says what a growth came to, which may have left all sizes as they were.
+func grownText(file string, growth image.Growth, after image.Description, same bool) string {
 	switch {
-	case err != nil || !growth.FileOnly || d.Table == nil:
-		return ""
-	case d.Table.Kind == partition.GPT && len(d.Table.Problems) == 0:
-		return "; the second copy of its GPT is at its end, and its partitions are as they were"
+	case same && growth.FileOnly:
+		return fmt.Sprintf("moved the second copy of the GPT of %s to its end; its partitions are as they were", file)
+	case same:
+		return fmt.Sprintf("there was nothing to grow: %s stays as it is, %s (%s)", file, after.Size.About(), inBytes(after.Size))
 	}
-	return "; its partitions are as they were"
+	text := sizeText("grew", file, growth.Partition)
+	switch {
+	case !growth.FileOnly || after.Table == nil:
+	case after.Table.Kind == partition.GPT && len(after.Table.Problems) == 0:
+		text += "; the second copy of its GPT is at its end, and its partitions are as they were"
+	default:
+		text += "; its partitions are as they were"
+	}
+	return text
 }
 
 // inBytes is a size to the last byte.

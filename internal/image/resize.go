@@ -247,8 +247,11 @@ func (w *Work) planFileOnly(t *target, g Growth, to int64) error {
 	}
 	w.Plan.Undo = "a kill leaves the file as it was, or larger; to undo it: truncate --size " + fmt.Sprint(t.size)
 	if moves {
-		w.Plan.step(0, "move the second copy of its GPT to where it ends then; its partitions stay as they are")
+		w.Plan.step(0, "move the second copy of its GPT to where the file ends; its partitions stay as they are")
 		w.Plan.Undo += ", and then upkeep image grow --file-only puts the copy of the GPT where the file ends"
+	}
+	if to == t.size {
+		w.Plan.Undo = "a kill leaves one copy of the GPT in order, and the same command goes on with it"
 	}
 	w.do = func(ctx context.Context, tell *teller) error {
 		tell.begin("making the file larger")
