@@ -153,7 +153,11 @@ func writePlan(w io.Writer, p image.Plan) error {
 	for i, step := range p.Steps {
 		fmt.Fprintf(&b, "  %d. %s\n", i+1, upkeep.Printable(step.What))
 	}
-	fmt.Fprintf(&b, "writes      %s\n", p.Writes.About())
+	writes := p.Writes.About()
+	if p.More {
+		writes = "what is in it, which is known only then"
+	}
+	fmt.Fprintf(&b, "writes      %s\n", writes)
 	fmt.Fprintf(&b, "temporary   %s beside the image\n", p.Temporary.About())
 	switch {
 	case p.Expected == 0:

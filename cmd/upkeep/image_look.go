@@ -71,7 +71,7 @@ func holdsPacked(d image.Description) string {
 	case d.Inside != nil:
 		return fmt.Sprintf("a packed image of %s, %s, %s", upkeep.Size(d.Inside.Size).About(), d.Inside.Kind, cmp.Or(d.Inside.Facts.Type, "no single file system")) + unpack
 	case d.Format != "":
-		return fmt.Sprintf("an image in a %s file", d.Format) + unpack
+		return "an image in " + d.Format.File() + unpack
 	}
 	return ""
 }

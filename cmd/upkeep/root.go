@@ -40,10 +40,14 @@ func run(args []string, in io.Reader, out, err io.Writer) int {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(err)
-	failure := root.ExecuteContext(ctx)
+	verb, failure := root.ExecuteContextC(ctx)
 	var usage *usageError
-	if failure != nil && !a.started && !errors.As(failure, &usage) {
-		failure = &usageError{err: failure}
+	if known := errors.As(failure, &usage); failure != nil && !a.started && !known {
+		usage = &usageError{err: failure}
+		failure = usage
+	}
+	if usage != nil && usage.hint == "" && verb.HasParent() {
+		usage.hint = verb.CommandPath() + " --help"
 	}
 	return a.report(failure, jsonWanted(args))
 }

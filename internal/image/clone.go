@@ -3,8 +3,6 @@ package image
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 
 	"upkeep"
@@ -29,8 +27,8 @@ func Clone(src, dst string, c Cloning) (*Work, error) {
 	if err != nil {
 		return w.fails(err)
 	}
-	if _, err := os.Lstat(dst); err == nil {
-		return w.fails(fmt.Errorf("%w: %s exists; nothing was changed", upkeep.ErrConflict, dst))
+	if err := vacant(dst, ""); err != nil {
+		return w.fails(err)
 	}
 	var ids identities
 	if c.NewIDs {

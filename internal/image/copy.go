@@ -203,12 +203,19 @@ func intoUnmountable(name, dst string) error {
 // on folders in it: that would hide what is below.
 func openSource(path string) (*os.File, error) {
 	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no folder %s", upkeep.ErrNotFound, path)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("looking for what to copy: %w", err)
+		return nil, hold.OpenError(path, err)
 	}
 	clone, err := unix.OpenTree(unix.AT_FDCWD, real, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return os.Open(real) // what is hidden stays hidden, as with any copier
+		folder, err := os.Open(real) // what is hidden stays hidden, as with any copier
+		if err != nil {
+			return nil, hold.OpenError(path, err)
+		}
+		return folder, nil
 	}
 	defer unix.Close(clone)
 	fd, err := unix.Openat(clone, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

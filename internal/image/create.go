@@ -61,11 +61,8 @@ func Create(path string, c Creation) (*Work, error) {
 			return nil, err
 		}
 	}
-	if _, err := os.Lstat(path); err == nil {
-		return nil, &upkeep.HintError{
-			Err:  fmt.Errorf("%w: %s exists; nothing was changed", upkeep.ErrConflict, path),
-			Hint: "upkeep image mkfs makes a new file system in an image that exists",
-		}
+	if err := vacant(path, "upkeep image mkfs makes a new file system in an image that exists"); err != nil {
+		return nil, err
 	}
 	w := &Work{Plan: Plan{Verb: "create", File: path, Undo: "a kill leaves nothing; to undo it, remove the file"}}
 	if c.Kind == upkeep.ImageFull {

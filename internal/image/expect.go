@@ -18,6 +18,9 @@ const (
 // expect fills in how long a plan will take, by writing a little to the disk that
 // the work will write to. A plan that cannot be measured says nothing.
 func (p *Plan) expect(path string) {
+	if p.More {
+		return
+	}
 	p.Expected = upkeep.Duration(moment)
 	if p.Writes <= small {
 		return

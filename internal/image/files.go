@@ -98,7 +98,7 @@ func (f *Files) open(ctx context.Context, src string) (io.ReaderAt, int64, error
 		return packed, packed.Size(), nil
 	}
 	return nil, 0, &upkeep.HintError{
-		Err:  fmt.Errorf("%w: %s is a %s file, which cannot be read in the middle", upkeep.ErrRefused, src, format),
+		Err:  fmt.Errorf("%w: %s is %s, which cannot be read in the middle", upkeep.ErrRefused, src, format.File()),
 		Hint: "upkeep image pack " + src + " OUT.zst makes one of it that can",
 	}
 }

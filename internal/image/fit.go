@@ -33,7 +33,7 @@ func (m *Remaking) For(ctx context.Context, folder string, size upkeep.Size, spa
 	}
 	if found.Size > size {
 		return nil, upkeep.WithHint(fmt.Errorf("%w: %s with what is in %s takes %s, and the image has %s", upkeep.ErrRefused, m.Type, folder, found.Size.About(), size.About()),
-			fmt.Sprintf("upkeep image grow --file-only --to %s", found.Size))
+			fmt.Sprintf("upkeep image grow FILE --file-only --to %s", found.Size))
 	}
 	asked := m.Options.Inodes
 	m.Options = found.Options

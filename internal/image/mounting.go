@@ -191,7 +191,7 @@ func (p *packedImage) open(path string, o MountOptions) (raw bool, err error) {
 	case format == pack.Raw:
 		return true, nil
 	case format != pack.Packed:
-		return false, upkeep.WithHint(fmt.Errorf("%w: %s is a %s file", upkeep.ErrRefused, path, format), "upkeep image unpack "+path+" OUT.img")
+		return false, upkeep.WithHint(fmt.Errorf("%w: %s is %s", upkeep.ErrRefused, path, format.File()), "upkeep image unpack "+path+" OUT.img")
 	case !o.ReadOnly:
 		return false, upkeep.WithHint(fmt.Errorf("%w: %s is packed, and nothing can be written into it", upkeep.ErrRefused, path), "--ro mounts it to be read; or upkeep image unpack "+path+" OUT.img")
 	}

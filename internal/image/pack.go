@@ -42,8 +42,8 @@ func Pack(src, dst string, o PackOptions) (*Work, error) {
 	if err != nil {
 		return w.fails(err)
 	}
-	if _, err := os.Lstat(dst); err == nil {
-		return w.fails(fmt.Errorf("%w: %s exists; nothing was changed", upkeep.ErrConflict, dst))
+	if err := vacant(dst, ""); err != nil {
+		return w.fails(err)
 	}
 	format, err := pack.FormatOf(t.file, t.size)
 	if err == nil {
@@ -61,7 +61,8 @@ func Pack(src, dst string, o PackOptions) (*Work, error) {
 			err = p.planRaw()
 		}
 	default:
-		w.Plan.step(0, "unpack %s, a %s file, to a file that has no name", src, format)
+		w.Plan.step(0, "unpack %s, %s, to a file that has no name", src, format.File())
+		w.Plan.More = true
 		w.Plan.step(0, "pack that into another, without the free blocks of its file system")
 		w.do = func(ctx context.Context, tell *teller) error { return p.expanded(ctx, tell, format) }
 	}
@@ -253,8 +254,8 @@ type Unpacked struct {
 // on a web server, into a new image. The context is for what is read from a server.
 func Unpack(ctx context.Context, src, dst string, o Unpacking) (*Work, error) {
 	w := &Work{Plan: Plan{Verb: "unpack", File: dst, Undo: "a kill leaves nothing; to undo it, remove " + dst}}
-	if _, err := os.Lstat(dst); err == nil {
-		return nil, fmt.Errorf("%w: %s exists; nothing was changed", upkeep.ErrConflict, dst)
+	if err := vacant(dst, ""); err != nil {
+		return nil, err
 	}
 	if o.Part != nil && o.Partition != 0 {
 		return nil, fmt.Errorf("%w: a range and a partition exclude each other", upkeep.ErrRefused)
@@ -380,7 +381,7 @@ func (u *unpacking) findPart(image *pack.Image) error {
 func (u *unpacking) stream(format pack.Format, open func(context.Context, *teller) (*os.File, error)) error {
 	if u.Part != nil || u.Partition != 0 {
 		return &upkeep.HintError{
-			Err:  fmt.Errorf("%w: a part can only be taken out of what upkeep packed, and %s is a %s file", upkeep.ErrRefused, u.src, format),
+			Err:  fmt.Errorf("%w: a part can only be taken out of what upkeep packed, and %s is %s", upkeep.ErrRefused, u.src, format.File()),
 			Hint: "upkeep image pack takes it, too",
 		}
 	}
@@ -389,6 +390,7 @@ func (u *unpacking) stream(format pack.Format, open func(context.Context, *telle
 		kind = upkeep.ImageSparse
 	}
 	u.Plan.step(0, "unpack the %s file into a %s one that has no name yet", format, kind)
+	u.Plan.More = true
 	u.do = func(ctx context.Context, tell *teller) error {
 		in, err := open(ctx, tell)
 		if err != nil {
@@ -446,6 +448,7 @@ func (u *unpacking) remote(ctx context.Context) error {
 	}
 	u.Plan.step(0, "get the whole file into one that has no name: %s", err)
 	u.Plan.step(0, "unpack that into another")
+	u.Plan.More = true
 	u.do = u.fetched
 	return nil
 }

@@ -39,6 +39,23 @@ func realPath(path string) (string, error) {
 	return real, nil
 }
 
+// vacant refuses to make a file where there is one, with a hint if there is any, or a folder.
+func vacant(path, hint string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return nil // what else is wrong with it is said where the file is made
+	case info.IsDir():
+		return upkeep.WithHint(fmt.Errorf("%w: %s is a folder; nothing was changed", upkeep.ErrConflict, path),
+			"say what the new file in it is to be called: "+filepath.Join(path, "NAME"))
+	}
+	err = fmt.Errorf("%w: %s exists; nothing was changed", upkeep.ErrConflict, path)
+	if hint != "" {
+		return upkeep.WithHint(err, hint)
+	}
+	return err
+}
+
 // stat looks at what a path leads to.
 func stat(path string) (fs.FileInfo, error) {
 	if !inFolder().MatchString(path) {

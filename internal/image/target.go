@@ -218,7 +218,7 @@ func (t *target) needRaw() error {
 		return nil
 	}
 	return &upkeep.HintError{
-		Err:  fmt.Errorf("%w: %s is a %s file: the image is inside it", upkeep.ErrRefused, t.name(), format),
+		Err:  fmt.Errorf("%w: %s is %s: the image is inside it", upkeep.ErrRefused, t.name(), format.File()),
 		Hint: "unpack it first: upkeep image unpack " + t.path + " OUT.img",
 	}
 }

@@ -148,6 +148,15 @@ func TestCopyWithoutRoot(t *testing.T) {
 			t.Errorf("%s: %v: %s", what, err, said)
 		}
 	}
+	closed := filepath.Join(mine, "closed")
+	must(t, errors.Join(os.Mkdir(closed, 0o700), os.Mkdir(filepath.Join(closed, "in"), 0o700)))
+	if said, err := as("copy", "closed", "other.img"); err == nil || !strings.Contains(said, "opening closed: permission denied\nhint: run it as the owner") {
+		t.Errorf("a folder that cannot be read: %v: %s", err, said)
+	}
+	must(t, os.Chmod(closed, 0o755))
+	if said, err := as("copy", "closed", "other.img"); err == nil || !strings.Contains(said, "in: permission denied\nhint: run it as who may read all of it, or as root\n") {
+		t.Errorf("a folder with one in it that cannot be read: %v: %s", err, said)
+	}
 	if _, err := os.Lstat(filepath.Join(mine, "other.img")); err == nil {
 		t.Error("what was refused left a file")
 	}

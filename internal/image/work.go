@@ -18,7 +18,9 @@ type Plan struct {
 	Steps []PlanStep `json:"steps"`
 	// Writes is how many bytes are written, at most. Temporary is the room that is
 	// taken beside the image while the work goes on.
-	Writes    upkeep.Size `json:"writes"`
+	Writes upkeep.Size `json:"writes"`
+	// More is that how much is written besides is known only when it was.
+	More      bool        `json:"writes_more,omitempty"`
 	Temporary upkeep.Size `json:"temporary"`
 	// Expected is how long that takes at the speed that the disk was seen to have.
 	Expected upkeep.Duration `json:"expected"`

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -131,7 +132,12 @@ func refuseOther(path string, st *unix.Stat_t) error {
 
 // OpenError says in words what the usual failures to find or open an image mean.
 func OpenError(path string, err error) error {
+	if at := (*fs.PathError)(nil); errors.As(err, &at) {
+		err = at.Err // which does not name the path again
+	}
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && strings.Contains(path, "://"):
+		return upkeep.WithHint(fmt.Errorf("%w: %s is no file of this machine", upkeep.ErrNotFound, path), "upkeep image unpack, ls and cat read from http:// and https://")
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: there is no file %s", upkeep.ErrNotFound, path)
 	case errors.Is(err, unix.ENOTDIR):

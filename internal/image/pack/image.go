@@ -110,7 +110,7 @@ func notPacked(from io.ReaderAt) error {
 	start := make([]byte, 4)
 	n, _ := from.ReadAt(start, 0)
 	if format := streamFormat(start[:n]); format != Raw {
-		return fmt.Errorf("%w: a %s file without the table that upkeep puts at its end, or cut off before it", ErrNotPacked, format)
+		return fmt.Errorf("%w: %s without the table that upkeep puts at its end, or cut off before it", ErrNotPacked, format.File())
 	}
 	return fmt.Errorf("%w: it neither starts nor ends as one", ErrNotPacked)
 }

@@ -43,6 +43,14 @@ func (e *TooLargeError) Error() string {
 
 func (e *TooLargeError) Unwrap() error { return upkeep.ErrRefused }
 
+// File is what a file of the format is called.
+func (f Format) File() string {
+	if f == XZ {
+		return "an xz file"
+	}
+	return "a " + string(f) + " file"
+}
+
 // FormatOf looks at what a file is. A raw image is whatever is nothing else.
 func FormatOf(file io.ReaderAt, size int64) (Format, error) {
 	start := make([]byte, 8)
@@ -121,14 +129,18 @@ func (f Format) Expand(ctx context.Context, out, in *os.File, most int64, progre
 		c := tool.Command{Name: "xz", Args: []string{"--decompress", "--stdout", "--threads=0", "--memlimit-decompress=512MiB", "--no-sparse"}, InputFrom: from}
 		return f.failed(in, c.Pipe(ctx, take))
 	}
-	return fmt.Errorf("%w: a %s file is not unpacked as a stream", upkeep.ErrRefused, f)
+	return fmt.Errorf("%w: %s is not unpacked as a stream", upkeep.ErrRefused, f.File())
 }
 
 func (f Format) failed(in *os.File, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("unpacking %s, a %s file: %w", in.Name(), f, err)
+	err = fmt.Errorf("unpacking %s, %s: %w", in.Name(), f.File(), err)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return upkeep.WithHint(err, "the file was cut off: get it again")
+	}
+	return err
 }
 
 // counted tells how much was read, and ends when its context does.

@@ -2,11 +2,15 @@ package tree
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"upkeep"
 )
 
 // An Item is an entry as far as it matters for the room that it takes.
@@ -30,7 +34,11 @@ type ID struct{ Device, Inode uint64 }
 func Measure(ctx context.Context, root *os.File, told func(Item)) error {
 	m := &measurer{told: told, speculative: isXFS(int(root.Fd())), seen: map[ID]bool{}}
 	if err := walk(ctx, int(root.Fd()), m); err != nil {
-		return fmt.Errorf("measuring %s: %w", root.Name(), err)
+		err = fmt.Errorf("measuring %s: %w", root.Name(), err)
+		if errors.Is(err, fs.ErrPermission) {
+			return upkeep.WithHint(err, "run it as who may read all of it, or as root")
+		}
+		return err
 	}
 	return nil
 }
