@@ -29,7 +29,8 @@ Nothing of another file system is entered. What the target cannot hold is listed
 A new image gets the type of its source's (ext4 for a folder), and is as large as
 the files need, and --spare more, where --size does not say. It has no name until it
 is whole; an image that exists is changed on a copy that takes its place; a folder
-is filled in place. As root images are mounted, where nobody else can see them.
+is filled in place; one that is missing is an error where its name ends in a slash, and
+becomes an image where it does not. As root images are mounted, where nobody else can see them.
 ReiserFS is read without the kernel, which knows it no more.
 
 Without root, or with --untrusted, nothing is mounted: ext, reiserfs and vfat images are
@@ -38,7 +39,7 @@ said before it begins.
 
 With --verify source and copy are both read again, the copy after it was mounted
 anew, and compared by all attributes and SHA-256.`,
-		Example: "  upkeep image copy old.img new.img --fs xfs --size 20G --verify\n  upkeep image copy /srv/debian web1.img --spare 50\n  upkeep image copy web1.img /mnt/web1",
+		Example: "  upkeep image copy old.img new.img --fs xfs --size 20G --verify\n  upkeep image copy /srv/debian web1.img --spare 50\n  upkeep image copy web1.img /mnt/web1/",
 		Args:    exactly("SRC", "DST"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if full && sparse {

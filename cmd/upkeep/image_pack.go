@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,9 @@ FILE may also be a file of gzip, xz, zstd or qcow2 that holds an image.`,
 		Example: "  upkeep image pack web1.img web1.zst\n  upkeep image pack old.qcow2 old.zst --plan",
 		Args:    exactly("FILE", "OUT.zst"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if name := otherFormat(args[1]); name != "" {
+				return &usageError{err: fmt.Errorf("%s would be a zstd file with the name of %s", args[1], name), hint: "upkeep image pack " + args[0] + " " + args[1] + ".zst"}
+			}
 			work, err := image.Pack(args[0], args[1], o)
 			if err != nil {
 				return err
@@ -48,6 +52,23 @@ FILE may also be a file of gzip, xz, zstd or qcow2 that holds an image.`,
 	partitionFlag(c, &o.Partition, "pack the partition with this `number`, as an image of its own")
 	v.flags(c)
 	return c
+}
+
+// otherFormat is what a name says that the file is, where that is not what pack makes.
+func otherFormat(path string) string {
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".gz":
+		return pack.Gzip.File()
+	case ".xz":
+		return pack.XZ.File()
+	case ".qcow2":
+		return pack.QCOW2.File()
+	case ".bz2":
+		return "a bzip2 file"
+	case ".zip":
+		return "a zip file"
+	}
+	return ""
 }
 
 func newImageUnpack(a *app) *cobra.Command {

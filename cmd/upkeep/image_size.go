@@ -84,7 +84,9 @@ room, elsewhere as much as the image takes now.
 then, and --to is the size of the image; of one that has another behind it, --to is how
 large it is to be, and the image keeps its size.
 
-xfs cannot be made smaller: copy its files into a smaller image.`,
+--min is as small as resize2fs or the kernel makes it, which can leave much free, most
+of all where it was made for many more inodes than it has files: upkeep image copy to a
+new image takes only what the files need. xfs cannot be made smaller in any other way.`,
 		Example: "  upkeep image shrink web1.img --min\n  upkeep image shrink web1.img --to 4G --plan",
 		Args:    exactly("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -105,6 +105,9 @@ func bothSides(src, dst string) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil // what is wrong with it is told when it is opened
 	}
+	if strings.HasSuffix(dst, "/") {
+		return upkeep.WithHint(fmt.Errorf("%w: there is no folder %s", upkeep.ErrNotFound, dst), "mkdir "+dst)
+	}
 	folder := filepath.Dir(dst)
 	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
 		return upkeep.WithHint(fmt.Errorf("%w: there is no folder %s for %s", upkeep.ErrNotFound, folder, filepath.Base(dst)), "mkdir "+folder)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"upkeep"
 	"upkeep/internal/image/fsinfo"
@@ -145,7 +146,7 @@ func (d *Description) unpacked(file *os.File) {
 
 func unfinishedText(path string) string {
 	if err := unfinished(path); err != nil {
-		return err.Error()
+		return strings.TrimPrefix(err.Error(), upkeep.ErrConflict.Error()+": ") // with which nobody asks for anything here
 	}
 	return ""
 }

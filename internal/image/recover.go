@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,7 +49,7 @@ func Recover(path string) (*Work, error) {
 		w.Plan.step(0, "remove %s, which did not become the image or is not it any more", left)
 	}
 	if begun {
-		w.Plan.step(0, "end or undo the %s from %s to %s that was begun at %s", entry.Verb, upkeep.Size(entry.From), upkeep.Size(entry.To), entry.At)
+		w.Plan.step(0, "end or undo the %s from %s to %s that was begun %s", entry.Verb, upkeep.Size(entry.From), upkeep.Size(entry.To), entry.At.Format(time.DateTime))
 	}
 	kept, err := keptUndo(t.path)
 	if err != nil {

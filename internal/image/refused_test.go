@@ -107,9 +107,15 @@ func TestHalfDoneIsNotRead(t *testing.T) {
 			t.Errorf("%s: %v", verb, err)
 		}
 	}
-	if d := look(t, path); !strings.Contains(d.Unfinished, "grow") {
+	if d := look(t, path); !strings.HasPrefix(d.Unfinished, "a command (grow, begun ") {
 		t.Errorf("it is described as %q", d.Unfinished)
 	}
+	w, err := Recover(path)
+	must(t, err)
+	if steps := fmt.Sprint(w.Plan.Steps); !strings.Contains(steps, "from 16M to 32M that was begun 20") || strings.Contains(steps, ".") {
+		t.Errorf("the plan to recover it is %s", steps)
+	}
+	must(t, w.Close())
 }
 
 // TestCopyNames has names that lead to nothing, or to one file.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -184,7 +185,7 @@ func halfDone(path string) error {
 	if err != nil || !begun {
 		return err
 	}
-	return recoverFirst(path, fmt.Sprintf("a command (%s, begun %s) was ended before it was done with %s", entry.Verb, entry.At.Format("2006-01-02 15:04:05"), path))
+	return recoverFirst(path, fmt.Sprintf("a command (%s, begun %s) was ended before it was done with %s", entry.Verb, entry.At.Format(time.DateTime), path))
 }
 
 func recoverFirst(path, left string) error {
