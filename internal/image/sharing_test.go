@@ -1,10 +1,13 @@
 package image
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	"upkeep"
 	"upkeep/internal/image/shadow"
 	"upkeep/internal/testkit"
 )
@@ -64,5 +67,50 @@ func TestSharingBlocks(t *testing.T) {
 		if len(left) != 4*len(kinds) {
 			t.Errorf("on %s there are %v", host, left)
 		}
+	}
+}
+
+// TestGrownWithoutACheckBefore has file systems that say that they are clean, and are in
+// order, are not but can be mended, or can not.
+func TestGrownWithoutACheckBefore(t *testing.T) {
+	need(t, "ext4")
+	testkit.Need(t, "debugfs")
+	folder := sharing(t, "xfs")
+	once := []string{"sharing blocks", "growing ext4", "checking", "putting it in place"}
+	for _, c := range []struct {
+		name, damage string
+		steps        []string
+		fails        bool
+	}{
+		{"in order", "stat /", once, false},
+		{"can be mended", "sif / links_count 9", append(slices.Clone(once[:3]), once...), false},
+		{"cannot", "clri <2>", append(slices.Clone(once[:3]), once[:2]...), true},
+	} {
+		path := filepath.Join(folder, "web.img")
+		run(t)(Create(path, Creation{Size: 40 * mib, FS: "ext4"}))
+		files := fill(t, path, "ext4")
+		printed(t, "debugfs", "-w", "-R", c.damage, path)
+		before := print(t, path)
+		w, err := Grow(path, Growth{By: 8 * mib})
+		must(t, err)
+		var steps []string
+		err = w.Do(context.Background(), func(e upkeep.ImageEvent) {
+			if e.Event == upkeep.ImageStep {
+				steps = append(steps, e.Step)
+			}
+		})
+		must(t, w.Close())
+		if !slices.Equal(steps, c.steps) || (err != nil) != c.fails {
+			t.Errorf("%s: it did %q: %v", c.name, steps, err)
+		}
+		if c.fails && print(t, path) != before {
+			t.Errorf("%s: it was changed", c.name)
+		}
+		if !c.fails {
+			inOrder(t, path, "ext4")
+			holds(t, path, "ext4", files)
+		}
+		onlyFile(t, path)
+		must(t, os.Remove(path))
 	}
 }

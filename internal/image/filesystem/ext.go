@@ -50,6 +50,10 @@ func extWith(name string, e extPrograms) Type {
 		grow: func(ctx context.Context, file *os.File, progress Progress) error {
 			return e.resize(ctx, file, nil, progress)
 		},
+		// Forced is what says that no check was made before.
+		growUnchecked: func(ctx context.Context, file *os.File) error {
+			return e.command("resize2fs", file, "-f", tool.Image).OK(ctx)
+		},
 		shrink: e.shrink,
 		undoable: func(undo, on *os.File, most int64) Type {
 			return extWith(name, extPrograms{undo: undo, on: on, most: most})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,10 +25,10 @@ func Confined(ctx context.Context) context.Context {
 	return context.WithValue(ctx, confinedKey{}, true)
 }
 
-// start runs a command to its end.
-func start(ctx context.Context, cmd *exec.Cmd) error {
+// start runs a command to its end, see [run].
+func start(ctx context.Context, cmd *exec.Cmd, ask time.Duration) error {
 	if ctx.Value(confinedKey{}) == nil {
-		return runLocked(cmd)
+		return runLocked(cmd, ask)
 	}
 	done := make(chan error, 1)
 	// What is laid on this thread is inherited by what is started from it, and can never
@@ -35,7 +36,7 @@ func start(ctx context.Context, cmd *exec.Cmd) error {
 	thread.Own(func() {
 		err := confine(cmd.ExtraFiles)
 		if err == nil {
-			err = cmd.Run()
+			err = run(cmd, ask)
 		}
 		done <- err
 	})

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"upkeep"
 	"upkeep/internal/testkit"
@@ -136,5 +137,28 @@ func TestMaxFile(t *testing.T) {
 		if err := write.OK(ctx); err != nil {
 			t.Errorf("confined %t, below the bound: %v", confined, err)
 		}
+	}
+}
+
+// TestProgressIsAskedFor has e2fsck say how far it has come once it has run for a while,
+// and not end when it is asked before it can.
+func TestProgressIsAskedFor(t *testing.T) {
+	testkit.Need(t, "mke2fs", "e2fsck")
+	file := image(t, 1<<30)
+	ctx := context.Background()
+	if err := (Command{Name: "mke2fs", Args: []string{"-qF", "-t", "ext2", "-N", "500000", "-E", "assume_storage_prezeroed=1", Image}, File: file}).OK(ctx); err != nil {
+		t.Fatal(err)
+	}
+	told := map[time.Duration]int{}
+	for _, quiet := range []time.Duration{time.Hour, time.Nanosecond, 20 * time.Millisecond} {
+		for range 5 {
+			check := Command{Name: "e2fsck", Args: []string{"-fn", Image}, File: file, Progress: func(_, thousandths int64) { told[quiet]++ }, quiet: quiet}
+			if err := check.OK(ctx); err != nil {
+				t.Errorf("asked after %s: %v", quiet, err)
+			}
+		}
+	}
+	if told[time.Hour] != 0 || told[20*time.Millisecond] == 0 {
+		t.Errorf("it told how far it had come %v times", told)
 	}
 }
