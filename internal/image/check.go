@@ -47,6 +47,9 @@ func Check(path string, c Checking) (*Work, error) {
 			tell.begin("checking")
 			verdict, err := t.check(ctx, tell)
 			w.Result = verdict
+			if verdict.Clean && t.info.State == fsinfo.Journal {
+				tell.note("changes wait in its journal: mounting it carries them out, and so does --repair")
+			}
 			return err
 		}
 		return w, nil

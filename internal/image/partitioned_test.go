@@ -440,14 +440,16 @@ func TestGrowTheFileOfADisk(t *testing.T) {
 // The only copy of a GPT that is in order is found by the end of its file: it stays where
 // it is.
 func TestGrowTheFileOfADiskWithoutItsFirstTable(t *testing.T) {
-	path := disk(t, Creation{Size: 32 * mib}, tables[0].script, 2)
+	path := disk(t, Creation{Size: 32 * mib, FS: "ext2"}, tables[0].script, 2)
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	must(t, err)
 	_, err = file.WriteAt(make([]byte, 512), 512)
 	must(t, errors.Join(err, file.Close()))
-	err = refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Grow(path, Growth{By: mib, FileOnly: true}) })
-	var hint *upkeep.HintError
-	if !errors.As(err, &hint) || !strings.Contains(hint.Hint, "sgdisk -e") {
-		t.Errorf("refused without saying what to do: %v", err)
+	for _, growth := range []Growth{{By: mib, FileOnly: true}, {By: mib, Partition: 2}} {
+		err = refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Grow(path, growth) })
+		var hint *upkeep.HintError
+		if !errors.As(err, &hint) || !strings.Contains(hint.Hint, "sgdisk -e") {
+			t.Errorf("refused %+v without saying what to do: %v", growth, err)
+		}
 	}
 }

@@ -116,7 +116,7 @@ func (t *target) upToNext(g Growth) (int64, error) {
 func (t *target) room(size int64) (int64, error) {
 	table, err := partition.Read(t.file, max(size, t.size))
 	if err != nil {
-		return 0, fmt.Errorf("%w: reading the partitions of %s: %w", upkeep.ErrRefused, t.path, err)
+		return 0, t.tableError(err)
 	}
 	room, err := table.Room(t.part.Number, size)
 	if err != nil {
@@ -284,10 +284,15 @@ func (t *target) tableMoves(to int64) (bool, error) {
 		table, err = partition.Read(t.file, to)
 	}
 	if err != nil {
-		return false, upkeep.WithHint(fmt.Errorf("%w: reading the partitions of %s, which was left as it is: %w", upkeep.ErrRefused, t.path, err),
-			"a GPT is repaired before its file is made larger: sgdisk --verify FILE says what is wrong, and sgdisk -e FILE writes both copies anew where one is in order")
+		return false, t.tableError(err)
 	}
 	return !table.AtEnd(), nil
+}
+
+// tableError refuses to make an image larger whose partitions cannot be read then.
+func (t *target) tableError(err error) error {
+	return upkeep.WithHint(fmt.Errorf("%w: reading the partitions of %s, which was left as it is: %w", upkeep.ErrRefused, t.path, err),
+		"a GPT is repaired before its file is made larger: sgdisk --verify FILE says what is wrong, and sgdisk -e FILE writes both copies anew where one is in order")
 }
 
 // extend makes a file larger, its new blocks allocated first if it is full: the size
