@@ -30,6 +30,7 @@ func TestBriefHasFindings(t *testing.T) {
 		"xfs_repair":  {"Cannot get host filesystem geometry.; Repair may fail if there is a sector size mismatch between; the image and the host filesystem.; Phase 1 - find and verify superblock...; - zero log...; bad magic # 0x1 in inobt block 0/3; No modify flag set, skipping phase 5", "bad magic # 0x1 in inobt block 0/3"},
 		"reiserfsck":  {"Will read-only check consistency of the filesystem on the image; Will put log info to 'stdout'; ###########; reiserfsck --check started at Fri Nov 27 23:32:17 2026; ###########; Replaying journal: No transactions found; Comparing bitmaps..Checking Semantic tree:; finished; vpf-10640: The on-disk and the correct bitmaps differs.", "vpf-10640: The on-disk and the correct bitmaps differs."},
 		"btrfs check": {"Opening filesystem to check...; Checking filesystem on the image; UUID: 1; [1/7] checking root items; bad tree block 1", "bad tree block 1"},
+		"fsck.vfat":   {"FATs differ but appear to be intact.; Leaving filesystem unchanged.; the image: 1 files, 1/20431 clusters", "FATs differ but appear to be intact."},
 		"silence":     {"", "its program does not say what"},
 	} {
 		if got := (Verdict{Found: example.said}).Brief(); got != example.want {

@@ -61,7 +61,8 @@ var asides = []string{
 // aside is that a line of a program's output is no finding.
 func aside(line string) bool {
 	return slices.ContainsFunc(asides, func(start string) bool { return strings.HasPrefix(line, start) }) || answered(line) ||
-		strings.Contains(line, "% non-contiguous), ") // with which e2fsck ends: how much is used
+		strings.Contains(line, "% non-contiguous), ") || // with which e2fsck ends: how much is used
+		strings.Contains(line, " files, ") && strings.HasSuffix(line, " clusters") // and fsck.vfat
 }
 
 // answered is that a line is nothing but a question that the program answered itself,
