@@ -332,38 +332,24 @@ func (w *Work) planSecondGrowth(t *target, r resizing) error {
 	}
 	t.partStep(&w.Plan, r.length)
 	when := "before and after"
-	// A second file that costs next to nothing can be tried without a check before: the
-	// one after it is made of all.
-	quick, unchecked := t.typ.Unchecked()
-	if unchecked = unchecked && s.reflink && t.info.State == fsinfo.Clean && !w.confined; unchecked {
-		when = "after, or begin anew with a check before"
+	if !w.confined {
+		when = s.trusts()
 	}
 	w.Plan.step(0, "grow its %s with %s, and check it %s", t.typ.Name, t.typ.Programs[len(t.typ.Programs)-1], when)
 	s.planEnd(&w.Plan)
-	grow := func(ctx context.Context, tell *teller, file *os.File, typ filesystem.Type) error {
-		if err := extend(file, s.pieceKind(), t.part.Length, r.length); err != nil {
-			return err
-		}
-		tell.begin("growing %s", typ.Name)
-		if err := typ.Grow(ctx, file, tell.progress); err != nil {
-			return fmt.Errorf("growing %s: %w", typ.Name, err)
-		}
-		info, err := s.proven(ctx, tell, file, "grown")
-		w.Result = info
-		return err
-	}
 	w.do = func(ctx context.Context, tell *teller) error {
-		if unchecked {
-			var failed error
-			err := s.do(ctx, tell, func(file *os.File) error {
-				failed = grow(ctx, tell, file, quick)
-				return failed
-			})
-			if failed == nil || ctx.Err() != nil {
+		return s.try(ctx, tell, func(file *os.File) error {
+			if err := extend(file, s.pieceKind(), t.part.Length, r.length); err != nil {
 				return err
 			}
-		}
-		return s.do(ctx, tell, func(file *os.File) error { return grow(ctx, tell, file, t.typ) })
+			tell.begin("growing %s", t.typ.Name)
+			if err := t.typ.Grow(ctx, file, tell.progress); err != nil {
+				return fmt.Errorf("growing %s: %w", t.typ.Name, err)
+			}
+			info, err := s.proven(ctx, tell, file, "grown")
+			w.Result = info
+			return err
+		})
 	}
 	return nil
 }
@@ -464,11 +450,14 @@ func (w *Work) planShrinking(t *target, s Shrinking) error {
 	if t.followed {
 		second.to = t.size
 	}
-	to := "as far as it goes"
-	if !s.Min {
-		to = "to " + upkeep.Size(length).String()
+	to, when := "to "+upkeep.Size(length).String(), "before and after"
+	if s.Min {
+		to = "as far as it goes"
+		if !s.Untrusted { // to a size resize2fs without a check before goes beyond its own limit
+			when = second.trusts()
+		}
 	}
-	w.Plan.step(0, "shrink its %s %s, and check it before and after", t.typ.Name, to)
+	w.Plan.step(0, "shrink its %s %s, and check it %s", t.typ.Name, to, when)
 	switch {
 	case t.part.Number == 0:
 		w.Plan.step(0, "cut the file to what its superblock then says")
@@ -479,7 +468,7 @@ func (w *Work) planShrinking(t *target, s Shrinking) error {
 	}
 	second.planEnd(&w.Plan)
 	w.do = func(ctx context.Context, tell *teller) error {
-		return second.do(ctx, tell, func(file *os.File) error { return w.shrink(ctx, tell, second, file, length) })
+		return second.try(ctx, tell, func(file *os.File) error { return w.shrink(ctx, tell, second, file, length) })
 	}
 	return nil
 }

@@ -28,6 +28,8 @@ type second struct {
 	// they write over, for which so many bytes are reserved.
 	undo bool
 	kept int64
+	// unchecked is that it is tried without a check before.
+	unchecked bool
 }
 
 // planSecond decides how the second file comes to be, and adds it to the plan.
@@ -72,6 +74,36 @@ func (s second) planEnd(plan *Plan) {
 	} else {
 		plan.step(0, "put it in the image's place")
 	}
+}
+
+// trusts has the change tried without a check before, and says when checks are made. A
+// second file that costs next to nothing can be thrown away, and what a check finds
+// afterwards it would have found before: neither growing nor shrinking hides it.
+func (s *second) trusts() (when string) {
+	_, s.unchecked = s.typ.Unchecked()
+	if s.unchecked = s.unchecked && s.reflink && s.info.State == fsinfo.Clean; s.unchecked {
+		return "after, or begin anew with a check before"
+	}
+	return "before and after"
+}
+
+// try is do, first without a check before where that can be tried.
+func (s second) try(ctx context.Context, t *teller, change func(file *os.File) error) error {
+	if !s.unchecked {
+		return s.do(ctx, t, change)
+	}
+	checked := s.typ
+	s.typ, _ = checked.Unchecked()
+	var failed error
+	err := s.do(ctx, t, func(file *os.File) error {
+		failed = change(file)
+		return failed
+	})
+	s.typ = checked
+	if failed == nil || ctx.Err() != nil {
+		return err
+	}
+	return s.do(ctx, t, change)
 }
 
 // do makes the second file, has its file system changed, which is alone in the file

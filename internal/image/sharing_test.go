@@ -2,9 +2,11 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"upkeep"
@@ -70,47 +72,68 @@ func TestSharingBlocks(t *testing.T) {
 	}
 }
 
-// TestGrownWithoutACheckBefore has file systems that say that they are clean, and are in
+// TestWithoutACheckBefore has file systems that say that they are clean, and are in
 // order, are not but can be mended, or can not.
-func TestGrownWithoutACheckBefore(t *testing.T) {
+func TestWithoutACheckBefore(t *testing.T) {
 	need(t, "ext4")
 	testkit.Need(t, "debugfs")
-	folder := sharing(t, "xfs")
-	once := []string{"sharing blocks", "growing ext4", "checking", "putting it in place"}
-	for _, c := range []struct {
-		name, damage string
-		steps        []string
-		fails        bool
-	}{
-		{"in order", "stat /", once, false},
-		{"can be mended", "sif / links_count 9", append(slices.Clone(once[:3]), once...), false},
-		{"cannot", "clri <2>", append(slices.Clone(once[:3]), once[:2]...), true},
+	path := filepath.Join(sharing(t, "xfs"), "web.img")
+	for doing, plan := range map[string]func() (*Work, error){
+		"growing ext4":   func() (*Work, error) { return Grow(path, Growth{By: 8 * mib}) },
+		"shrinking ext4": func() (*Work, error) { return Shrink(path, Shrinking{Min: true}) },
 	} {
-		path := filepath.Join(folder, "web.img")
-		run(t)(Create(path, Creation{Size: 40 * mib, FS: "ext4"}))
-		files := fill(t, path, "ext4")
-		printed(t, "debugfs", "-w", "-R", c.damage, path)
-		before := print(t, path)
-		w, err := Grow(path, Growth{By: 8 * mib})
-		must(t, err)
-		var steps []string
-		err = w.Do(context.Background(), func(e upkeep.ImageEvent) {
-			if e.Event == upkeep.ImageStep {
-				steps = append(steps, e.Step)
+		once := []string{"sharing blocks", doing, "checking", "putting it in place"}
+		for _, c := range []struct {
+			name, damage string
+			steps        []string
+			fails        bool
+		}{
+			{"in order", "stat /", once, false},
+			{"can be mended", "sif / links_count 9", append(slices.Clone(once[:3]), once...), false},
+			{"cannot", "clri <2>", append(slices.Clone(once[:3]), once[:2]...), true},
+		} {
+			run(t)(Create(path, Creation{Size: 40 * mib, FS: "ext4"}))
+			files := fill(t, path, "ext4")
+			printed(t, "debugfs", "-w", "-R", c.damage, path)
+			before := print(t, path)
+			w, err := plan()
+			must(t, err)
+			if says := fmt.Sprint(w.Plan.Steps); !strings.Contains(says, "or begin anew with a check before") {
+				t.Errorf("the plan is %s", says)
 			}
-		})
+			var steps []string
+			err = w.Do(context.Background(), func(e upkeep.ImageEvent) {
+				if e.Event == upkeep.ImageStep {
+					steps = append(steps, e.Step)
+				}
+			})
+			must(t, w.Close())
+			if !slices.Equal(steps, c.steps) || (err != nil) != c.fails {
+				t.Errorf("%s, %s: it did %q: %v", doing, c.name, steps, err)
+			}
+			if c.fails && print(t, path) != before {
+				t.Errorf("%s, %s: it was changed", doing, c.name)
+			}
+			if !c.fails {
+				inOrder(t, path, "ext4")
+				holds(t, path, "ext4", files)
+			}
+			onlyFile(t, path)
+			must(t, os.Remove(path))
+		}
+	}
+
+	// What is not trusted is checked before programs that are less wary work on it.
+	run(t)(Create(path, Creation{Size: 40 * mib, FS: "ext4"}))
+	for _, plan := range []func() (*Work, error){
+		func() (*Work, error) { return Grow(path, Growth{By: 8 * mib, Untrusted: true}) },
+		func() (*Work, error) { return Shrink(path, Shrinking{Min: true, Untrusted: true}) },
+	} {
+		w, err := plan()
+		must(t, err)
+		if says := fmt.Sprint(w.Plan.Steps); !strings.Contains(says, "before and after") {
+			t.Errorf("the plan for what is not trusted is %s", says)
+		}
 		must(t, w.Close())
-		if !slices.Equal(steps, c.steps) || (err != nil) != c.fails {
-			t.Errorf("%s: it did %q: %v", c.name, steps, err)
-		}
-		if c.fails && print(t, path) != before {
-			t.Errorf("%s: it was changed", c.name)
-		}
-		if !c.fails {
-			inOrder(t, path, "ext4")
-			holds(t, path, "ext4", files)
-		}
-		onlyFile(t, path)
-		must(t, os.Remove(path))
 	}
 }

@@ -29,6 +29,8 @@ type extPrograms struct {
 	undo, on *os.File
 	most     int64
 	copy     superCopy
+	// unchecked is that resize2fs goes without the check that it wants before.
+	unchecked bool
 }
 
 // superCopy is a copy of the superblock: its block, and the size of blocks, which is 0
@@ -50,15 +52,12 @@ func extWith(name string, e extPrograms) Type {
 		grow: func(ctx context.Context, file *os.File, progress Progress) error {
 			return e.resize(ctx, file, nil, progress)
 		},
-		// Forced is what says that no check was made before.
-		growUnchecked: func(ctx context.Context, file *os.File) error {
-			return e.command("resize2fs", file, "-f", tool.Image).OK(ctx)
-		},
 		shrink: e.shrink,
 		undoable: func(undo, on *os.File, most int64) Type {
 			return extWith(name, extPrograms{undo: undo, on: on, most: most})
 		},
-		fromCopy: func(c superCopy) Type { return extWith(name, extPrograms{copy: c}) },
+		unchecked: func() Type { return extWith(name, extPrograms{unchecked: true}) },
+		fromCopy:  func(c superCopy) Type { return extWith(name, extPrograms{copy: c}) },
 	}
 	if name != Ext4 {
 		t.options = append(t.options, "profile xen-2010")
@@ -226,6 +225,9 @@ func (e extPrograms) repair(ctx context.Context, file *os.File, progress Progres
 // preen does what the kernel or a boot would: it replays the journal and repairs
 // what needs no decision. Resize2fs wants it.
 func (e extPrograms) preen(ctx context.Context, file *os.File, progress Progress) error {
+	if e.unchecked {
+		return nil
+	}
 	result, err := e.e2fsck(ctx, file, progress, "-p")
 	if err != nil {
 		return err
@@ -244,7 +246,11 @@ func (e extPrograms) resize(ctx context.Context, file *os.File, size []string, p
 }
 
 func (e extPrograms) resize2fs(ctx context.Context, file *os.File, size ...string) error {
-	result, err := e.command("resize2fs", file, append([]string{tool.Image}, size...)...).Run(ctx)
+	args := append([]string{tool.Image}, size...)
+	if e.unchecked {
+		args = append([]string{"-f"}, args...)
+	}
+	result, err := e.command("resize2fs", file, args...).Run(ctx)
 	switch err = e.written(err); {
 	case err != nil:
 		return err

@@ -54,9 +54,6 @@ type Type struct {
 	repair func(ctx context.Context, file *os.File, progress Progress) (Verdict, error)
 	// grow fills the file. Nil where only the kernel can, mounted.
 	grow func(ctx context.Context, file *os.File, progress Progress) error
-	// growUnchecked is grow without a check before, for a copy that is checked after it
-	// and of which nothing is kept when that finds anything. Nil where grow makes none.
-	growUnchecked func(ctx context.Context, file *os.File) error
 	// growMounted fills the device that is mounted, which the kernel does in steps of
 	// which each is whole. Nil where it cannot.
 	growMounted func(dir *os.File, size int64) error
@@ -68,6 +65,9 @@ type Type struct {
 	// undoable is the type with programs that keep in a file what they write over. Nil
 	// where none do.
 	undoable func(undo, on *os.File, most int64) Type
+	// unchecked is the type that grows and shrinks without a check before. Nil where none
+	// is made.
+	unchecked func() Type
 	// fromCopy is the type with programs that read a copy of the superblock. Nil where
 	// none do.
 	fromCopy func(superCopy) Type
@@ -311,14 +311,14 @@ func (t Type) Grow(ctx context.Context, file *os.File, progress Progress) error 
 	return t.grow(ctx, file, progress)
 }
 
-// Unchecked is the type that grows without a check before, where there is such: for a copy
-// that a check proves when it is grown, and that is thrown away when the check does not.
+// Unchecked is the type that grows and shrinks without a check before, where there is
+// such: for a copy that a check proves afterwards, and that is thrown away when it does
+// not.
 func (t Type) Unchecked() (Type, bool) {
-	if t.growUnchecked == nil {
+	if t.unchecked == nil {
 		return t, false
 	}
-	t.grow = func(ctx context.Context, file *os.File, _ Progress) error { return t.growUnchecked(ctx, file) }
-	return t, true
+	return t.unchecked(), true
 }
 
 // GrowMounted makes it fill a device of a size, in bytes; dir is open in it.
