@@ -22,7 +22,7 @@ var reiserfs = Type{
 		if o.UUID != "" {
 			args = append(args, "-u", o.UUID)
 		}
-		return tool.Command{Name: "mkreiserfs", Args: append(args, tool.Image, strconv.FormatInt(size/4096, 10)), File: file}.OK(ctx)
+		return tool.Command{Name: "mkreiserfs", Args: append(args, tool.Image, strconv.FormatInt(size/4096, 10)), File: file, NoSync: true}.OK(ctx)
 	},
 	check:       checkReiser,
 	CheckWrites: true,

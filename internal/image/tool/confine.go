@@ -25,16 +25,20 @@ func Confined(ctx context.Context) context.Context {
 	return context.WithValue(ctx, confinedKey{}, true)
 }
 
-// start runs a command to its end, see [run].
-func start(ctx context.Context, cmd *exec.Cmd, ask time.Duration) error {
-	if ctx.Value(confinedKey{}) == nil {
-		return runLocked(cmd, ask)
-	}
+// start runs a command to its end, see [run]. It is started from a thread of its own: what
+// is laid on that is inherited by the program and can never be taken off, and a program is
+// killed with the thread that started it, not with the process (prctl(2),
+// PR_SET_PDEATHSIG).
+func (c Command) start(ctx context.Context, cmd *exec.Cmd, ask time.Duration) error {
 	done := make(chan error, 1)
-	// What is laid on this thread is inherited by what is started from it, and can never
-	// be taken off: the thread ends with the program.
 	thread.Own(func() {
-		err := confine(cmd.ExtraFiles)
+		var err error
+		if ctx.Value(confinedKey{}) != nil {
+			err = confine(cmd.ExtraFiles)
+		}
+		if err == nil && c.NoSync {
+			err = without(unix.SYS_SYNC)
+		}
 		if err == nil {
 			err = run(cmd, ask)
 		}

@@ -39,7 +39,7 @@ func (c Command) Pipe(ctx context.Context, take func(io.Reader) error) error {
 		read.Close()
 		taken <- err
 	}()
-	err = start(ctx, cmd, 0)
+	err = c.start(ctx, cmd, 0)
 	write.Close()
 	if failed := <-taken; failed != nil {
 		return failed

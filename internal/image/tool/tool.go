@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -81,6 +80,9 @@ type Command struct {
 	// MaxFile is how large the program may make a file, in bytes: one that writes beyond
 	// is killed before it does, with [ErrFull]. 0 is no bound. Devices have none.
 	MaxFile int64
+	// NoSync keeps the program from writing all file systems of the machine to their
+	// disks, which takes as long as others have written: the image is, by us.
+	NoSync bool
 	// Progress is told how far e2fsck has come, in thousandths of its pass, once it has
 	// run for a while: telling it takes it a third of its time. It adds "-C -4" to
 	// the arguments, which has it begin when it gets SIGUSR1.
@@ -151,7 +153,7 @@ func (c Command) Run(ctx context.Context) (Result, error) {
 	if c.Progress != nil {
 		ask = cmp.Or(c.quiet, time.Second)
 	}
-	err = start(ctx, cmd, ask)
+	err = c.start(ctx, cmd, ask)
 	result := Result{Code: cmd.ProcessState.ExitCode(), Output: plain(out.String())} // -1 where it did not start
 	var exit *exec.ExitError
 	switch {
@@ -221,15 +223,6 @@ func killedBy(e *exec.ExitError) syscall.Signal {
 		return 0
 	}
 	return status.Signal()
-}
-
-// runLocked is [run] from a thread that lives until the end of the command: a child is
-// killed with the thread that made it, not with the process (prctl(2),
-// PR_SET_PDEATHSIG).
-func runLocked(cmd *exec.Cmd, ask time.Duration) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	return run(cmd, ask)
 }
 
 // run runs a command to its end, and asks it for its progress after a while, unless

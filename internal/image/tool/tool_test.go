@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"upkeep"
+	"upkeep/internal/image/thread"
 	"upkeep/internal/testkit"
 )
 
@@ -106,6 +109,36 @@ func TestKeepsBothEnds(t *testing.T) {
 	if got, want := whole.String(), "twelve bytes and thirteen more"; got != want {
 		t.Errorf("kept %q, want %q", got, want)
 
+	}
+}
+
+// TestWithout has a system call that does nothing any more, here and in what is started.
+func TestWithout(t *testing.T) {
+	if os.Getppid() == 0 {
+		t.Fatal("this process has no parent, which is asked for here")
+	}
+	done := make(chan uintptr)
+	thread.Own(func() {
+		if err := without(unix.SYS_GETPPID); err != nil {
+			t.Error(err)
+		}
+		parent, _, _ := unix.RawSyscall(unix.SYS_GETPPID, 0, 0, 0)
+		done <- parent
+	})
+	if parent := <-done; parent != 0 {
+		t.Errorf("its parent is %d all the same", parent)
+	}
+	if os.Getppid() == 0 {
+		t.Error("other threads are without, too")
+	}
+	for _, noSync := range []bool{true, false} {
+		result, err := Command{Name: "sh", Args: []string{"-c", "grep -c ^Seccomp_filters:.0 /proc/self/status; sync"}, File: image(t, 4096), NoSync: noSync}.Run(context.Background())
+		if err != nil || result.Code != 0 {
+			t.Fatal(result, err)
+		}
+		if free := result.Output == "1"; free == noSync {
+			t.Errorf("without sync %t: it is %t that nothing is kept from it", noSync, free)
+		}
 	}
 }
 
