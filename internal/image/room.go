@@ -31,17 +31,14 @@ func room(path string, need int64) error {
 	}
 }
 
-// freeIn is how many bytes are free in a folder.
+// freeIn is how many bytes are free in a folder: what df says. Some file systems have more
+// for root, who is not always one that they know.
 func freeIn(folder string) (*unix.Statfs_t, int64, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(folder, &fs); err != nil {
 		return nil, 0, err
 	}
-	free := int64(fs.Bavail) * fs.Bsize
-	if os.Geteuid() == 0 {
-		free = int64(fs.Bfree) * fs.Bsize
-	}
-	return &fs, free, nil
+	return &fs, int64(fs.Bavail) * fs.Bsize, nil
 }
 
 // quota refuses what a quota does not leave. There are several kinds, each with its own

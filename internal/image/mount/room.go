@@ -27,5 +27,5 @@ func RoomFor(f *os.File) (Room, error) {
 	if err := unix.Fstatfs(int(f.Fd()), &host); err != nil {
 		return Room{}, fmt.Errorf("asking how much room there is beside %s: %w", f.Name(), err)
 	}
-	return Room{Wants: max(0, st.Size-st.Blocks*512), Free: int64(host.Bfree) * host.Bsize}, nil
+	return Room{Wants: max(0, st.Size-st.Blocks*512), Free: int64(host.Bavail) * host.Bsize}, nil
 }
