@@ -332,7 +332,7 @@ func siteNews(c store.Altered) string {
 	is, put := c.New.(upkeep.Site)
 	switch {
 	case !put:
-		return c.Ref.Name + " was removed. Its files are kept."
+		return c.Ref.Name + " was removed. Files that it has are kept."
 	case !had:
 		return c.Ref.Name + " was added."
 	case was.Suspended != is.Suspended && is.Suspended:

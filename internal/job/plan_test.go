@@ -106,7 +106,7 @@ func TestFollow(t *testing.T) {
 			want: []string{`0: site.remove site/a.test@5 on web1 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
 				`1: site.remove site/a.test@5 on web2 {"name":"a.test","account":"acme","generation":5,"keep_files":true}`,
 				`2: site.remove site/a.test@5 on files1 after 0,1 {"name":"a.test","account":"acme","generation":5}`,
-				note(3, "site/a.test", "a.test was removed. Its files are kept.")},
+				note(3, "site/a.test", "a.test was removed. Files that it has are kept.")},
 		},
 		"a deleted site whose files are on one of its web servers": {
 			changes: []store.Altered{deleted(5, planned(upkeep.Site{Name: "a.test", Servers: []string{"web1", "web2"}, Files: "web1"}))}, who: "acme",
