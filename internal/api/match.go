@@ -80,12 +80,12 @@ func (a *API) expected(ctx context.Context, match string, refs []store.Ref) (map
 	if len(generations) == 1 {
 		return map[store.Ref]int64{refs[0]: generations[0]}, nil
 	}
-	return a.oneOf(ctx, refs[0], generations)
+	return a.oneOf(ctx, refs[0], match, generations)
 }
 
 // oneOf is the one of several generations that a thing has. What changes between this
 // and the change itself is noticed there.
-func (a *API) oneOf(ctx context.Context, ref store.Ref, generations []int64) (map[store.Ref]int64, error) {
+func (a *API) oneOf(ctx context.Context, ref store.Ref, match string, generations []int64) (map[store.Ref]int64, error) {
 	found, err := a.bounds.Objects(ctx, ref.Kind, ref.Name)
 	switch {
 	case errors.Is(err, upkeep.ErrNotFound) || err == nil && len(found) == 0:
@@ -95,8 +95,11 @@ func (a *API) oneOf(ctx context.Context, ref store.Ref, generations []int64) (ma
 	case slices.Contains(generations, found[0].Generation):
 		return map[store.Ref]int64{ref: found[0].Generation}, nil
 	}
-	return nil, wire.NewProblem(http.StatusPreconditionFailed, fmt.Sprintf("%s has generation %d, which is not among those in If-Match", ref, found[0].Generation),
-		"somebody else changed it, or the ETags are of something else; read it again")
+	hint := "somebody else changed it, or the ETags are of something else; read it again"
+	if strings.Contains(match, "W/") {
+		hint = `an ETag with W/ is weak, as proxies that compress make it, and no change goes by such (RFC 9110, 13.1.1); send it without the W/`
+	}
+	return nil, wire.NewProblem(http.StatusPreconditionFailed, fmt.Sprintf("%s has generation %d, which is not among those in If-Match", ref, found[0].Generation), hint)
 }
 
 // expectedOr are the same with what must not be there.

@@ -60,6 +60,9 @@ func TestIfMatch(t *testing.T) {
 			if tt.want >= 400 && len(f.who) > 0 {
 				t.Error("it was done nevertheless")
 			}
+			if weak := strings.Contains(w.Body.String(), "send it without the W/"); weak != (tt.want == 412 && strings.Contains(tt.match, "W/")) {
+				t.Errorf("it is %t that it tells of a weak ETag: %s", weak, w.Body)
+			}
 		})
 	}
 	for _, tt := range []struct {
