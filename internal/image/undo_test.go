@@ -107,6 +107,55 @@ func TestShrunkInPlaceWithSmallBlocks(t *testing.T) {
 	onlyFile(t, path)
 }
 
+// TestGrownOnAHostThatBecomesFull has the host lack the room for tables of a file system
+// that grows in place when they are made, which resize2fs tells as room that is
+// missing or, with a little left, as a short write.
+func TestGrownOnAHostThatBecomesFull(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "mount", "umount")
+	need(t, "ext2")
+	host := crowded(t, 100*mib)
+	path := host + "/web.img"
+	run(t)(Create(path, Creation{Size: 64 * mib, FS: "ext2"}))
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	must(t, mount.With(file, mount.Options{Type: "ext2"}, func(dir *os.File) error {
+		return errors.Join(os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/large", dir.Fd()), bytes.Repeat([]byte("stays"), 50<<20/5), 0o600), unix.Syncfs(int(dir.Fd())))
+	}))
+	must(t, file.Close())
+	before := print(t, path)
+	for _, left := range []upkeep.Size{0, mib / 4} {
+		w, err := Grow(path, Growth{To: 9 * 1024 * mib, Untrusted: true})
+		must(t, err)
+		ballast := ""
+		err = w.Do(context.Background(), func(e upkeep.ImageEvent) {
+			if e.Step == "growing ext2" {
+				ballast = leave(t, host, left)
+			}
+		})
+		must(t, w.Close())
+		if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "is as it was: ") || !strings.Contains(err.Error(), "the file system of "+path+" is full") || strings.Contains(err.Error(), "so small") {
+			t.Errorf("with %s for tables: %v", left, err)
+		}
+		if after := print(t, path); after != before {
+			t.Errorf("with %s for tables a growth left %s, and it was %s", left, after, before)
+		}
+		must(t, os.Remove(ballast))
+		onlyFile(t, path)
+	}
+}
+
+// leave takes what is free in a folder but for so many bytes, with a file that it names.
+func leave(t *testing.T, folder string, left upkeep.Size) string {
+	t.Helper()
+	var fs unix.Statfs_t
+	must(t, unix.Statfs(folder, &fs))
+	ballast, err := os.CreateTemp(folder, "ballast")
+	must(t, err)
+	must(t, errors.Join(unix.Fallocate(int(ballast.Fd()), 0, 0, int64(fs.Bfree)*fs.Bsize-int64(left)), ballast.Close()))
+	return ballast.Name()
+}
+
 // TestKilledBeforeAnythingIsKept has what programs leave that are killed when they made
 // room for the header of what they keep.
 func TestKilledBeforeAnythingIsKept(t *testing.T) {

@@ -223,9 +223,12 @@ func (t Type) Make(ctx context.Context, file *os.File, size int64, o Options) er
 	return nil
 }
 
-// ranOut adds to the failure of a program that the host has no more room for the new
-// file, which not all programs say.
+// ranOut adds to the failure of a program that the host has no more room for its file,
+// which not all programs say.
 func ranOut(file *os.File, err error) error {
+	if err == nil {
+		return nil
+	}
 	if host := allocation.Exhausted(file); host != nil && !errors.Is(err, host) {
 		return fmt.Errorf("%w: %w", err, host)
 	}
@@ -308,7 +311,7 @@ func (t Type) ShrinksMounted() bool { return t.shrinkMounted != nil }
 
 // Grow makes it fill its file.
 func (t Type) Grow(ctx context.Context, file *os.File, progress Progress) error {
-	return t.grow(ctx, file, progress)
+	return ranOut(file, t.grow(ctx, file, progress))
 }
 
 // Unchecked is the type that grows and shrinks without a check before, where there is
