@@ -61,6 +61,8 @@ func busy(f *os.File, holders []Holder) error {
 		hint = "swapoff /dev/" + first.Device + " first"
 	case first.What == OnSwap:
 		hint = "swapoff it first"
+	case first == lockOfNobody:
+		hint = "try again in a moment: a program that was killed keeps its locks until it is gone; or look for it as root, outside of containers: upkeep image holders " + f.Name()
 	case first.Machine != "":
 		hint = "shut the machine " + first.Machine + " down first"
 	}
@@ -100,9 +102,12 @@ func Take(f *os.File, o Options) (*Lock, error) {
 	return l, nil
 }
 
-// A program that looks at every file, such as an indexer, is gone in a moment; and so is
-// one that ends, whose locks outlive the list of what it has open.
+// A program that looks at every file, such as an indexer, is gone in a moment.
 const tries, pause = 5, 20 * time.Millisecond
+
+// A program that was killed has nothing open that could be listed, and its locks until
+// the disk has let go of the files without a name that it had.
+const untilGone = 2 * time.Second
 
 // lockOfNobody is a lock whose holder is not to be seen.
 var lockOfNobody = Holder{What: IsLocked, Writes: true}
@@ -110,21 +115,24 @@ var lockOfNobody = Holder{What: IsLocked, Writes: true}
 // lock takes the locks that keep others away. It waits for none but those of whom
 // nobody is to be seen.
 func (l *Lock) lock() error {
-	for try := 1; ; try++ {
+	for begun := time.Now(); ; <-time.After(pause) {
 		free, err := l.tryLock()
 		if err != nil || free {
 			return err
 		}
-		holders, err := l.holders()
+		search, err := l.look()
+		if err != nil {
+			return err
+		}
+		found, _, err := search.once()
 		switch {
 		case err != nil:
 			return err
-		case len(holders) > 0:
-			return busy(l.file, holders)
-		case try >= tries:
+		case len(found.Holders) > 0:
+			return busy(l.file, found.Holders)
+		case time.Since(begun) > untilGone:
 			return busy(l.file, []Holder{lockOfNobody})
 		}
-		<-time.After(pause)
 	}
 }
 
@@ -151,16 +159,6 @@ func (l *Lock) tryLock() (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-// holders are those of whom one may have the lock that could not be had.
-func (l *Lock) holders() ([]Holder, error) {
-	search, err := l.look()
-	if err != nil {
-		return nil, err
-	}
-	found, err := search.all()
-	return found.Holders, err
 }
 
 // Ours says that a loop device, named like "loop3", was attached by who holds the

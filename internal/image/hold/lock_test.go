@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -134,6 +135,28 @@ func TestAFileInFlight(t *testing.T) {
 	must(t, unix.Close(pair[1]))
 	refused(t, path, true, "open for writing by a program that cannot be seen from here")
 	refused(t, path, false, "open for writing by a program that cannot be seen from here")
+}
+
+// A program that was killed is in no list any more while its files are closed, one after
+// the other, and its locks stay as long.
+// It is waited for, a moment.
+func TestALockThatOutlivesItsProgram(t *testing.T) {
+	path := image(t)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+	must(t, unix.Sendmsg(pair[1], []byte("x"), unix.UnixRights(int(f.Fd())), nil, 0))
+	must(t, errors.Join(f.Close(), unix.Close(pair[1])))
+	_, err = Take(open(t, path, true), Options{Write: true})
+	if hinted := (*upkeep.HintError)(nil); !errors.As(err, &hinted) || !strings.Contains(hinted.Hint, "try again in a moment") {
+		t.Errorf("while it is locked: %v", err)
+	}
+	time.AfterFunc(untilGone/4, func() { unix.Close(pair[0]) })
+	lock, err := Take(open(t, path, true), Options{Write: true})
+	must(t, err)
+	must(t, lock.Release())
 }
 
 func TestWithoutRoot(t *testing.T) {
