@@ -85,6 +85,9 @@ func (v *imageVerb) run(ctx context.Context, work *image.Work, done func() strin
 		return interrupted(ctx, work, err)
 	}
 	if v.output == "yaml" {
+		if work.Result == nil {
+			return nil
+		}
 		return v.show(work.Result)
 	}
 	fmt.Fprintln(v.out, upkeep.Printable(done()))

@@ -49,7 +49,7 @@ type Copying struct {
 type Copied struct {
 	Entries  int64       `json:"entries"`
 	Bytes    upkeep.Size `json:"bytes"`
-	Lost     []tree.Loss `json:"lost"`
+	Lost     []tree.Loss `json:"lost"` // a list in JSON, also when it is empty
 	Verified bool        `json:"verified"`
 	Size     upkeep.Size `json:"size,omitempty"` // of an image that was made
 }
@@ -407,7 +407,7 @@ func (c Copying) copy(ctx context.Context, tell *teller, from *source, dst, src 
 	tell.begin("copying")
 	o := tree.Options{Merge: c.Merge, LeaveOut: c.LeaveOut, Progress: tell.progress, Total: from.bytes()}
 	report, err := c.tree(ctx, from, dst, src, o)
-	result.Entries, result.Bytes, result.Lost = report.Entries, upkeep.Size(report.Bytes), report.Lost
+	result.Entries, result.Bytes, result.Lost = report.Entries, upkeep.Size(report.Bytes), append([]tree.Loss{}, report.Lost...)
 	for _, text := range lostTexts(report.Lost) {
 		tell.note("%s", text)
 	}

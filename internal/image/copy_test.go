@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -292,4 +293,41 @@ func TestAccessListsOnXFS(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// A list in JSON is one also when it is empty.
+func TestEmptyListsInJSON(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "sfdisk", "mke2fs", "mkfs.vfat")
+	folder := t.TempDir()
+	in := func(name string) string { return filepath.Join(folder, name) }
+	for _, name := range []string{"source", "mounted", "read"} {
+		must(t, os.Mkdir(in(name), 0o755))
+	}
+	must(t, errors.Join(os.WriteFile(in("disk.img"), nil, 0o600), os.Truncate(in("disk.img"), 8<<20)))
+	sfdisk := exec.Command("sfdisk", "-q", in("disk.img"))
+	sfdisk.Stdin = strings.NewReader("label: gpt\n")
+	out, err := sfdisk.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	disk, err := Info(in("disk.img"))
+	must(t, err)
+	files, err := OpenFiles(t.Context(), made(t, Creation{Size: 4 << 20, FS: "vfat"}), 0)
+	must(t, err)
+	defer files.Close()
+	listed, err := files.List("/")
+	must(t, err)
+	for what, result := range map[string]any{
+		"a copy into an image":              run(t)(Copy(in("source"), in("a.img"), Copying{FS: "ext4"})),
+		"one that mke2fs made":              run(t)(Copy(in("source"), in("b.img"), Copying{FS: "ext4", Untrusted: true})),
+		"a copy into a folder":              run(t)(Copy(in("a.img"), in("mounted"), Copying{})),
+		"one that was not mounted":          run(t)(Copy(in("a.img"), in("read"), Copying{Untrusted: true})),
+		"an empty folder":                   listed,
+		"a table of partitions without any": disk,
+	} {
+		if text, err := json.Marshal(result); err != nil || strings.Contains(string(text), "null") {
+			t.Errorf("%s is %s, %v", what, text, err)
+		}
+	}
 }

@@ -198,7 +198,7 @@ func (f *Files) List(name string) ([]Listed, error) {
 	if err != nil {
 		return nil, notThere(err)
 	}
-	var all []Listed
+	all := []Listed{} // a list in JSON, also when it is empty
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil {

@@ -82,7 +82,7 @@ func (d *Description) look(file *os.File, number int) (partition.Partition, erro
 
 // describe looks into each partition.
 func describe(file *os.File, table partition.Table) *Table {
-	t := &Table{Kind: table.Kind, ID: table.ID, Problems: table.Problems}
+	t := &Table{Kind: table.Kind, ID: table.ID, Problems: table.Problems, Partitions: []*Partition{}}
 	for _, p := range table.Partitions {
 		d := &Partition{Partition: p}
 		t.Partitions = append(t.Partitions, d)

@@ -111,7 +111,7 @@ func (w *Work) extract(ctx context.Context, tell *teller, t *target, dst string,
 	defer dir.Close()
 	tell.begin("copying")
 	report, err := extract.Tree(ctx, dir, files, extract.Options{Attributes: attributesOf, Harmless: harmless, Total: t.info.Used, Progress: tell.progress})
-	result := Copied{Entries: report.Entries, Bytes: upkeep.Size(report.Bytes)}
+	result := Copied{Entries: report.Entries, Bytes: upkeep.Size(report.Bytes), Lost: []tree.Loss{}}
 	for _, l := range report.Lost {
 		result.Lost = append(result.Lost, tree.Loss{Path: tree.Escape(l.Path), What: l.What, Why: l.Why})
 	}
@@ -242,7 +242,7 @@ func (w *Work) makeOf(ctx context.Context, tell *teller, file *os.File, typ file
 	for _, text := range lostTexts(a.lost) {
 		tell.note("%s", text)
 	}
-	w.Result = Copied{Entries: a.entries, Bytes: upkeep.Size(from.bytes()), Lost: a.lost, Size: c.Size}
+	w.Result = Copied{Entries: a.entries, Bytes: upkeep.Size(from.bytes()), Lost: append([]tree.Loss{}, a.lost...), Size: c.Size}
 	return nil
 }
 
