@@ -105,7 +105,7 @@ func mountDevice(device *loop.Device, name string, o Options) (*os.File, error) 
 	case errors.Is(err, unix.ENODEV):
 		return nil, &upkeep.HintError{
 			Err:  fmt.Errorf("%w: this kernel has no driver for %s, which %s holds", upkeep.ErrRefused, o.Type, name),
-			Hint: "what needs no driver: upkeep image info, check, pack; and of reiserfs grow and copy",
+			Hint: withoutDriver(o.Type),
 		}
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &upkeep.HintError{Err: fmt.Errorf("mounting %s needs root: %w", name, err), Hint: "run it as root"}
@@ -140,6 +140,14 @@ func mountDevice(device *loop.Device, name string, o Options) (*os.File, error) 
 		return nil, kernelSays(context, "mounting "+name, err)
 	}
 	return os.NewFile(uintptr(mount), name), nil
+}
+
+// withoutDriver says what is left where the kernel does not know a type.
+func withoutDriver(kind string) string {
+	if kind == fsinfo.XFS || kind == fsinfo.Btrfs {
+		return "what needs no driver: upkeep image info, check and pack"
+	}
+	return "what reads it without a driver: upkeep image ls, cat, and copy --untrusted into a folder; info, check, pack and grow need none either"
 }
 
 // options are the file system's own.

@@ -220,9 +220,15 @@ func TestRefusals(t *testing.T) {
 	if _, err := Open(f, Options{Type: fsinfo.Ext4, Extra: []string{"none=such"}}); err == nil || !strings.Contains(err.Error(), "Unknown parameter") {
 		t.Errorf("with an option that is none: %v", err)
 	}
-	if list, err := os.ReadFile("/proc/filesystems"); err == nil && !strings.Contains(string(list), "reiserfs") {
-		_, err := Open(image(t, fsinfo.ReiserFS, 0), Options{Type: fsinfo.ReiserFS})
-		if !errors.Is(err, upkeep.ErrRefused) || !strings.Contains(err.Error(), "no driver for reiserfs") {
+	list, err := os.ReadFile("/proc/filesystems")
+	must(t, err)
+	for _, kind := range []string{fsinfo.ReiserFS, fsinfo.VFAT} {
+		if strings.Contains(string(list), kind) {
+			continue
+		}
+		_, err := Open(image(t, kind, 0), Options{Type: kind})
+		hinted := (*upkeep.HintError)(nil)
+		if !errors.Is(err, upkeep.ErrRefused) || !errors.As(err, &hinted) || !strings.Contains(err.Error(), "no driver for "+kind) || !strings.Contains(hinted.Hint, "upkeep image ls, cat, and copy") {
 			t.Errorf("without a driver: %v", err)
 		}
 	}
