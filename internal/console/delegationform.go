@@ -27,7 +27,7 @@ func delegationGroups(c *Console, ctx context.Context, o upkeep.Object, isNew bo
 		fields = append(fields, field{Name: "name", Label: "Domain", Kind: "text", Value: d.Name, Hint: "Such as blog.example.test: it, and all names below it."})
 	}
 	return []group{{Title: "Delegation", Open: true, Fields: append(fields,
-		field{Name: "account", Label: "Account that may use it", Kind: "choose", Options: options(names, d.Account)},
+		field{Name: "account", Label: "Account that may use it", Kind: "choose", Options: owners(names, d.Account)},
 		field{Name: "until", Label: "Until", Kind: "text", Value: d.Until, Hint: "A date such as 2027-01-31, at whose beginning in UTC it ends, or a time such as 2027-01-31T12:00:00Z. Left empty, it does not end."})}}, nil
 }
 

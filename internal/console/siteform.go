@@ -30,7 +30,7 @@ func siteForm(s upkeep.Site, c choices) []group {
 		who = append(who, field{Name: "name", Label: "Name", Kind: "text", Value: s.Name, Hint: "Such as example.org. Other scripts than Latin are taken too."})
 	}
 	if c.Accounts != nil {
-		who = append(who, field{Name: "account", Label: "Account", Kind: "choose", Options: options(c.Accounts, s.Account), Hint: "Who owns it."})
+		who = append(who, field{Name: "account", Label: "Account", Kind: "choose", Options: owners(c.Accounts, s.Account), Hint: "Who owns it."})
 	}
 	who = append(who, field{Name: "servers", Label: "Web servers", Kind: "many", Options: options(c.Web, s.Servers...)})
 	if len(c.Files) > 0 {
@@ -270,6 +270,16 @@ func some(all map[string]string) map[string]string {
 		return nil
 	}
 	return all
+}
+
+// owners are options of which none is chosen beforehand where there are several: what is
+// another's by mistake, that one sees.
+func owners(accounts []string, on string) []option {
+	made := options(accounts, on)
+	if on == "" && len(accounts) > 1 {
+		made = append([]option{{"", "choose one", true}}, made...)
+	}
+	return made
 }
 
 func options(all []string, on ...string) []option {

@@ -111,6 +111,24 @@ func TestFormOfASite(t *testing.T) {
 	}
 }
 
+// Staff choose whose a new site or delegation is: none is chosen beforehand.
+func TestOwnersAreChosen(t *testing.T) {
+	h := twoCustomers()
+	a := house(t, typical(), h).Public()
+	for page, form := range map[string]string{
+		"/sites/new":       "name=new.test&servers=web1&www=on&account=&do=save",
+		"/delegations/new": "name=new.test&until=2027-01-31&account=&do=save",
+	} {
+		if body := ask(a, "ada", "GET", page, "").Body.String(); !strings.Contains(body, `<option value="" selected>choose one</option>`) || !strings.Contains(body, `<option value="other">other`) {
+			t.Errorf("%s has an account chosen: %s", page, body)
+		}
+		w := ask(a, "ada", "POST", page, form)
+		if body := w.Body.String(); w.Code != 422 || !strings.Contains(body, `id="fault-account"`) || len(h.did()) > 0 {
+			t.Errorf("%s without an account answers %d, and done is %q: %s", page, w.Code, h.did(), body)
+		}
+	}
+}
+
 // Who saves last does not go over what another has saved meanwhile without seeing it.
 func TestTwoEditors(t *testing.T) {
 	h := twoCustomers()
