@@ -10,6 +10,7 @@ import (
 	"upkeep"
 	"upkeep/internal/api/client"
 	"upkeep/internal/api/wire"
+	"upkeep/internal/image/chroot"
 )
 
 // Exit statuses.
@@ -80,12 +81,15 @@ func exitStatus(err error) int {
 		late    *timeoutError
 		problem *wire.Problem
 		status  statusError
+		inside  *chroot.NotStartedError
 	)
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &status):
 		return int(status)
+	case errors.As(err, &inside):
+		return inside.Status
 	case errors.As(err, &usage), errors.As(err, &trouble):
 		return exitUsage
 	case errors.As(err, &invalid), errors.As(err, &problem) && problem.Invalid():

@@ -91,7 +91,7 @@ func (c Command) Run(ctx context.Context) (int, error) {
 	waitErr := cmd.Wait()
 	close(ended)
 	if len(reason) > 0 {
-		return 0, startError(string(reason))
+		return 0, startError(c.Root.Name(), string(reason))
 	}
 	var exit *exec.ExitError
 	switch {
@@ -135,21 +135,40 @@ func passOn(ctx context.Context, signals <-chan os.Signal, to *os.Process, ended
 const (
 	notFound    = "not found"
 	otherFormat = "other format"
+	notStarted  = "not started"
+	noPlace     = "no place"
 	trouble     = "trouble"
 )
 
-func startError(reason string) error {
+// NotStartedError is that a program could not be started in an image. Status is that of
+// chroot(1) and env(1): 127 where there is none, 126 where there is one.
+type NotStartedError struct {
+	Status int
+	Err    error
+}
+
+func (e *NotStartedError) Error() string { return e.Err.Error() }
+func (e *NotStartedError) Unwrap() error { return e.Err }
+
+func startError(image, reason string) error {
 	kind, text, _ := strings.Cut(reason, ":")
 	switch kind {
 	case notFound:
-		return fmt.Errorf("%w: %s", upkeep.ErrNotFound, text)
+		return &NotStartedError{Status: 127, Err: fmt.Errorf("%w: %s: %s", upkeep.ErrNotFound, image, text)}
 	case otherFormat:
-		return &upkeep.HintError{
-			Err:  fmt.Errorf("%w: %s", upkeep.ErrRefused, text),
+		return &NotStartedError{Status: 126, Err: &upkeep.HintError{
+			Err:  fmt.Errorf("%w: %s: %s", upkeep.ErrRefused, image, text),
 			Hint: "this machine is " + runtime.GOARCH + "; for others install qemu-user-static, which registers itself with the kernel (binfmt_misc, flag F)",
+		}}
+	case notStarted:
+		return &NotStartedError{Status: 126, Err: fmt.Errorf("%s: %s", image, text)}
+	case noPlace:
+		return &upkeep.HintError{
+			Err:  fmt.Errorf("%w: %s: %s", upkeep.ErrRefused, image, text),
+			Hint: "is the system in another partition? upkeep image info " + image + "; else: upkeep image mount " + image + " FOLDER, mkdir -p FOLDER/proc FOLDER/dev, upkeep image umount FOLDER",
 		}
 	}
-	return errors.New(text)
+	return fmt.Errorf("%s: %s", image, text)
 }
 
 func isTerminal(f *os.File) bool {

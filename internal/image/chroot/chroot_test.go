@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 		status, err := chrootInto(os.Getenv("UPKEEP_TEST_CHROOT"), os.Args[1:])
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "error:", err)
+			if start := (*NotStartedError)(nil); errors.As(err, &start) {
+				os.Exit(start.Status)
+			}
 			os.Exit(99)
 		}
 		os.Exit(status)
@@ -373,20 +376,28 @@ func TestNamesAreLookedUpAsTheHostDoes(t *testing.T) {
 func TestWhatCannotStart(t *testing.T) {
 	path := system(t, func(root string) {
 		must(t, os.WriteFile(filepath.Join(root, "bin/other"), append([]byte("\x7fELF\x02\x01\x01"), make([]byte, 200)...), 0o755))
+		must(t, os.WriteFile(filepath.Join(root, "bin/text"), nil, 0o644))
 	})
-	for command, want := range map[string]string{
-		"none": "there is no program none in the image", "/bin/none": "no such file", "other": "exec format error", "/etc/resolv.conf": "permission denied",
+	for _, c := range []struct {
+		command, want string
+		status        int
+	}{
+		{"none", "there is no program none in the image", 127},
+		{"/bin/none", "no such file", 127},
+		{"other", "exec format error", 126},
+		{"text", "starting /bin/text in the image: permission denied", 126},
+		{"/etc/resolv.conf", "permission denied", 126},
 	} {
-		cmd := in(path, command)
+		cmd := in(path, c.command)
 		out, _ := cmd.CombinedOutput()
-		if cmd.ProcessState.ExitCode() != 99 || !strings.Contains(string(out), want) {
-			t.Errorf("%s: status %d, %s", command, cmd.ProcessState.ExitCode(), out)
+		if cmd.ProcessState.ExitCode() != c.status || !strings.Contains(string(out), path+": ") || !strings.Contains(string(out), c.want) {
+			t.Errorf("%s: status %d, %s", c.command, cmd.ProcessState.ExitCode(), out)
 		}
 	}
 	nothingLeft(t, path)
 	empty := system(t, func(root string) { must(t, os.Remove(filepath.Join(root, "dev"))) })
 	cmd := in(empty, "true")
-	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 99 || !strings.Contains(string(out), "the image has no folder /dev") {
+	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 99 || !strings.Contains(string(out), empty+": the image has no folder /dev") {
 		t.Errorf("without /dev: %s", out)
 	}
 	elsewhere := system(t, func(root string) {

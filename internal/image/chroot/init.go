@@ -29,7 +29,11 @@ func Init(args []string) int {
 	tree := &tree{}
 	defer tree.leave()
 	if err := tree.enter(); err != nil {
-		fmt.Fprintf(report, "%s:%v", trouble, err)
+		kind := trouble
+		if errors.Is(err, errNoPlace) {
+			kind = noPlace
+		}
+		fmt.Fprintf(report, "%s:%v", kind, err)
 		return 1
 	}
 	console, err := newConsole(os.Stdin)
@@ -73,6 +77,7 @@ func start(args []string, console *console) (int, error) {
 	return pid, nil
 }
 
+// kindOf is why a program was not started.
 func kindOf(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -80,7 +85,7 @@ func kindOf(err error) string {
 	case errors.Is(err, unix.ENOEXEC):
 		return otherFormat
 	}
-	return trouble
+	return notStarted
 }
 
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -103,10 +108,18 @@ func lookup(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}
+	found := ""
 	for _, folder := range filepath.SplitList(searchPath) {
-		if path := filepath.Join(folder, name); executable(path) {
+		path := filepath.Join(folder, name)
+		if executable(path) {
 			return path, nil
 		}
+		if _, err := os.Stat(path); err == nil {
+			found = path
+		}
+	}
+	if found != "" {
+		return found, nil // the kernel says why it cannot be executed
 	}
 	return "", fmt.Errorf("there is no program %s in the image: %w", name, fs.ErrNotExist)
 }

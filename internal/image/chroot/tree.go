@@ -72,12 +72,14 @@ func keepHost() error {
 	return nil
 }
 
+var errNoPlace = errors.New("the image has no folder")
+
 // mountOn mounts a file system of the kernel's on a folder of the image, which must
 // be one: a symbolic link is not followed.
 func mountOn(folder, kind string, flags uintptr, data string) error {
 	info, err := os.Lstat(folder)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return fmt.Errorf("the image has no folder %s: no system's tree is in it", folder)
+		return fmt.Errorf("%w %s: no system's tree is in it", errNoPlace, folder)
 	}
 	if err != nil {
 		return fmt.Errorf("looking at %s in the image: %w", folder, err)
