@@ -48,7 +48,7 @@ func Check(path string, c Checking) (*Work, error) {
 			verdict, err := t.check(ctx, tell)
 			w.Result = verdict
 			if verdict.Clean && t.info.State == fsinfo.Journal {
-				tell.note("changes wait in its journal: mounting it carries them out, and so does --repair")
+				tell.note("changes wait in its journal: %s", carriesOut(t.info.Type))
 			}
 			return err
 		}
@@ -59,6 +59,14 @@ func Check(path string, c Checking) (*Work, error) {
 	}
 	w.measured = t.path
 	return w, nil
+}
+
+// carriesOut says what carries out the changes that wait in the journal of a type.
+func carriesOut(name string) string {
+	if typ, err := filesystem.Find(name); err == nil && typ.Repairs() {
+		return "mounting it carries them out, and so does upkeep image check --repair"
+	}
+	return "mounting it carries them out"
 }
 
 // planLook plans a check that only reads: the image, or a copy of it.

@@ -39,6 +39,9 @@ func usedOf(r io.ReaderAt, size int64, info fsinfo.Info) (used []pack.Range, why
 	if info.Size > size {
 		return nil, fmt.Sprintf("its %s was cut off", info.Type)
 	}
+	if info.State == fsinfo.Journal {
+		return nil, fmt.Sprintf("changes wait in the journal of its %s, and which blocks are free is known after them; %s", info.Type, carriesOut(info.Type))
+	}
 	extents, err := fsinfo.Used(r, info)
 	if err != nil {
 		return nil, err.Error()
