@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"upkeep"
 	"upkeep/internal/image/allocation"
@@ -137,12 +138,15 @@ func (w *Work) planRepair(t *target, untrusted bool) error {
 
 // repair repairs a file that holds the file system alone, of which nothing is kept unless it is clean then.
 func (s second) repair(ctx context.Context, tell *teller, file *os.File, untrusted bool) (filesystem.Verdict, error) {
+	carriedOut := false
 	if s.typ.Name == filesystem.XFS && !untrusted && os.Geteuid() == 0 && knownToKernel(s.typ.Name) {
 		// Only mounting carries out what is in its log. That it cannot be mounted is
 		// for xfs_repair to say.
-		if err := s.mounted(file, func(*os.File) error { return nil }); err != nil {
+		err := s.mounted(file, func(*os.File) error { return nil })
+		if err != nil {
 			tell.note("it could not be mounted to carry out what is in its log: %s", err)
 		}
+		carriedOut = err == nil && s.info.State == fsinfo.Journal
 	}
 	tell.begin("repairing")
 	verdict, err := s.typ.Repair(ctx, file, tell.progress)
@@ -151,6 +155,10 @@ func (s second) repair(ctx context.Context, tell *teller, file *os.File, untrust
 	}
 	if !verdict.Clean {
 		return verdict, &upkeep.HintError{Err: fmt.Errorf("%w: it could not be repaired: %s", upkeep.ErrRefused, verdict.Brief()), Hint: verdict.Hint}
+	}
+	if carriedOut {
+		verdict.Mended = true
+		verdict.Found = strings.TrimSuffix("changes waited in its log, and were carried out; "+verdict.Found, "; ")
 	}
 	_, err = s.proven(ctx, tell, file, "repaired")
 	return verdict, err

@@ -605,3 +605,30 @@ func TestRepairGoesOnWhereALookEnds(t *testing.T) {
 	inOrder(t, path, "ext4")
 	onlyFile(t, path)
 }
+
+// What waits in the log of an xfs is said, and that a repair carried it out.
+func TestCheckOfAnXFSWhoseLogWaits(t *testing.T) {
+	testkit.NeedRoot(t)
+	path := made(t, Creation{Size: 300 * mib, FS: "xfs"})
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	defer file.Close()
+	cut := path + ".cut" // what the disk holds when the power fails
+	must(t, mount.With(file, mount.Options{Type: "xfs"}, func(dir *os.File) error {
+		fd, err := unix.Openat(int(dir.Fd()), "file", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return errors.Join(unix.Fsync(fd), exec.Command("cp", "--sparse=always", path, cut).Run())
+	}))
+	verdict := run(t)(Check(cut, Checking{})).(filesystem.Verdict)
+	if verdict.Clean || !strings.HasPrefix(verdict.Brief(), "changes wait in its log, which mounting it carries out, and --repair too") || strings.Contains(verdict.Found, "ALERT") {
+		t.Errorf("it is found to be %+v", verdict)
+	}
+	verdict = run(t)(Check(cut, Checking{Repair: true})).(filesystem.Verdict)
+	if !verdict.Clean || !verdict.Mended || !strings.HasPrefix(verdict.Brief(), "changes waited in its log, and were carried out") {
+		t.Errorf("it was repaired to %+v", verdict)
+	}
+	inOrder(t, cut, "xfs")
+}
