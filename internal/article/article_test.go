@@ -48,13 +48,33 @@ func FuzzUnserialize(f *testing.F) {
 	})
 }
 
+// FuzzReadDump wants what is taken over of any dump to keep the rules of what is declared.
 func FuzzReadDump(f *testing.F) {
 	f.Add("CREATE TABLE `upkeep` (`id` int, KEY `x` (`id`)); INSERT INTO `upkeep` VALUES (1),(NULL);")
 	f.Add("INSERT INTO virtual_hosts (id, server) VALUES (1, 'a\\'b''c')")
-	f.Fuzz(func(_ *testing.T, text string) {
+	dump, err := os.ReadFile("testdata/dump.sql")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(dump))
+	f.Fuzz(func(t *testing.T, text string) {
 		tables, err := ReadDump(strings.NewReader(text))
-		if err == nil {
-			_, _ = tables.Convert(Options{Servers: []string{"web"}, Canonical: true})
+		if err != nil {
+			return
+		}
+		plan, err := tables.Convert(Options{Servers: []string{"web"}, Canonical: true})
+		if err != nil {
+			return
+		}
+		for _, one := range plan.Objects() {
+			if broken := one.Validate(); len(broken) > 0 {
+				t.Errorf("%+v breaks %v", one, broken)
+			}
+		}
+		for _, job := range plan.Jobs {
+			if broken := job.Validate(); len(broken) > 0 {
+				t.Errorf("%+v breaks %v", job, broken)
+			}
 		}
 	})
 }
