@@ -67,9 +67,13 @@ func repair(file string, partition int) string {
 // holdsPacked says in a line what image a file holds packed; empty where it is one.
 func holdsPacked(d image.Description) string {
 	const unpack = "; upkeep image unpack gets it out"
+	none := "no file system that is known here"
+	if d.Table != nil {
+		none = upkeep.Plural(len(d.Table.Partitions), "partition", "partitions")
+	}
 	switch {
 	case d.Inside != nil:
-		return fmt.Sprintf("a packed image of %s, %s, %s", upkeep.Size(d.Inside.Size).About(), d.Inside.Kind, cmp.Or(d.Inside.Facts.Type, "no single file system")) + unpack
+		return fmt.Sprintf("a packed image of %s, %s, %s", upkeep.Size(d.Inside.Size).About(), d.Inside.Kind, cmp.Or(d.Inside.Facts.Type, none)) + unpack
 	case d.Format != "":
 		return "an image in " + d.Format.File() + unpack
 	}
@@ -104,11 +108,15 @@ func (a *app) printDescription(d image.Description) error {
 	}
 	add("size", "%s (%s)", d.Size.About(), inBytes(d.Size))
 	add("takes", "%s (%s)", d.Allocated.About(), d.Kind)
+	packed := holdsPacked(d)
+	if packed != "" {
+		add("holds", "%s", packed)
+	}
 	if d.Table != nil {
 		tableRows(d.File, d.Table, add)
 	}
-	if d.Table == nil || d.Partition != 0 {
-		add("holds", "%s", cmp.Or(holdsPacked(d), holds(d.FS, d.Damage, d.Lost, repair(d.File, d.Partition))))
+	if packed == "" && (d.Table == nil || d.Partition != 0) {
+		add("holds", "%s", holds(d.FS, d.Damage, d.Lost, repair(d.File, d.Partition)))
 	}
 	if fs := d.FS; fs != nil {
 		if fs.Label != "" {

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ type Description struct {
 	// Partition is the partition that FS, Cut, Damage and Parts are about; 0 means the
 	// whole image.
 	Partition int `json:"partition,omitempty"`
-	// Table is the partition table, where the image has one.
+	// Table is the partition table, where the image has one, also where it is packed.
 	Table *Table `json:"table,omitempty"`
 	Parts *Parts `json:"parts,omitempty"`
 }
@@ -131,10 +132,7 @@ func (d *Description) outline(file *os.File, number int) (piece partition.Partit
 func (d *Description) unpacked(file *os.File) {
 	format, err := pack.FormatOf(file, int64(d.Size))
 	if err == nil && format == pack.Packed {
-		var image *pack.Image
-		if image, err = pack.Open(file, int64(d.Size)); err == nil {
-			d.Inside = image.Manifest
-		}
+		err = d.inside(file)
 	}
 	switch {
 	case err != nil:
@@ -142,6 +140,23 @@ func (d *Description) unpacked(file *os.File) {
 	case format != pack.Raw:
 		d.Format = format
 	}
+}
+
+// inside describes an image that upkeep packed.
+func (d *Description) inside(file *os.File) error {
+	image, err := pack.Open(file, int64(d.Size))
+	if err != nil {
+		return err
+	}
+	d.Inside = image.Manifest
+	if d.Inside.Facts.Type != "" {
+		return nil
+	}
+	_, err = d.table(image, image.Size())
+	if errors.Is(err, partition.ErrNone) || errors.Is(err, partition.ErrDamaged) { // which is told as a problem
+		return nil
+	}
+	return err
 }
 
 func unfinishedText(path string) string {

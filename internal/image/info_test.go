@@ -59,6 +59,11 @@ func TestInfoOfPartitions(t *testing.T) {
 	if outline, err := Outline(disk, 1); err != nil || !reflect.DeepEqual(outline, one) {
 		t.Errorf("the outline is %+v, %v, want %+v", outline, err, one)
 	}
+	packed := filepath.Join(t.TempDir(), "disk.zst")
+	run(t)(Pack(disk, packed, PackOptions{}))
+	if inside, err := Info(packed); err != nil || inside.Inside == nil || !reflect.DeepEqual(inside.Table, d.Table) {
+		t.Errorf("of the disk packed it is known %+v, %v, want %+v", inside, err, d.Table)
+	}
 	if _, err := InfoOf(disk, 4); err == nil || !strings.Contains(err.Error(), "there is no partition 4; the image has 1, 2, 3") {
 		t.Errorf("got %v", err)
 	}

@@ -44,14 +44,8 @@ type Parts struct {
 // look describes what an image holds, or one partition of it, and returns where that is.
 func (d *Description) look(file *os.File, number int) (partition.Partition, error) {
 	piece := partition.Partition{Length: int64(d.Size)}
-	table, err := partition.Read(file, int64(d.Size))
-	switch {
-	case err == nil, errors.Is(err, partition.ErrDamaged):
-		d.Table = describe(file, table)
-		if err != nil {
-			d.Table.Problems = append(d.Table.Problems, err.Error())
-		}
-	case !errors.Is(err, partition.ErrNone):
+	table, err := d.table(file, int64(d.Size))
+	if err != nil && !errors.Is(err, partition.ErrDamaged) && !errors.Is(err, partition.ErrNone) {
 		return piece, err
 	}
 	if number == 0 && d.Table != nil {
@@ -80,8 +74,21 @@ func (d *Description) look(file *os.File, number int) (partition.Partition, erro
 	return piece, err
 }
 
+// table describes the partitions that an image has, if any.
+func (d *Description) table(r io.ReaderAt, size int64) (partition.Table, error) {
+	table, err := partition.Read(r, size)
+	if err != nil && !errors.Is(err, partition.ErrDamaged) {
+		return table, err
+	}
+	d.Table = describe(r, table)
+	if err != nil {
+		d.Table.Problems = append(d.Table.Problems, err.Error())
+	}
+	return table, err
+}
+
 // describe looks into each partition.
-func describe(file *os.File, table partition.Table) *Table {
+func describe(r io.ReaderAt, table partition.Table) *Table {
 	t := &Table{Kind: table.Kind, ID: table.ID, Problems: table.Problems, Partitions: []*Partition{}}
 	for _, p := range table.Partitions {
 		d := &Partition{Partition: p}
@@ -89,7 +96,7 @@ func describe(file *os.File, table partition.Table) *Table {
 		if p.Container {
 			continue
 		}
-		info, err := readFS(io.NewSectionReader(file, p.Offset, p.Length), p.Length)
+		info, err := readFS(io.NewSectionReader(r, p.Offset, p.Length), p.Length)
 		if err != nil {
 			errors.As(err, &d.Lost)
 			d.Damage = err.Error()
