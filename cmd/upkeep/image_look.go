@@ -135,7 +135,7 @@ func (a *app) printDescription(d image.Description) error {
 		add("CUT OFF", "%s of the file system are missing from the file", d.Cut.About())
 	}
 	if p := d.Parts; p != nil {
-		add("room", "%s for files, %s journal, %s inodes, %s of deleted files; packed about %s",
+		add("room", "%s for files, %s journal, %s inodes, %s allocated and not used; packed about %s",
 			p.Files.About(), p.Journal.About(), p.Inodes.About(), p.Deleted.About(), p.Packed.About())
 	}
 	for i, h := range d.Holders {

@@ -35,7 +35,8 @@ type Parts struct {
 	Files   upkeep.Size `json:"files"` // and folders, and maps of them
 	Journal upkeep.Size `json:"journal"`
 	Inodes  upkeep.Size `json:"inodes"`
-	// Deleted is allocated and not used: remnants of deleted files. Trim gives it back.
+	// Deleted is allocated and not used: remnants of deleted files, and of what mkfs wrote
+	// for a time. Trim gives it back.
 	Deleted upkeep.Size `json:"deleted"`
 	// Packed is about how large the image would be when it is packed.
 	Packed upkeep.Size `json:"packed"`
