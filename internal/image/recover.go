@@ -49,7 +49,7 @@ func Recover(path string) (*Work, error) {
 		w.Plan.step(0, "remove %s, which did not become the image or is not it any more", left)
 	}
 	if begun {
-		w.Plan.step(0, "end or undo the %s from %s to %s that was begun %s", entry.Verb, upkeep.Size(entry.From), upkeep.Size(entry.To), entry.At.Format(time.DateTime))
+		w.Plan.step(0, "end or undo the %s that was begun %s", begunText(entry), entry.At.Format(time.DateTime))
 	}
 	kept, err := keptUndo(t.path)
 	if err != nil {
@@ -90,12 +90,20 @@ func Recover(path string) (*Work, error) {
 			if err != nil {
 				return err
 			}
-			r = Recovery{Found: fmt.Sprintf("a %s from %s to %s had been begun", entry.Verb, upkeep.Size(entry.From), upkeep.Size(entry.To)), Did: did}
+			r = Recovery{Found: fmt.Sprintf("a %s had been begun", begunText(entry)), Did: did}
 		}
 		w.Result = r
 		return nil
 	}
 	return w, nil
+}
+
+// begunText is what was begun, and from which size to which.
+func begunText(e journal.Entry) string {
+	if e.To == 0 { // how small it would become was not known
+		return fmt.Sprintf("%s from %s to the least", e.Verb, upkeep.Size(e.From))
+	}
+	return fmt.Sprintf("%s from %s to %s", e.Verb, upkeep.Size(e.From), upkeep.Size(e.To))
 }
 
 // Left says what a killed command left of its work on an image, or in the place of one

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -127,12 +128,30 @@ func (t *target) undoKilled(ctx context.Context, tell *teller, e journal.Entry) 
 	if t.size < e.From {
 		return "it was done but for letting go of what was kept", t.undoEnds()
 	}
+	did, err := t.undoKept(ctx, tell, e)
+	if hint := (*upkeep.HintError)(nil); errors.Is(err, e2undo.ErrDamaged) || errors.Is(err, fs.ErrNotExist) && !errors.As(err, &hint) {
+		return "", upkeep.WithHint(fmt.Errorf("%w; nothing was put back", err),
+			fmt.Sprintf("take the image from a backup; or rm %s gives up what was kept, and upkeep image check --repair repairs what can be repaired", journal.Path(t.path)))
+	}
+	return did, err
+}
+
+func (t *target) undoKept(ctx context.Context, tell *teller, e journal.Entry) (string, error) {
 	undo, err := journal.OpenUndo(t.path)
 	if err != nil {
 		return "", err
 	}
 	defer undo.Close()
-	return t.putBack(ctx, tell, e, undo)
+	nothing, err := e2undo.Nothing(undo)
+	if err != nil {
+		return "", err
+	}
+	did, err := t.putBack(ctx, tell, e, undo)
+	if err == nil && nothing {
+		// It was killed before it wrote anything; or a power cut took what was kept.
+		did, err = "undid it: nothing was kept, and a check finds the image in order", t.without(ctx, e.Type, "nothing was kept of what was written over, and a check finds")
+	}
+	return did, err
 }
 
 func (t *target) putBack(ctx context.Context, tell *teller, e journal.Entry, undo *os.File) (string, error) {
@@ -155,20 +174,19 @@ func (t *target) putBack(ctx context.Context, tell *teller, e journal.Entry, und
 	if err := t.undoEnds(); err != nil || complete {
 		return did, err
 	}
-	return did, t.withoutLast(ctx, e.Type)
+	// A program that went on without room to keep the last piece has written over it.
+	return did, t.without(ctx, e.Type, "what was written over is put back, but for a last piece which there was no room to keep")
 }
 
-// withoutLast looks at what was put back but for the last piece, which there was no room
-// to keep: a program that went on all the same has written over it.
-func (t *target) withoutLast(ctx context.Context, name string) error {
+// without looks at what was put back where not all was kept.
+func (t *target) without(ctx context.Context, name, lacks string) error {
 	typ, err := filesystem.Find(name)
 	if err != nil {
 		return err
 	}
 	verdict, err := typ.Check(ctx, t.file, nil)
 	if err == nil && !verdict.Clean {
-		err = upkeep.WithHint(fmt.Errorf("what was written over is put back, but for a last piece which there was no room to keep: %s", verdict.Brief()),
-			"upkeep image check --repair "+t.path)
+		err = upkeep.WithHint(fmt.Errorf("%s: %s", lacks, verdict.Brief()), "upkeep image check --repair "+t.path)
 	}
 	return err
 }

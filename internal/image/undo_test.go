@@ -168,11 +168,46 @@ func TestKilledBeforeAnythingIsKept(t *testing.T) {
 		must(t, errors.Join(undo.Truncate(room), undo.Close()))
 		size := int64(look(t, path).Size)
 		must(t, journal.Begin(path, open(t, path), journal.Entry{Verb: "shrink", From: size, FSFrom: size, Type: "ext4", Undo: true}))
-		if r := run(t)(Recover(path)).(Recovery); !strings.HasPrefix(r.Did, "undid it") {
+		if r := run(t)(Recover(path)).(Recovery); !strings.HasPrefix(r.Did, "undid it") || r.Found != "a shrink from 24M to the least had been begun" {
 			t.Errorf("with room for %d bytes: %+v", room, r)
 		}
 		if after := print(t, path); after != before {
 			t.Errorf("with room for %d bytes it is %s, and was %s", room, after, before)
+		}
+		onlyFile(t, path)
+	}
+}
+
+// TestWhatWasKeptIsLost has an image that was written to, and of what was kept nothing, as
+// after a power cut, or what cannot be right: it is never said to be as it was.
+func TestWhatWasKeptIsLost(t *testing.T) {
+	need(t, "ext4")
+	testkit.Need(t, "debugfs")
+	path := made(t, Creation{Size: 24 * mib, FS: "ext4"})
+	size := int64(look(t, path).Size)
+	printed(t, "debugfs", "-w", "-R", "clri /lost+found", path)
+	for what, c := range map[string]struct {
+		lose       func() error
+		says, hint string
+	}{
+		"empty":   {func() error { return nil }, "nothing was kept of what was written over, and a check finds: ", "check --repair"},
+		"damaged": {func() error { return os.WriteFile(journal.UndoPath(path), []byte("no such file"), 0o600) }, "is damaged: it does not begin as such a file does; nothing was put back", "backup"},
+		"gone":    {func() error { return os.Remove(journal.UndoPath(path)) }, "no such file or directory; nothing was put back", "backup"},
+	} {
+		undo, err := journal.NewUndo(path)
+		must(t, errors.Join(err, undo.Close(), c.lose()))
+		must(t, journal.Begin(path, open(t, path), journal.Entry{Verb: "shrink", From: size, FSFrom: size, Type: "ext4", Undo: true}))
+		w, err := Recover(path)
+		must(t, err)
+		err = w.Do(context.Background(), nil)
+		must(t, w.Close())
+		var hint *upkeep.HintError
+		if err == nil || !strings.Contains(err.Error(), c.says) || !errors.As(err, &hint) || !strings.Contains(hint.Hint, c.hint) {
+			t.Errorf("%s: %v, hint %+v", what, err, hint)
+		}
+		must(t, journal.RemoveUndo(path))
+		if what != "empty" {
+			must(t, journal.End(path))
 		}
 		onlyFile(t, path)
 	}

@@ -115,18 +115,32 @@ func putBack(image *os.File, was []byte, at int64) error {
 	return nil
 }
 
+// Nothing reports whether nothing was kept. Programs make room for the header with zeros,
+// and write it before they write to the image for the first time.
+func Nothing(kept *os.File) (bool, error) {
+	raw, err := start(kept)
+	return len(bytes.Trim(raw, "\x00")) == 0, err
+}
+
+// start is the header as it is, with zeros where it is not.
+func start(kept *os.File) ([]byte, error) {
+	raw := make([]byte, headerSize)
+	if _, err := kept.ReadAt(raw, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("reading what was kept: %w", err)
+	}
+	return raw, nil
+}
+
 // read finds what is to be put back, and that all of it is what was kept.
 func read(kept *os.File) (reader, error) {
 	r := reader{kept: kept}
-	raw := make([]byte, headerSize)
-	if n, err := kept.ReadAt(raw, 0); err != nil && !errors.Is(err, io.EOF) {
-		return r, fmt.Errorf("reading what was kept: %w", err)
-	} else if len(bytes.Trim(raw[:n], "\x00")) == 0 {
-		// Programs make room for the header with zeros, and write it before they write
-		// to the image for the first time.
-		return r, nil
+	if nothing, err := Nothing(kept); nothing || err != nil {
+		return r, err
 	}
-	var err error
+	raw, err := start(kept)
+	if err != nil {
+		return r, err
+	}
 	if r.header, err = parse(raw); err != nil {
 		return r, err
 	}
