@@ -79,7 +79,9 @@ func (v *imageVerb) run(ctx context.Context, work *image.Work, done func() strin
 		return v.lines(ctx, work)
 	}
 	shown := newProgress(v.err)
+	ended := shown.tellStop(ctx)
 	err = work.Do(ctx, shown.event)
+	ended()
 	shown.end()
 	if err != nil {
 		return interrupted(ctx, work, err)

@@ -27,7 +27,8 @@ func TestInterruptedWait(t *testing.T) {
 func TestInterruptedImage(t *testing.T) {
 	testkit.Need(t, "mke2fs", "e2fsck", "resize2fs")
 	path := filepath.Join(t.TempDir(), "web.img")
-	v := imageVerb{app: &app{out: io.Discard, err: io.Discard, output: "table"}}
+	var said strings.Builder
+	v := imageVerb{app: &app{out: io.Discard, err: &said, output: "table"}}
 	text := func() string { return "" }
 	work, err := image.Create(path, image.Creation{Size: 32 << 20, Kind: upkeep.ImageSparse, FS: "ext4"})
 	if err == nil {
@@ -45,6 +46,9 @@ func TestInterruptedImage(t *testing.T) {
 	err = v.run(ctx, work, text)
 	if err == nil || exitStatus(err) != exitInterrupted || !strings.HasPrefix(err.Error(), "interrupted: "+path+" was left as it was") || strings.Contains(err.Error(), "canceled") {
 		t.Errorf("got %v, status %d", err, exitStatus(err))
+	}
+	if said.String() != "stopping ...\n" {
+		t.Errorf("meanwhile it says %q", said.String())
 	}
 }
 

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -16,6 +18,7 @@ import (
 // progress shows work on an image to people: a bar with rate and time left on a
 // terminal, for steps that take longer than a second; plain lines in a pipe.
 type progress struct {
+	mu    sync.Mutex
 	out   io.Writer
 	bars  *mpb.Progress // nil when out is no terminal
 	bar   *mpb.Bar
@@ -35,7 +38,28 @@ func newProgress(out io.Writer) *progress {
 	return p
 }
 
+// tellStop says at once that work is being stopped: a kernel writes what was written to
+// a mounted image before it lets go of it, and blocks of a large file are freed one by
+// one, which lasts. The function that it returns ends that.
+func (p *progress) tellStop(ctx context.Context) func() {
+	told := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(told)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.endStep() // a bar would write over it
+		fmt.Fprintln(p.out, "stopping ...")
+	})
+	return func() {
+		if !stop() {
+			<-told
+		}
+	}
+}
+
 func (p *progress) event(e upkeep.ImageEvent) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch e.Event {
 	case upkeep.ImageStep:
 		p.endStep()
