@@ -93,11 +93,18 @@ new image takes only what the files need. xfs cannot be made smaller in any othe
 			if shrinking.Min == c.Flags().Changed("to") {
 				return &usageError{err: fmt.Errorf("want --to SIZE or --min, and not both")}
 			}
+			before, beforeErr := image.Outline(args[0], shrinking.Partition)
 			work, err := image.Shrink(args[0], shrinking)
 			if err != nil {
 				return err
 			}
-			return v.run(c.Context(), work, func() string { return sizeText("shrank", args[0], shrinking.Partition) })
+			return v.run(c.Context(), work, func() string {
+				after, err := image.Outline(args[0], shrinking.Partition)
+				if beforeErr == nil && err == nil && sameSizes(before, after) {
+					return fmt.Sprintf("there was nothing to shrink: %s stays as it is, %s (%s)", args[0], after.Size.About(), inBytes(after.Size))
+				}
+				return sizeText("shrank", args[0], shrinking.Partition)
+			})
 		},
 	}
 	f := c.Flags()

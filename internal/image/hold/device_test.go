@@ -1,6 +1,7 @@
 package hold
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"upkeep"
 	"upkeep/internal/testkit"
 )
 
@@ -68,6 +70,10 @@ func TestDevicesThatHold(t *testing.T) {
 		t.Cleanup(func() { testkit.Run(t, "swapoff", "/dev/"+device) })
 		refused(t, path, true, "used as swap space ("+device+")")
 		refused(t, path, false, "used as swap space ("+device+")")
+		var hint *upkeep.HintError
+		if _, err := Take(open(t, path, true), Options{Write: true}); !errors.As(err, &hint) || hint.Hint != "swapoff /dev/"+device+" first" {
+			t.Errorf("it says: %v, hint %+v", err, hint)
+		}
 	})
 	t.Run("swap on the file", func(t *testing.T) {
 		path := image(t)

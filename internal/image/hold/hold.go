@@ -47,10 +47,12 @@ func (e *BusyError) Error() string {
 
 func (e *BusyError) Unwrap() error { return upkeep.ErrRefused }
 
-// busy is the error for holders, with what to do about the first.
+// busy is the error for holders, with what to do about the first. A loop device is let go
+// of after what has it: before that, it stays.
 func busy(f *os.File, holders []Holder) error {
 	hint := "let it end, or stop it, then try again"
-	switch first := holders[0]; {
+	first := holders[max(0, slices.IndexFunc(holders, func(h Holder) bool { return h.What != OnLoop }))]
+	switch {
 	case first.What == OnMount && first.PID == 0:
 		hint = "unmount it first: upkeep image umount " + first.Mount
 	case first.What == OnMount:
