@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -68,6 +69,28 @@ func TestSharingBlocks(t *testing.T) {
 		must(t, err)
 		if len(left) != 4*len(kinds) {
 			t.Errorf("on %s there are %v", host, left)
+		}
+	}
+}
+
+// TestFullSharesWhatWasWritten has less free than a full image takes. XFS shares no blocks
+// that were not written, so that there is no room for a second file; btrfs shares all.
+func TestFullSharesWhatWasWritten(t *testing.T) {
+	need(t, "ext4")
+	for host, inPlace := range map[string]bool{"xfs": true, "btrfs": false} {
+		folder := sharing(t, host)
+		path := filepath.Join(folder, "web.img")
+		run(t)(Create(path, Creation{Size: 200 * mib, FS: "ext4", Kind: upkeep.ImageFull}))
+		ballast := leave(t, folder, 150*mib)
+		w, err := Grow(path, Growth{By: 20 * mib})
+		must(t, err)
+		if says := fmt.Sprint(w.Plan.Steps); strings.Contains(says, "bytes are missing for one") != inPlace {
+			t.Errorf("on %s: the plan is %s", host, says)
+		}
+		must(t, errors.Join(w.Do(context.Background(), nil), w.Close(), os.Remove(ballast)))
+		inOrder(t, path, "ext4")
+		if d := look(t, path); d.Kind != upkeep.ImageFull || d.Size != 220*mib {
+			t.Errorf("on %s it is %s of %s", host, d.Kind, d.Size)
 		}
 	}
 }
