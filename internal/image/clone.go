@@ -41,6 +41,9 @@ func Clone(src, dst string, c Cloning) (*Work, error) {
 		return w.fails(err)
 	}
 	if reflink {
+		if err := room(dst, t.unshared(t.part.Offset, t.part.End())); err != nil {
+			return w.fails(err)
+		}
 		w.Plan.step(0, "share the blocks of %s with a file that has no name yet", t.name())
 	} else {
 		bytes, err := allocated(t.file)

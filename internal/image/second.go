@@ -51,7 +51,7 @@ func planSecond(plan *Plan, t *target, more int64) (second, error) {
 	switch {
 	case s.reflink:
 		plan.step(0, "share its blocks with a second file that has no name yet")
-		need += t.unshared()
+		need += t.unshared(0, t.size)
 	case t.part.Number != 0:
 		// The partition is copied to a file of its own, and from there into the second.
 		data := allocation.Data(t.file, t.part.Offset, t.part.End())
@@ -70,14 +70,14 @@ func planSecond(plan *Plan, t *target, more int64) (second, error) {
 	return s, room(t.path, need)
 }
 
-// unshared is what a second file of an image that shares its blocks takes all the same:
-// blocks that are allocated and were not written, which XFS does not share.
-func (t *target) unshared() int64 {
+// unshared is what another file that shares the blocks of a range takes all the same: those
+// that are allocated and were not written, which XFS does not share.
+func (t *target) unshared(at, end int64) int64 {
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(t.file.Fd()), &fs); err != nil || fs.Type != unix.XFS_SUPER_MAGIC || t.kind != upkeep.ImageFull {
 		return 0
 	}
-	return t.size - allocation.Data(t.file, 0, t.size)
+	return end - at - allocation.Data(t.file, at, end)
 }
 
 // planEnd adds the last step to the plan.

@@ -82,6 +82,13 @@ func TestFullSharesWhatWasWritten(t *testing.T) {
 		path := filepath.Join(folder, "web.img")
 		run(t)(Create(path, Creation{Size: 200 * mib, FS: "ext4", Kind: upkeep.ImageFull}))
 		ballast := leave(t, folder, 150*mib)
+		cloned, err := Clone(path, path+".clone", Cloning{})
+		if errors.As(err, new(*noRoomError)) != inPlace || (err == nil) == inPlace {
+			t.Errorf("on %s a clone: %v", host, err)
+		}
+		if err == nil {
+			must(t, errors.Join(cloned.Do(context.Background(), nil), cloned.Close()))
+		}
 		w, err := Grow(path, Growth{By: 20 * mib})
 		must(t, err)
 		if says := fmt.Sprint(w.Plan.Steps); strings.Contains(says, "bytes are missing for one") != inPlace {
