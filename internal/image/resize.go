@@ -240,6 +240,8 @@ func (w *Work) planFileOnly(t *target, g Growth, to int64) error {
 	switch {
 	case err != nil:
 		return err
+	case to == t.size && !moves && g.To == 0:
+		return &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "to", Rule: "must be given, or by: without a size nothing but the second copy of a GPT is moved, and there is none that is not at the end"}}}
 	case to == t.size && !moves:
 		return invalidSize("to", g.To, "is the size that the file has, and there is no file system to grow")
 	case to != t.size:
