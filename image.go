@@ -70,13 +70,15 @@ func (s Size) String() string {
 	return strconv.FormatInt(n, 10) + unit
 }
 
-// About is the size to three figures, for people: "1.21G".
+// About is the size to three figures, for people: "1.21G", "2 bytes".
 func (s Size) About() string {
 	n, unit := float64(s), ""
 	for i := 0; i < len(sizeUnits) && math.Abs(n) >= 1000; i++ {
 		n, unit = n/1024, sizeUnits[i:i+1]
 	}
 	switch {
+	case unit == "" && n != 0:
+		return Plural(int64(s), "byte", "bytes")
 	case unit == "" || math.Abs(n) >= 100:
 		return strconv.FormatFloat(n, 'f', 0, 64) + unit
 	case math.Abs(n) >= 10:

@@ -147,7 +147,7 @@ func (w *Work) noRoom(overQuota bool) string {
 	case need > free:
 		return fmt.Sprintf("the file system of %s is full: up to %s are needed and %s are free: %s missing", at, upkeep.Size(need).About(), upkeep.Size(free).About(), upkeep.Plural(need-free, "byte is", "bytes are"))
 	}
-	return fmt.Sprintf("the file system of %s is full: more is needed than the %s that are free, and how much is not known before", at, upkeep.Size(free).About())
+	return fmt.Sprintf("the file system of %s is full: %s are free now, and how much is needed is not known before", at, upkeep.Size(free).About())
 }
 
 // innerError is that it is the image which has no more room for what is copied into it.
