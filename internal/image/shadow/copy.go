@@ -146,8 +146,34 @@ func Allocate(file *os.File, size int64, kind upkeep.ImageKind) error {
 	}
 }
 
-// copyData copies every range of a piece that holds data.
+// copyData copies every range of a piece that holds data. Room for all of it is reserved
+// first, so that nobody else has it meanwhile.
 func copyData(ctx context.Context, dst, src *os.File, piece stretch, progress func(done, total int64)) error {
+	err := eachData(ctx, src, piece, func(data stretch) error { return reserve(dst, data.to, data.length) })
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	return eachData(ctx, src, piece, func(data stretch) error {
+		for data.length > 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			n, err := copyRange(dst, src, stretch{data.to, data.from, min(data.length, stride)})
+			if err != nil {
+				return fmt.Errorf("copying %s: %w", src.Name(), err)
+			}
+			allocation.StartWriting(int(dst.Fd()), data.to, n)
+			data = stretch{data.to + n, data.from + n, data.length - n}
+			if progress != nil {
+				progress(data.from-piece.from, piece.length)
+			}
+		}
+		return nil
+	})
+}
+
+// eachData calls a function with every range of a piece that holds data.
+func eachData(ctx context.Context, src *os.File, piece stretch, do func(data stretch) error) error {
 	end := piece.from + piece.length
 	for at := piece.from; at < end; {
 		if err := ctx.Err(); err != nil {
@@ -157,23 +183,27 @@ func copyData(ctx context.Context, dst, src *os.File, piece stretch, progress fu
 		if err != nil {
 			return fmt.Errorf("looking for the data of %s: %w", src.Name(), err)
 		}
-		for from < to {
-			if err := ctx.Err(); err != nil {
+		if from < to {
+			if err := do(stretch{from - piece.from + piece.to, from, to - from}); err != nil {
 				return err
-			}
-			n, err := copyRange(dst, src, stretch{from - piece.from + piece.to, from, min(to-from, stride)})
-			if err != nil {
-				return fmt.Errorf("copying %s: %w", src.Name(), err)
-			}
-			allocation.StartWriting(int(dst.Fd()), from-piece.from+piece.to, n)
-			from += n
-			if progress != nil {
-				progress(from-piece.from, piece.length)
 			}
 		}
 		at = to
 	}
 	return nil
+}
+
+// reserve allocates a range of a file, which stays as large as it is.
+func reserve(file *os.File, at, length int64) error {
+	for {
+		switch err := unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, at, length); {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("reserving %s for %s: %w", upkeep.Size(length).About(), file.Name(), err)
+		default:
+			return nil
+		}
+	}
 }
 
 // copyRange copies a piece or the start of it within the kernel, or through memory

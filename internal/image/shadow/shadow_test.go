@@ -189,6 +189,35 @@ func TestCopyStops(t *testing.T) {
 	}
 }
 
+// TestCopyReserves has the blocks of all that is copied before the first of it is, and
+// none for holes.
+func TestCopyReserves(t *testing.T) {
+	folder := t.TempDir()
+	src := patchy(t, filepath.Join(folder, "src"), false)
+	dst, err := os.Create(filepath.Join(folder, "dst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dst.Close()
+	const data = 3 * 100_000
+	var taken []int64
+	note := func(int64, int64) {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(dst.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		taken = append(taken, st.Blocks*512)
+	}
+	must(t, dst.Truncate(8<<20))
+	must(t, copyData(context.Background(), dst, src, stretch{length: 8 << 20}, note))
+	if len(taken) < 3 || taken[0] < data || taken[len(taken)-1] > 2*data {
+		t.Errorf("for %d bytes it takes %d", data, taken)
+	}
+	if !bytes.Equal(content(t, dst.Name()), content(t, src.Name())) {
+		t.Error("the copy differs")
+	}
+}
+
 func kind(t *testing.T, file *os.File) upkeep.ImageKind {
 	t.Helper()
 	k, err := KindOf(file)
