@@ -37,7 +37,7 @@ func (c Command) start(ctx context.Context, cmd *exec.Cmd, ask time.Duration) er
 			err = confine(cmd.ExtraFiles)
 		}
 		if err == nil && c.NoSync {
-			err = without(unix.SYS_SYNC)
+			err = errors.Join(without(unix.SYS_SYNC), without(unix.SYS_FSYNC))
 		}
 		if err == nil {
 			err = run(cmd, ask)

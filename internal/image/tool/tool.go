@@ -80,8 +80,8 @@ type Command struct {
 	// MaxFile is how large the program may make a file, in bytes: one that writes beyond
 	// is killed before it does, with [ErrFull]. 0 is no bound. Devices have none.
 	MaxFile int64
-	// NoSync keeps the program from writing all file systems of the machine to their
-	// disks, which takes as long as others have written: the image is, by us.
+	// NoSync keeps the program from writing the image to the disk, which we do when it is
+	// done, and with sync(2) all that others have written.
 	NoSync bool
 	// Progress is told how far e2fsck has come, in thousandths of its pass, once it has
 	// run for a while: telling it takes it a third of its time. It adds "-C -4" to
