@@ -119,8 +119,10 @@ func putBack(image *os.File, was []byte, at int64) error {
 // and write it before they write to the image for the first time.
 func Nothing(kept *os.File) (bool, error) {
 	raw, err := start(kept)
-	return len(bytes.Trim(raw, "\x00")) == 0, err
+	return zeros(raw), err
 }
+
+func zeros(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
 // start is the header as it is, with zeros where it is not.
 func start(kept *os.File) ([]byte, error) {
@@ -134,11 +136,8 @@ func start(kept *os.File) ([]byte, error) {
 // read finds what is to be put back, and that all of it is what was kept.
 func read(kept *os.File) (reader, error) {
 	r := reader{kept: kept}
-	if nothing, err := Nothing(kept); nothing || err != nil {
-		return r, err
-	}
 	raw, err := start(kept)
-	if err != nil {
+	if err != nil || zeros(raw) {
 		return r, err
 	}
 	if r.header, err = parse(raw); err != nil {

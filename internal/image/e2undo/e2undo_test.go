@@ -40,6 +40,11 @@ func TestReplay(t *testing.T) {
 func TestKeptIsDamaged(t *testing.T) {
 	image, kept, before := changed(t, "1024")
 	after, whole := content(t, image), content(t, kept)
+	all, err := read(file(t, kept))
+	if err != nil || len(all.extents) < 2 {
+		t.Fatal(all.extents, err)
+	}
+	last := all.extents[len(all.extents)-1]
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 500 {
 		wrong := slices.Clone(whole)
@@ -53,12 +58,15 @@ func TestKeptIsDamaged(t *testing.T) {
 		complete, err := Replay(context.Background(), file(t, image), written(t, kept, wrong))
 		now := content(t, image)
 		switch {
-		case err == nil && !complete && what == "cut": // in what is kept last
+		case err == nil && !complete && what == "cut":
+			if rest := last.to + last.size; int64(len(wrong)) < last.from || !bytes.Equal(now[:last.to], before[:last.to]) || !bytes.Equal(now[rest:len(before)], before[rest:]) {
+				t.Fatalf("cut at %d, and what is kept last at %d: all else is not what it was", len(wrong), last.from)
+			}
 			written(t, image, after)
 		case errors.Is(err, ErrDamaged) && bytes.Equal(now, after):
 		case err == nil && complete && bytes.Equal(now[:len(before)], before): // what no program reads
 			written(t, image, after)
-		case err == nil && len(bytes.Trim(wrong[:min(len(wrong), headerSize)], "\x00")) == 0 && bytes.Equal(now, after):
+		case err == nil && zeros(wrong[:min(len(wrong), headerSize)]) && bytes.Equal(now, after):
 		default:
 			t.Fatalf("%s: %v, and it is %t that nothing was changed", what, err, bytes.Equal(now, after))
 		}
@@ -72,17 +80,53 @@ func TestKeptIsDamaged(t *testing.T) {
 	}
 }
 
-// FuzzReplay has checksums made right, which no fuzzer finds: what they guard is hostile.
-func FuzzReplay(f *testing.F) {
-	keep := make([]byte, 6*minBlock)
+// TestRoomEndsWhileItKeeps has a key of two blocks, for the second of which there was no
+// room: the first is put back, and what belongs to the second is left alone.
+func TestRoomEndsWhileItKeeps(t *testing.T) {
+	keep, before := handmade(t), bytes.Repeat([]byte("now."), 4<<10)
+	for blocks, complete := range map[int]bool{6: true, 5: false, 4: false} {
+		image, kept := inMemory(t, before), inMemory(t, sealed(keep)[:blocks*minBlock+minBlock/2*min(1, 6-blocks)])
+		defer image.Close()
+		defer kept.Close()
+		got, err := Replay(context.Background(), image, kept)
+		if err != nil || got != complete {
+			t.Errorf("of %d blocks: complete %t, %v", blocks, got, err)
+		}
+		now := make([]byte, len(before))
+		if _, err := image.ReadAt(now, 0); err != nil {
+			t.Fatal(err)
+		}
+		want := slices.Clone(before)
+		for at, from := range map[int]int{1: 3, 9: 4, 10: 5} {
+			if from < blocks {
+				copy(want[at*minBlock:], keep[from*minBlock:][:minBlock])
+			}
+		}
+		if !bytes.Equal(now, want) {
+			t.Errorf("of %d blocks: it is not what it was, as far as that was kept", blocks)
+		}
+	}
+}
+
+// handmade is what was kept of block 1, and of blocks 9 and 10 of 1K, without checksums.
+func handmade(t testing.TB) []byte {
+	t.Helper()
+	keep := bytes.Repeat([]byte("kept"), 6*minBlock/4)
+	clear(keep[:3*minBlock])
 	_, err := binary.Encode(keep, binary.LittleEndian, header{Magic: [8]byte([]byte(magic)), Keys: 2, FirstKeys: 2, Block: minBlock, FSBlock: minBlock})
 	for i, k := range []key{{At: 1, Size: minBlock}, {At: 9, Size: 2 * minBlock}} {
 		_, wrong := binary.Encode(keep[2*minBlock+(i+1)*keySize:], binary.LittleEndian, k)
 		err = errors.Join(err, wrong)
 	}
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
+	return keep
+}
+
+// FuzzReplay has checksums made right, which no fuzzer finds: what they guard is hostile.
+func FuzzReplay(f *testing.F) {
+	keep := handmade(f)
 	f.Add(keep)
 	f.Add(keep[:5*minBlock])
 	before := bytes.Repeat([]byte("before"), 8<<10)
