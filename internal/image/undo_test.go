@@ -66,6 +66,27 @@ func TestWithoutRoomForASecondFile(t *testing.T) {
 	refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Check(path, Checking{Repair: true}) })
 }
 
+// within mounts an image, and has a function work on the files in it.
+func within(t *testing.T, path, name string, do func(folder string) error) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	must(t, mount.With(file, mount.Options{Type: name}, func(dir *os.File) error {
+		return errors.Join(do(fmt.Sprintf("/proc/self/fd/%d", dir.Fd())), unix.Syncfs(int(dir.Fd())))
+	}))
+	must(t, file.Close())
+}
+
+// large writes a file, which has its blocks then.
+func large(folder, name string, size upkeep.Size) error {
+	file, err := os.Create(filepath.Join(folder, name))
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(bytes.Repeat([]byte("large"), int(size)/5))
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
 // TestShrunkInPlaceWithSmallBlocks has blocks of 1K, of which the table of groups takes
 // more and fewer as a file system grows and shrinks: resize2fs, when it keeps what it
 // writes over, can fail on that. One that fails when it has moved much leaves each byte.
@@ -77,12 +98,7 @@ func TestShrunkInPlaceWithSmallBlocks(t *testing.T) {
 	path := host + "/web.img"
 	run(t)(Create(path, Creation{Size: 300 * mib, FS: "ext4", Options: filesystem.Options{BlockSize: 1024}}))
 	files := fill(t, path, "ext4")
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	must(t, err)
-	must(t, mount.With(file, mount.Options{Type: "ext4"}, func(dir *os.File) error {
-		return errors.Join(os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/large", dir.Fd()), bytes.Repeat([]byte("moved"), 40<<20/5), 0o600), unix.Syncfs(int(dir.Fd())))
-	}))
-	must(t, file.Close())
+	within(t, path, "ext4", func(folder string) error { return large(folder, "large", 40*mib) })
 	before := print(t, path)
 	w, err := Shrink(path, Shrinking{Min: true})
 	must(t, err)
@@ -117,12 +133,7 @@ func TestGrownOnAHostThatBecomesFull(t *testing.T) {
 	host := crowded(t, 100*mib)
 	path := host + "/web.img"
 	run(t)(Create(path, Creation{Size: 64 * mib, FS: "ext2"}))
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	must(t, err)
-	must(t, mount.With(file, mount.Options{Type: "ext2"}, func(dir *os.File) error {
-		return errors.Join(os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/large", dir.Fd()), bytes.Repeat([]byte("stays"), 50<<20/5), 0o600), unix.Syncfs(int(dir.Fd())))
-	}))
-	must(t, file.Close())
+	within(t, path, "ext2", func(folder string) error { return large(folder, "large", 50*mib) })
 	before := print(t, path)
 	for _, left := range []upkeep.Size{0, mib / 4} {
 		w, err := Grow(path, Growth{To: 9 * 1024 * mib, Untrusted: true})
@@ -254,18 +265,10 @@ func TestRoomForWhatIsMoved(t *testing.T) {
 	need(t, "ext4")
 	path := crowded(t, 240*mib) + "/web.img"
 	run(t)(Create(path, Creation{Size: 200 * mib, FS: "ext4", Kind: upkeep.ImageFull}))
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	must(t, err)
-	must(t, mount.With(file, mount.Options{Type: "ext4"}, func(dir *os.File) error {
-		for name, size := range []int{100 << 20, 60 << 20} {
-			if err := os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/%d", dir.Fd(), name), bytes.Repeat([]byte("moved"), size/5), 0o600); err != nil {
-				return err
-			}
-		}
-		return errors.Join(unix.Syncfs(int(dir.Fd())), os.Remove(fmt.Sprintf("/proc/self/fd/%d/0", dir.Fd())))
-	}))
-	must(t, file.Close())
-	err = refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Shrink(path, Shrinking{To: 110 * mib}) })
+	within(t, path, "ext4", func(folder string) error {
+		return errors.Join(large(folder, "first", 100*mib), large(folder, "second", 60*mib), os.Remove(filepath.Join(folder, "first")))
+	})
+	err := refused(t, path, upkeep.ErrRefused, func() (*Work, error) { return Shrink(path, Shrinking{To: 110 * mib}) })
 	var lacks *noRoomError
 	if !errors.As(err, &lacks) || lacks.need < int64(60*mib) {
 		t.Errorf("moving 50M: %v", err)

@@ -174,14 +174,20 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
-func TestCopyStops(t *testing.T) {
+// copied is a file to be copied, and an empty one beside it.
+func copied(t *testing.T) (dst, src *os.File) {
+	t.Helper()
 	folder := t.TempDir()
-	src := patchy(t, filepath.Join(folder, "src"), false)
 	dst, err := os.Create(filepath.Join(folder, "dst"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dst.Close()
+	t.Cleanup(func() { dst.Close() })
+	return dst, patchy(t, filepath.Join(folder, "src"), false)
+}
+
+func TestCopyStops(t *testing.T) {
+	dst, src := copied(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if way, err := Copy(ctx, dst, src, nil); way != Reflink && !errors.Is(err, context.Canceled) {
@@ -192,13 +198,7 @@ func TestCopyStops(t *testing.T) {
 // TestCopyReserves has the blocks of all that is copied before the first of it is, and
 // none for holes.
 func TestCopyReserves(t *testing.T) {
-	folder := t.TempDir()
-	src := patchy(t, filepath.Join(folder, "src"), false)
-	dst, err := os.Create(filepath.Join(folder, "dst"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dst.Close()
+	dst, src := copied(t)
 	const data = 3 * 100_000
 	var taken []int64
 	note := func(int64, int64) {
