@@ -333,11 +333,8 @@ func (w *Work) planSecondGrowth(t *target, r resizing) error {
 		w.Plan.step(0, "make that %s large, %s as the image is", upkeep.Size(r.to), t.kind)
 	}
 	t.partStep(&w.Plan, r.length)
-	when := "before and after"
-	if !w.confined {
-		when = s.trusts()
-	}
-	w.Plan.step(0, "grow its %s with %s, and check it %s", t.typ.Name, t.typ.Programs[len(t.typ.Programs)-1], when)
+	s.tries(w.confined)
+	w.Plan.step(0, "grow its %s with %s, and check it %s", t.typ.Name, t.typ.Programs[len(t.typ.Programs)-1], s.checks())
 	s.planEnd(&w.Plan)
 	w.do = func(ctx context.Context, tell *teller) error {
 		return s.try(ctx, tell, func(file *os.File) error {
@@ -452,14 +449,12 @@ func (w *Work) planShrinking(t *target, s Shrinking) error {
 	if t.followed {
 		second.to = t.size
 	}
-	to, when := "to "+upkeep.Size(length).String(), "before and after"
-	if s.Min {
+	to := "to " + upkeep.Size(length).String()
+	if s.Min { // to a size, resize2fs without a check before goes beyond its own limit
 		to = "as far as it goes"
-		if !s.Untrusted { // to a size resize2fs without a check before goes beyond its own limit
-			when = second.trusts()
-		}
+		second.tries(w.confined)
 	}
-	w.Plan.step(0, "shrink its %s %s, and check it %s", t.typ.Name, to, when)
+	w.Plan.step(0, "shrink its %s %s, and check it %s", t.typ.Name, to, second.checks())
 	switch {
 	case t.part.Number == 0:
 		w.Plan.step(0, "cut the file to what its superblock then says")

@@ -89,12 +89,18 @@ func (s second) planEnd(plan *Plan) {
 	}
 }
 
-// trusts has the change tried without a check before, and says when checks are made. A
-// second file that costs next to nothing can be thrown away, and what a check finds
-// afterwards it would have found before: neither growing nor shrinking hides it.
-func (s *second) trusts() (when string) {
-	_, s.unchecked = s.typ.Unchecked()
-	if s.unchecked = s.unchecked && s.reflink && s.info.State == fsinfo.Clean; s.unchecked {
+// tries has the change tried without a check before. A second file that costs next to
+// nothing can be thrown away, and what a check finds afterwards it would have found
+// before: neither growing nor shrinking hides it. What is not trusted is checked before
+// programs that are less wary than a check work on it.
+func (s *second) tries(confined bool) {
+	_, can := s.typ.Unchecked()
+	s.unchecked = can && s.reflink && s.info.State == fsinfo.Clean && !confined
+}
+
+// checks says when checks are made, for the plan.
+func (s second) checks() string {
+	if s.unchecked {
 		return "after, or begin anew with a check before"
 	}
 	return "before and after"

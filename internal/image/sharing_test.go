@@ -153,6 +153,20 @@ func TestWithoutACheckBefore(t *testing.T) {
 		}
 	}
 
+	// A partition is tried so, too.
+	disk := filepath.Join(filepath.Dir(path), "disk.img")
+	run(t)(Create(disk, Creation{Size: 48 * mib}))
+	divide(t, disk, tables[0].script)
+	run(t)(MkFS(disk, Remaking{Type: "ext4", Partition: 2}))
+	files := fillAt(t, disk, at{part(t, disk, 2), "ext4"}.mount())
+	w, err := Grow(disk, Growth{By: 8 * mib, Partition: 2})
+	must(t, err)
+	if says := fmt.Sprint(w.Plan.Steps); !strings.Contains(says, "or begin anew with a check before") {
+		t.Errorf("the plan for a partition is %s", says)
+	}
+	must(t, errors.Join(w.Do(context.Background(), nil), w.Close()))
+	partInOrder(t, disk, at{part(t, disk, 2), "ext4"}, 56*mib, upkeep.ImageSparse, files)
+
 	// What is not trusted is checked before programs that are less wary work on it.
 	run(t)(Create(path, Creation{Size: 40 * mib, FS: "ext4"}))
 	for _, plan := range []func() (*Work, error){
