@@ -122,11 +122,11 @@ func interrupted(ctx context.Context, work *image.Work, err error) error {
 	for _, why := range []error{ctx.Err(), context.Cause(ctx)} {
 		text = strings.TrimSuffix(strings.TrimSuffix(text, why.Error()), ": ")
 	}
-	told := &interruptedError{text: cmp.Or(text, work.Plan.Undo), err: err}
+	left, _, _ := strings.Cut(work.Plan.Undo, "; to undo it") // there is nothing to undo
+	told := &interruptedError{text: cmp.Or(text, left), err: err}
 	if text == "" || strings.Contains(text, "was left as it was") {
 		return told
 	}
-	left, _, _ := strings.Cut(work.Plan.Undo, "; to undo it") // there is nothing to undo
 	return upkeep.WithHint(told, left)
 }
 

@@ -31,9 +31,9 @@ has no place for (/proc, /dev) must be a folder in it.
 
 The command's exit status is passed on, 128 and the number for a signal, and signals
 are passed on to it; the status is 127 where there is no such program in the image, and
-126 where it cannot be executed. When upkeep image chroot ends, however that is, nothing is left
-mounted or attached. It guards against accidents, not against an image that
-means harm: the command is root on the host's kernel.`,
+126 where it cannot be executed. When upkeep image chroot ends, however that is,
+nothing is left mounted or attached. It guards against accidents, not against an image
+that means harm: the command is root on the host's kernel.`,
 		Example: "  upkeep image chroot web1.img\n  upkeep image chroot web1.img -- apt-get update",
 		Args:    chrootArgs,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -79,12 +79,13 @@ anew, and compared by all attributes and SHA-256.`,
 
 func copiedText(src, dst string, c image.Copying, result any) string {
 	copied, _ := result.(image.Copied)
-	held := upkeep.Plural(copied.Entries, "entry", "entries") + ", " + copied.Bytes.About()
-	switch {
-	case copied.Entries <= 1: // the root
+	bytes := copied.Bytes.About()
+	if copied.Bytes == 0 {
+		bytes = "0 bytes" // which has no unit
+	}
+	held := upkeep.Plural(copied.Entries, "entry", "entries") + ", " + bytes
+	if copied.Entries <= 1 { // the root
 		held = "an empty folder"
-	case copied.Bytes < 1000: // which have no unit
-		held = upkeep.Plural(copied.Entries, "entry", "entries") + ", " + upkeep.Plural(int64(copied.Bytes), "byte", "bytes")
 	}
 	text := fmt.Sprintf("copied %s to %s: %s", place(src, c.Partition), place(dst, c.Into), held)
 	switch {

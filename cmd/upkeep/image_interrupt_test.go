@@ -65,6 +65,9 @@ func TestInterruptedCopy(t *testing.T) {
 	if got := hintOf(interrupted(ctx, work, fmt.Errorf("copying a to b: %w", ctx.Err()))); got != "a kill leaves nothing" {
 		t.Errorf("a copy into a new image: %q", got)
 	}
+	if err := interrupted(ctx, work, ctx.Err()); hintOf(err) != "" || err.Error() != "interrupted: a kill leaves nothing" {
+		t.Errorf("without a word of what it did: %v, hint %q", err, hintOf(err))
+	}
 	if got := hintOf(interrupted(ctx, work, fmt.Errorf("b was left as it was: %w", ctx.Err()))); got != "" {
 		t.Errorf("what says itself what is left: %q", got)
 	}

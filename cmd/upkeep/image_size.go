@@ -48,15 +48,12 @@ person who does not trust the image says --untrusted: it is not mounted then.`,
 			if growth.FileOnly && growth.Partition != 0 {
 				return &usageError{err: fmt.Errorf("--file-only and --partition exclude each other")}
 			}
-			before, beforeErr := image.Outline(args[0], growth.Partition)
+			resized := newResized(args[0], growth.Partition)
 			work, err := image.Grow(args[0], growth)
 			if err != nil {
 				return err
 			}
-			return v.run(c.Context(), work, func() string {
-				after, err := image.Outline(args[0], growth.Partition)
-				return grownText(args[0], growth, after, errors.Join(beforeErr, err) == nil && sameSizes(before, after))
-			})
+			return v.run(c.Context(), work, func() string { return resized.grown(growth.FileOnly) })
 		},
 	}
 	f := c.Flags()
@@ -93,18 +90,12 @@ new image takes only what the files need. xfs cannot be made smaller in any othe
 			if shrinking.Min == c.Flags().Changed("to") {
 				return &usageError{err: fmt.Errorf("want --to SIZE or --min, and not both")}
 			}
-			before, beforeErr := image.Outline(args[0], shrinking.Partition)
+			resized := newResized(args[0], shrinking.Partition)
 			work, err := image.Shrink(args[0], shrinking)
 			if err != nil {
 				return err
 			}
-			return v.run(c.Context(), work, func() string {
-				after, err := image.Outline(args[0], shrinking.Partition)
-				if beforeErr == nil && err == nil && sameSizes(before, after) {
-					return fmt.Sprintf("there was nothing to shrink: %s stays as it is, %s (%s)", args[0], after.Size.About(), inBytes(after.Size))
-				}
-				return sizeText("shrank", args[0], shrinking.Partition)
-			})
+			return v.run(c.Context(), work, resized.shrunk)
 		},
 	}
 	f := c.Flags()
@@ -133,18 +124,49 @@ func sameSizes(before, after image.Description) bool {
 	return slices.Equal(at(before), at(after))
 }
 
-// grownText says what a growth came to, which may have left all sizes as they were.
-func grownText(file string, growth image.Growth, after image.Description, same bool) string {
-	switch {
-	case same && growth.FileOnly:
-		return fmt.Sprintf("moved the second copy of the GPT of %s to its end; its partitions are as they were", file)
-	case same:
-		return fmt.Sprintf("there was nothing to grow: %s stays as it is, %s (%s)", file, after.Size.About(), inBytes(after.Size))
+// resized tells how large an image is, beside how large it was.
+type resized struct {
+	file          string
+	partition     int
+	before, after image.Description
+	err           error
+}
+
+func newResized(file string, partition int) *resized {
+	r := &resized{file: file, partition: partition}
+	r.before, r.err = image.Outline(file, partition)
+	return r
+}
+
+// same looks at the image again, and reports whether all sizes are as they were.
+func (r *resized) same() bool {
+	var err error
+	r.after, err = image.Outline(r.file, r.partition)
+	r.err = errors.Join(r.err, err)
+	return r.err == nil && sameSizes(r.before, r.after)
+}
+
+func (r *resized) nothing(to string) string {
+	return fmt.Sprintf("there was nothing to %s: %s stays as it is, %s (%s)", to, r.file, r.after.Size.About(), inBytes(r.after.Size))
+}
+
+func (r *resized) shrunk() string {
+	if r.same() {
+		return r.nothing("shrink")
 	}
-	text := sizeText("grew", file, growth.Partition)
+	return r.sizes("shrank")
+}
+
+func (r *resized) grown(fileOnly bool) string {
+	same := r.same()
+	text := r.sizes("grew")
 	switch {
-	case !growth.FileOnly || after.Table == nil:
-	case after.Table.Kind == partition.GPT && len(after.Table.Problems) == 0:
+	case same && fileOnly:
+		return fmt.Sprintf("moved the second copy of the GPT of %s to its end; its partitions are as they were", r.file)
+	case same:
+		return r.nothing("grow")
+	case !fileOnly || r.after.Table == nil:
+	case r.after.Table.Kind == partition.GPT && len(r.after.Table.Problems) == 0:
 		text += "; the second copy of its GPT is at its end, and its partitions are as they were"
 	default:
 		text += "; its partitions are as they were"
@@ -155,18 +177,18 @@ func grownText(file string, growth image.Growth, after image.Description, same b
 // inBytes is a size to the last byte.
 func inBytes(size upkeep.Size) string { return upkeep.Plural(int64(size), "byte", "bytes") }
 
-// sizeText says how large an image is after it was changed.
-func sizeText(did, file string, partition int) string {
-	d, err := image.Outline(file, partition)
-	if err != nil {
-		return fmt.Sprintf("%s %s", did, file)
+// sizes says how large it is after it was changed.
+func (r *resized) sizes(did string) string {
+	d := r.after
+	if r.err != nil {
+		return fmt.Sprintf("%s %s", did, r.file)
 	}
-	text := fmt.Sprintf("%s %s to %s (%s), %s", did, file, d.Size.About(), inBytes(d.Size), d.Kind)
+	text := fmt.Sprintf("%s %s to %s (%s), %s", did, r.file, d.Size.About(), inBytes(d.Size), d.Kind)
 	if d.Table != nil {
 		for _, p := range d.Table.Partitions {
-			if p.Number == partition {
-				text = fmt.Sprintf("%s partition %d of %s to %s (%s); the image has %s (%s), %s",
-					did, partition, file, upkeep.Size(p.Length).About(), inBytes(upkeep.Size(p.Length)), d.Size.About(), inBytes(d.Size), d.Kind)
+			if p.Number == r.partition {
+				text = fmt.Sprintf("%s %s to %s (%s); the image has %s (%s), %s",
+					did, place(r.file, r.partition), upkeep.Size(p.Length).About(), inBytes(upkeep.Size(p.Length)), d.Size.About(), inBytes(d.Size), d.Kind)
 			}
 		}
 	}
