@@ -529,7 +529,10 @@ func TestPrivateServerIsStarted(t *testing.T) {
 // takes it away, and it is never called proven.
 func TestFailedAfterTheMove(t *testing.T) {
 	w := newWorld(t)
-	w.options.Server, w.options.Patience = w.apache.Apache, 100*time.Millisecond
+	// Long enough for an Apache that is reloaded right after its start: now and then it
+	// accepts nothing for a second, which is how long a new child sleeps until the one
+	// before it has left its slots.
+	w.options.Server, w.options.Patience = w.apache.Apache, 3*time.Second
 	w.reopen()
 	w.mustApply(w.input("a.test", 1))
 	if err := w.apache.Close(); err != nil {
