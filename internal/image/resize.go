@@ -164,12 +164,13 @@ func (w *Work) planGrowth(t *target, g Growth) error {
 		return upkeep.WithHint(fmt.Errorf("%w: %s holds no file system that is known here, and so none that could grow", upkeep.ErrRefused, t.path),
 			`--file-only (in a job "file_only": true) makes the file larger and leaves what is in it`)
 	}
-	return w.planFSGrowth(t, g, resizing{to, length, more})
+	tables := t.info.NewTables(length)
+	return w.planFSGrowth(t, g, resizing{to, length, max(more, tables), tables})
 }
 
-// resizing is how large an image is to be, what is meant of it, and by how much a full
-// one grows.
-type resizing struct{ to, length, more int64 }
+// resizing is how large an image is to be, what is meant of it, how much room that takes
+// and how much of it goes to new tables, which fill holes.
+type resizing struct{ to, length, more, tables int64 }
 
 // planFSGrowth decides how the file system is grown.
 func (w *Work) planFSGrowth(t *target, g Growth, r resizing) error {
@@ -324,7 +325,7 @@ func joinCut(err error, file *os.File, size int64) error {
 
 // planSecondGrowth grows a second file, and what is meant of it.
 func (w *Work) planSecondGrowth(t *target, r resizing) error {
-	s, err := planChange(&w.Plan, t, r.more, 0, false)
+	s, err := planChange(&w.Plan, t, r.more, r.tables, false)
 	if err != nil {
 		return err
 	}

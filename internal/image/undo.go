@@ -31,15 +31,19 @@ func planChange(plan *Plan, t *target, more, kept int64, shrinks bool) (second, 
 	}
 	kept += reserve
 	taken := more + kept
-	if t.kind != upkeep.ImageFull {
+	if shrinks && t.kind != upkeep.ImageFull {
 		taken += kept - reserve // what is moved can be moved to holes
 	}
-	if err := room(t.path, taken); err != nil {
+	if inPlace := room(t.path, taken); inPlace != nil {
 		var lacks *noRoomError
-		if errors.As(err, &lacks) {
-			lacks.second = missing.need
+		switch {
+		case !errors.As(inPlace, &lacks):
+			return s, inPlace
+		case lacks.need > missing.need:
+			return s, err
 		}
-		return s, err
+		lacks.second = missing.need
+		return s, inPlace
 	}
 	*plan = before
 	plan.step(0, "note what is begun in %s; there is no room for a second file: %s missing for one", journal.Path(t.path), upkeep.Plural(missing.missing(), "byte is", "bytes are"))

@@ -124,8 +124,8 @@ func TestShrunkInPlaceWithSmallBlocks(t *testing.T) {
 }
 
 // TestGrownOnAHostThatBecomesFull has the host lack the room for tables of a file system
-// that grows in place when they are made, which resize2fs tells as room that is
-// missing or, with a little left, as a short write.
+// that grows in place when they are made, since others took it meanwhile. resize2fs tells
+// that as room that is missing or, with a little left, as a short write.
 func TestGrownOnAHostThatBecomesFull(t *testing.T) {
 	testkit.NeedRoot(t)
 	testkit.Need(t, "mount", "umount")
@@ -136,7 +136,7 @@ func TestGrownOnAHostThatBecomesFull(t *testing.T) {
 	within(t, path, "ext2", func(folder string) error { return large(folder, "large", 50*mib) })
 	before := print(t, path)
 	for _, left := range []upkeep.Size{0, mib / 4} {
-		w, err := Grow(path, Growth{To: 9 * 1024 * mib, Untrusted: true})
+		w, err := Grow(path, Growth{To: 256 * mib, Untrusted: true})
 		must(t, err)
 		ballast := ""
 		err = w.Do(context.Background(), func(e upkeep.ImageEvent) {
@@ -255,6 +255,54 @@ func TestWithoutRoomForEither(t *testing.T) {
 		run(t)(one())
 		inOrder(t, path, "ext4")
 		must(t, os.Remove(ballast))
+	}
+}
+
+// TestRoomForNewTables grows sparse images whose file systems write tables of inodes for
+// all that is new: on a second file and in place, that room is looked for before.
+func TestRoomForNewTables(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "mount", "umount")
+	for _, c := range []struct {
+		name    string
+		size    upkeep.Size
+		inPlace bool
+	}{
+		{"ext2", 1024 * mib, false},
+		{"ext2", 512 * mib, true},
+		{"ext3", 512 * mib, true},
+		{"ext4", 1024 * mib, false},
+	} {
+		name := c.name
+		need(t, name)
+		host := crowded(t, 160*mib)
+		path := host + "/images/web.img"
+		must(t, os.Mkdir(filepath.Dir(path), 0o700))
+		run(t)(Create(path, Creation{Size: 64 * mib, FS: name, Kind: upkeep.ImageSparse}))
+		within(t, path, name, func(folder string) error { return large(folder, "large", 40*mib) })
+		before := look(t, path).FS
+		tables := before.NewTables(int64(c.size))
+		growth := func() (*Work, error) { return Grow(path, Growth{To: c.size, Untrusted: true}) }
+		if name == "ext4" { // which writes them when they are used
+			if tables != 0 {
+				t.Errorf("tables of %s take %d bytes", name, tables)
+			}
+			run(t)(growth())
+			continue
+		}
+		ballast := host + "/ballast"
+		must(t, os.WriteFile(ballast, make([]byte, 80*mib), 0o600))
+		var lacks *noRoomError
+		if err := refused(t, path, upkeep.ErrRefused, growth); !errors.As(err, &lacks) || lacks.need < tables || (lacks.second > lacks.need) != c.inPlace {
+			t.Fatalf("%s: %d bytes of tables: %v", name, tables, err)
+		}
+		// What it said is missing is enough.
+		must(t, os.Truncate(ballast, (int64(80*mib)-lacks.missing())&^4095)) // whole pages
+		run(t)(growth())
+		inOrder(t, path, name)
+		if after := look(t, path).FS; after.InodeBytes-before.InodeBytes != tables {
+			t.Errorf("%s: tables took %d bytes and take %d, %d more were foreseen", name, before.InodeBytes, after.InodeBytes, tables)
+		}
 	}
 }
 

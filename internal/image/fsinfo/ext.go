@@ -148,6 +148,9 @@ func (e *ext) describe(info Info) (Info, error) {
 	info.BlockSize, info.Size = e.blockSize*e.clusterBlocks, e.blocks*e.blockSize
 	info.Inodes, info.InodesFree = int64(s.u32(0)), int64(s.u32(16))
 	info.InodeBytes = info.Inodes * e.inodeSize
+	if e.ro&(extROGroupChecksums|extROMetadataCsum) == 0 {
+		info.group, info.tables = e.blocksPerGroup*e.blockSize, e.inodesPerGroup*e.inodeSize
+	}
 	free, reserved := uint64(s.u32(12)), uint64(s.u32(8))
 	if e.incompat&extIncompat64Bit != 0 {
 		free |= uint64(s.u32(344)) << 32

@@ -61,6 +61,19 @@ type Info struct {
 	Features     []string `json:"features,omitempty"`
 
 	empty bool
+	// A group of ext takes so many bytes, of which tables are zeroed when it is made.
+	group, tables int64
+}
+
+// NewTables is how many bytes of tables of inodes are zeroed when the file system is
+// grown to a size: ext's, where groups have no checksums to say that theirs is not in
+// use yet.
+func (i Info) NewTables(size int64) int64 {
+	if i.group == 0 {
+		return 0
+	}
+	groups := func(size int64) int64 { return (size + i.group - 1) / i.group }
+	return max(0, groups(size)-groups(i.Size)) * i.tables
 }
 
 // Empty reports that the file system certainly holds nothing that somebody put
