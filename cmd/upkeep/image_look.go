@@ -115,7 +115,7 @@ func (a *app) printDescription(d image.Description) error {
 	if d.Table != nil {
 		tableRows(d.File, d.Table, add)
 	}
-	if packed == "" && (d.Table == nil || d.Partition != 0) {
+	if d.Partition != 0 || packed == "" && d.Table == nil {
 		add("holds", "%s", holds(d.FS, d.Damage, d.Lost, repair(d.File, d.Partition)))
 	}
 	if fs := d.FS; fs != nil {

@@ -40,8 +40,8 @@ type Description struct {
 	Damage string `json:"damage,omitempty"`
 	// Lost is the Damage that a copy of the superblock undoes.
 	Lost *fsinfo.LostError `json:"lost,omitempty"`
-	// Partition is the partition that FS, Cut, Damage and Parts are about; 0 means the
-	// whole image.
+	// Partition is the partition that FS, Cut, Damage and Parts are about, also where the
+	// image is packed, though without Parts; 0 means the whole image.
 	Partition int `json:"partition,omitempty"`
 	// Table is the partition table, where the image has one, also where it is packed.
 	Table *Table `json:"table,omitempty"`
@@ -68,7 +68,7 @@ func InfoOf(path string, partition int) (Description, error) {
 		return d, err
 	}
 	d.Holders, d.Unseen = found.Holders, found.Unseen
-	if d.FS != nil {
+	if d.FS != nil && d.Inside == nil {
 		if d.Parts, err = weigh(file, piece, *d.FS); err != nil {
 			return d, fmt.Errorf("reading %s: %w", path, err)
 		}
@@ -119,36 +119,48 @@ func (d *Description) outline(file *os.File, number int) (piece partition.Partit
 	if d.Kind, err = shadow.KindOf(file); err != nil {
 		return piece, err
 	}
-	if piece, err = d.look(file, number); err != nil {
-		return piece, fmt.Errorf("reading %s: %w", d.File, err)
+	piece, err = d.look(file, int64(d.Size), number)
+	if d.FS == nil && d.Table == nil && d.Damage == "" && (err == nil || errors.Is(err, partition.ErrNone)) {
+		err = d.unpacked(file, number, err)
 	}
-	if d.FS == nil && d.Table == nil && d.Damage == "" {
-		d.unpacked(file)
+	if err != nil {
+		return piece, fmt.Errorf("reading %s: %w", d.File, err)
 	}
 	return piece, nil
 }
 
-// unpacked describes a file that holds an image packed.
-func (d *Description) unpacked(file *os.File) {
+// unpacked describes a file that holds an image packed, and the partition with a number of
+// that. Where it holds none the error stays that there is no such partition.
+func (d *Description) unpacked(file *os.File, number int, none error) error {
 	format, err := pack.FormatOf(file, int64(d.Size))
 	if err == nil && format == pack.Packed {
-		err = d.inside(file)
+		err, none = d.inside(file, number), nil
 	}
 	switch {
+	case err != nil && number != 0:
+		return err
 	case err != nil:
 		d.Damage = err.Error()
-	case format != pack.Raw:
+	case format == pack.Raw:
+	case format != pack.Packed && number != 0:
+		return upkeep.WithHint(fmt.Errorf("%w: it is %s, which cannot be read in the middle", upkeep.ErrRefused, format.File()), "upkeep image unpack "+d.File+" OUT.img")
+	default:
 		d.Format = format
 	}
+	return none
 }
 
-// inside describes an image that upkeep packed.
-func (d *Description) inside(file *os.File) error {
+// inside describes an image that upkeep packed, or a partition of it.
+func (d *Description) inside(file *os.File, number int) error {
 	image, err := pack.Open(file, int64(d.Size))
 	if err != nil {
 		return err
 	}
 	d.Inside = image.Manifest
+	if number != 0 {
+		_, err := d.look(image, image.Size(), number)
+		return err
+	}
 	if d.Inside.Facts.Type != "" {
 		return nil
 	}

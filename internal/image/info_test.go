@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"upkeep"
 	"upkeep/internal/image/fsinfo"
 	"upkeep/internal/image/pack"
 	"upkeep/internal/testkit"
@@ -64,8 +65,16 @@ func TestInfoOfPartitions(t *testing.T) {
 	if inside, err := Info(packed); err != nil || inside.Inside == nil || !reflect.DeepEqual(inside.Table, d.Table) {
 		t.Errorf("of the disk packed it is known %+v, %v, want %+v", inside, err, d.Table)
 	}
-	if _, err := InfoOf(disk, 4); err == nil || !strings.Contains(err.Error(), "there is no partition 4; the image has 1, 2, 3") {
-		t.Errorf("got %v", err)
+	if inside, err := InfoOf(packed, 1); err != nil || inside.Partition != 1 || !reflect.DeepEqual(inside.FS, one.FS) || inside.Parts != nil || inside.Inside == nil {
+		t.Errorf("of its first partition it is known %+v, %v, want %+v", inside, err, one.FS)
+	}
+	for _, path := range []string{disk, packed} {
+		if _, err := InfoOf(path, 4); err == nil || !strings.Contains(err.Error(), "there is no partition 4; the image has 1, 2, 3") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := InfoOf(gzipped(t, 1<<20), 1); !errors.Is(err, upkeep.ErrRefused) {
+		t.Errorf("of a partition in a gzip file: %v", err)
 	}
 }
 

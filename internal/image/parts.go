@@ -43,9 +43,9 @@ type Parts struct {
 }
 
 // look describes what an image holds, or one partition of it, and returns where that is.
-func (d *Description) look(file *os.File, number int) (partition.Partition, error) {
-	piece := partition.Partition{Length: int64(d.Size)}
-	table, err := d.table(file, int64(d.Size))
+func (d *Description) look(r io.ReaderAt, size int64, number int) (partition.Partition, error) {
+	piece := partition.Partition{Length: size}
+	table, err := d.table(r, size)
 	if err != nil && !errors.Is(err, partition.ErrDamaged) && !errors.Is(err, partition.ErrNone) {
 		return piece, err
 	}
@@ -61,7 +61,7 @@ func (d *Description) look(file *os.File, number int) (partition.Partition, erro
 		}
 		d.Partition = number
 	}
-	info, err := readFS(io.NewSectionReader(file, piece.Offset, piece.Length), piece.Length)
+	info, err := readFS(io.NewSectionReader(r, piece.Offset, piece.Length), piece.Length)
 	switch {
 	case errors.Is(err, fsinfo.ErrDamaged):
 		errors.As(err, &d.Lost)
