@@ -1,44 +1,30 @@
 package fsinfo
 
 import (
-	"bytes"
-	"crypto/sha256"
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"upkeep/internal/image/btrfstree"
 )
-
-const (
-	btrfsSuperOffset = 64 << 10
-	btrfsSuperSize   = 4096
-
-	btrfsCRC32C = 0
-	btrfsXXHash = 1
-	btrfsSHA256 = 2
-	btrfsBLAKE2 = 3
-)
-
-// btrfs is a superblock that was checked, as far as reading depends on it.
-type btrfs struct {
-	image
-	super    fields
-	nodeSize int64
-	sector   int64
-}
 
 func readBtrfs(m image) (Info, error) {
-	super := make(fields, btrfsSuperSize)
-	if err := m.read(super, btrfsSuperOffset); err != nil || !bytes.Equal(super[64:72], []byte("_BHRfS_M")) {
+	super := make(fields, btrfstree.SuperSize)
+	if err := m.read(super, btrfstree.SuperOffset); err != nil || !btrfstree.IsSuper(super) {
 		return Info{}, err
 	}
-	b := &btrfs{image: m, super: super}
 	info := Info{Type: Btrfs, UUID: super.uuid(32), Label: super.text(299, 256)}
-	if err := b.check(); err != nil {
-		return info, err
+	checked, err := btrfstree.ParseSuper(super)
+	if err != nil {
+		return info, ofTrees(err)
 	}
 	// The device's own size; total_bytes at 112 is the sum over all devices.
 	total, used := super.u64(201+8), super.u64(120)
 	if _, fits := product(total, 1); !fits || used > super.u64(112) {
 		return info, damaged("superblock of btrfs", "it gives %d bytes, %d of them used", total, used)
 	}
-	info.BlockSize, info.Size = b.sector, int64(total)
+	info.BlockSize, info.Size = checked.SectorSize, int64(total)
 	// What mirrors take is not in the number of used bytes.
 	info.Used = min(int64(min(used, 1<<62)), info.Size)
 	info.Free = info.Size - info.Used
@@ -50,46 +36,110 @@ func readBtrfs(m image) (Info, error) {
 		5: "big_metadata", 6: "extended_iref", 7: "raid56", 8: "skinny_metadata", 9: "no_holes", 10: "metadata_uuid", 11: "raid1c34", 12: "zoned", 13: "extent_tree_v2",
 		14: "raid_stripe_tree", 16: "simple_quota"})
 	info.Features = named(info.Features, "ro_compat", super.u64(180), map[int]string{0: "free_space_tree", 1: "free_space_tree_valid", 2: "verity", 3: "block_group_tree"})
-	if super.u64(136) != 1 {
+	if checked.Devices() != 1 {
 		info.Features = append(info.Features, "several_devices")
 	}
-	info.empty = info.State == Clean && b.empty()
+	info.empty = info.State == Clean && emptyBtrfs(m, checked)
 	return info, nil
 }
 
-func (b *btrfs) check() error {
-	s := b.super
-	wrong := func(format string, args ...any) error { return damaged("superblock of btrfs", format, args...) }
-	if err := checkBtrfs(s, s.u16(196)); err != "" {
-		return wrong("%s", err)
+// ofTrees has an error of the package that reads the trees wrap the one that this
+// package has for it.
+func ofTrees(err error) error {
+	if damage := btrfstree.Damage(""); errors.As(err, &damage) {
+		return fmt.Errorf("%w: %w", err, ErrDamaged)
 	}
-	b.sector, b.nodeSize = int64(s.u32(144)), int64(s.u32(148))
-	switch {
-	case s.u64(48) != btrfsSuperOffset:
-		return wrong("it says that it lies at %d", s.u64(48))
-	case b.sector < 512 || b.sector > 65536 || !powerOfTwo(uint64(b.sector)):
-		return wrong("it gives sectors of %d bytes", b.sector)
-	case b.nodeSize < b.sector || b.nodeSize > 65536 || !powerOfTwo(uint64(b.nodeSize)):
-		return wrong("it gives nodes of %d bytes", b.nodeSize)
+	if unsupported := btrfstree.Unsupported(""); errors.As(err, &unsupported) {
+		return fmt.Errorf("%w: %w", err, ErrUnsupported)
 	}
-	return nil
+	return err
 }
 
-// checkBtrfs checks the checksum that begins a block, and says what is wrong with
-// it. Those of two kinds are not checked: nothing here can compute them.
-func checkBtrfs(block fields, kind uint16) string {
-	switch kind {
-	case btrfsCRC32C:
-		if crc32c(block[32:]) != block.u32(0) {
-			return "its checksum is not that of what is in it"
-		}
-	case btrfsSHA256:
-		if sha256.Sum256(block[32:]) != [32]byte(block[:32]) {
-			return "its checksum is not that of what is in it"
-		}
-	case btrfsXXHash, btrfsBLAKE2:
-	default:
-		return "its kind of checksum is not known"
+// emptyBtrfs reports that there is one tree of files, and its root folder alone in it.
+func emptyBtrfs(m image, super *btrfstree.Super) bool {
+	t, err := btrfstree.Open(m, m.size, super)
+	if err != nil {
+		return false
 	}
-	return ""
+	empty := true
+	err = t.Walk(t.RootTree(), func(key btrfstree.Key, _ btrfstree.Fields) error {
+		people := key.Kind == btrfstree.RootItem && key.Object >= btrfstree.FirstFree && key.Object < 1<<63
+		empty = empty && !people
+		return nil
+	})
+	if err != nil || !empty {
+		return false
+	}
+	root, err := t.Root(btrfstree.FSTree)
+	if err != nil || root.Level != 0 {
+		return false
+	}
+	err = t.Walk(root, func(key btrfstree.Key, _ btrfstree.Fields) error {
+		empty = empty && key.Object == btrfstree.FirstFree && (key.Kind == btrfstree.InodeItem || key.Kind == btrfstree.InodeRef)
+		return nil
+	})
+	return err == nil && empty
+}
+
+func usedOfBtrfs(m image) ([]Extent, error) {
+	block := make([]byte, btrfstree.SuperSize)
+	if err := m.read(block, btrfstree.SuperOffset); err != nil {
+		return nil, err
+	}
+	super, err := btrfstree.ParseSuper(block)
+	if err != nil {
+		return nil, ofTrees(err)
+	}
+	if super.U64(188)&(1<<12|1<<13|1<<14) != 0 {
+		return nil, fmt.Errorf("btrfs with zones, or with the second extent tree: %w", ErrUnsupported)
+	}
+	t, err := btrfstree.Open(m, m.size, super)
+	if err != nil {
+		return nil, ofTrees(err)
+	}
+	var used extents
+	used.put(0, 1<<20) // never allocated; boot loaders live there
+	for _, mirror := range []int64{64 << 20, 256 << 30} {
+		if mirror+btrfstree.SuperSize <= m.size {
+			used.put(mirror, btrfstree.SuperSize)
+		}
+	}
+	total, err := used.putBtrfs(t)
+	if err != nil {
+		return nil, ofTrees(err)
+	}
+	if counted := super.U64(120); counted != total {
+		return nil, damaged("btrfs", "extents of %d bytes are listed, and the superblock has %d", total, counted)
+	}
+	slices.SortFunc(used, func(a, b Extent) int { return cmp.Compare(a.Offset, b.Offset) })
+	return merge(nil, used), nil
+}
+
+// putBtrfs appends what the tree of extents has, and returns how many bytes those
+// are without their copies.
+func (x *extents) putBtrfs(t *btrfstree.Trees) (total uint64, err error) {
+	root, err := t.Root(btrfstree.ExtentTree)
+	if err != nil {
+		return 0, err
+	}
+	err = t.Walk(root, func(key btrfstree.Key, _ btrfstree.Fields) error {
+		length := key.Offset
+		switch key.Kind {
+		case btrfstree.MetadataItem:
+			length = uint64(t.NodeSize)
+		case btrfstree.ExtentItem:
+		default:
+			return nil
+		}
+		places, err := t.Places(key.Object, length)
+		for _, at := range places {
+			x.put(int64(at), int64(length))
+		}
+		total += length
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("tree of extents: %w", err)
+	}
+	return total, nil
 }
