@@ -28,6 +28,8 @@ func TestCopyWithoutKernel(t *testing.T) {
 	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(source, "etc/file8"), late, 0))
 	printed(t, "chattr", "+d", filepath.Join(source, "etc/file9"))
 	testkit.Need(t, "chattr")
+	latin1 := filepath.Join(source, "caf\xe9") // names are bytes
+	must(t, errors.Join(os.Mkdir(latin1, 0o700), os.WriteFile(filepath.Join(latin1, "th\xe9"), []byte("noir"), 0o600)))
 	for _, c := range []struct{ fs, way string }{{"ext4", "mounted"}, {"ext4", "made"}, {"ext2", "made"}} {
 		need(t, c.fs)
 		image, folder := filepath.Join(t.TempDir(), "new.img"), t.TempDir()

@@ -18,7 +18,7 @@ const maxLinks = 40
 // slash, or climb over the root, stay in the file system: an image says where they
 // lead, and may mean harm. The last link is followed if follow says so.
 func Walk[N any](root N, name string, follow bool, in func(folder N, name string) (N, error), link func(N) (text string, is bool, err error)) (N, error) {
-	if !fs.ValidPath(name) {
+	if !valid(name) {
 		return root, fs.ErrInvalid
 	}
 	way, rest := []N{root}, strings.Split(name, "/")
@@ -57,3 +57,7 @@ func Walk[N any](root N, name string, follow bool, in func(folder N, name string
 	}
 	return way[len(way)-1], nil
 }
+
+// valid is [fs.ValidPath] but for the encoding: names in a file system are bytes, and
+// were Latin-1 on many a server before they were UTF-8.
+func valid(name string) bool { return fs.ValidPath(strings.ToValidUTF8(name, "x")) }

@@ -26,7 +26,7 @@ func (n *node) in(name string) (*node, error) {
 func TestWalk(t *testing.T) {
 	file, link := &node{}, func(text string) *node { return &node{text: text} }
 	etc := &node{entries: map[string]*node{"passwd": file, "up": link("../../../etc/passwd"), "top": link("/etc")}}
-	root := &node{entries: map[string]*node{"etc": etc, "round": link("round"), "out": link("/../../etc/up"), "gone": link("none"), "long": link(strings.Repeat("./", 50) + "etc")}}
+	root := &node{entries: map[string]*node{"etc": etc, "round": link("round"), "out": link("/../../etc/up"), "gone": link("none"), "caf\xe9": file, "long": link(strings.Repeat("./", 50) + "etc")}}
 	for name, test := range map[string]struct {
 		follow bool
 		want   *node
@@ -43,6 +43,8 @@ func TestWalk(t *testing.T) {
 		"gone":           {true, nil, fs.ErrNotExist},
 		"etc/passwd/x":   {true, nil, ErrNoFolder},
 		"../etc":         {true, nil, fs.ErrInvalid},
+		"caf\xe9":        {true, file, nil},
+		"\xe9/../etc":    {true, nil, fs.ErrInvalid},
 		"/etc":           {true, nil, fs.ErrInvalid},
 	} {
 		got, err := Walk(root, name, test.follow, (*node).in, func(n *node) (string, bool, error) { return n.text, n.text != "", nil })
