@@ -101,7 +101,7 @@ const anywhere = "internal/lazy"
 
 // testOnly are packages that only tests, and tools that are run like tests, may
 // import: they start servers and fail tests.
-var testOnly = []string{"internal/testkit", "internal/testkit/...", "internal/store/storetest", "internal/link/rostertest", "internal/api/apitest"}
+var testOnly = []string{"internal/testkit", "internal/testkit/...", "internal/store/storetest", "internal/link/rostertest", "internal/api/apitest", "internal/image/lookup/lookuptest"}
 
 // onlyHere are packages of others that are kept behind one room, with the reason.
 var onlyHere = []struct {

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"upkeep/internal/image/lookup/lookuptest"
 	"upkeep/internal/testkit"
 )
 
@@ -155,7 +155,7 @@ func TestDamaged(t *testing.T) {
 			at := []int{1024 + random.IntN(300), 4096 + random.IntN(64), random.IntN(len(bad))}[random.IntN(3)]
 			binary.LittleEndian.PutUint16(bad[min(at, len(bad)-2):], uint16(random.Uint32()))
 		}
-		readAll(&zeroPadded{bad}, 96<<20)
+		explore(t, bad, 96<<20)
 	}
 	if _, err := Open(bytes.NewReader(start), int64(len(start))); !errors.Is(err, ErrDamaged) {
 		t.Errorf("cut off: %v", err)
@@ -165,35 +165,12 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// readAll reads what there is, within bounds.
-func readAll(r io.ReaderAt, size int64) {
-	f, err := Open(r, size)
-	if err != nil {
-		return
+// explore opens an image that may be damaged, and looks at all that can be read.
+func explore(t *testing.T, image []byte, size int64) {
+	t.Helper()
+	if files, err := Open(lookuptest.ZeroPadded(image), size); err == nil {
+		lookuptest.Explore(t, files)
 	}
-	files := 0
-	fs.WalkDir(f, ".", func(path string, d fs.DirEntry, err error) error {
-		if files++; files > 200 || strings.Count(path, "/") > 20 {
-			return fs.SkipAll
-		}
-		if err == nil && d.Type() == 0 {
-			if file, err := f.Open(path); err == nil {
-				io.Copy(io.Discard, io.LimitReader(file, 1<<20))
-			}
-		}
-		return nil
-	})
-}
-
-// zeroPadded has zeros behind its end.
-type zeroPadded struct{ b []byte }
-
-func (z *zeroPadded) ReadAt(b []byte, offset int64) (int, error) {
-	clear(b)
-	if offset < int64(len(z.b)) {
-		copy(b, z.b[offset:])
-	}
-	return len(b), nil
 }
 
 func FuzzRead(f *testing.F) {
@@ -207,7 +184,7 @@ func FuzzRead(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(start)
-	f.Fuzz(func(_ *testing.T, b []byte) { readAll(&zeroPadded{b}, 96<<20) })
+	f.Fuzz(func(t *testing.T, b []byte) { explore(t, b, 96<<20) })
 }
 
 // listing describes every file.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	iofs "io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"upkeep/internal/image/lookup/lookuptest"
 	"upkeep/internal/image/reiserfs"
 	"upkeep/internal/testkit"
 )
@@ -468,7 +468,7 @@ func TestDamagedImages(t *testing.T) {
 			image[at] ^= byte(1 << random.IntN(8))
 			undo = append(undo, func() { image[at] = was })
 		}
-		exercise(image)
+		exercise(t, image)
 		for i := len(undo) - 1; i >= 0; i-- {
 			undo[i]()
 		}
@@ -477,35 +477,13 @@ func TestDamagedImages(t *testing.T) {
 
 // exercise reads all that can be read; damage may make any of it an error. Folders
 // may be in themselves, so depth has an end.
-// byName opens files by their names, as many as are found in a while: a folder may be
-// in itself.
-func byName(files *reiserfs.Files) {
-	names := 0
-	_ = iofs.WalkDir(files, ".", func(name string, _ iofs.DirEntry, err error) error {
-		if names++; names > 100 || err != nil {
-			return iofs.SkipAll
-		}
-		_, _ = files.ReadLink(name)
-		file, err := files.Open(name)
-		if err != nil {
-			return nil //nolint:nilerr // the next may do
-		}
-		defer file.Close()
-		if at, is := file.(io.ReaderAt); is {
-			b := make([]byte, 10000)
-			_, _ = at.ReadAt(b, 1)
-			_, _ = at.ReadAt(b, 1<<40)
-		}
-		return nil
-	})
-}
-
-func exercise(image []byte) {
+func exercise(t *testing.T, image []byte) {
+	t.Helper()
 	fs, err := reiserfs.Open(bytes.NewReader(image), int64(len(image)))
 	if err != nil {
 		return
 	}
-	byName(fs.Files())
+	lookuptest.Explore(t, fs.Files())
 	seen := map[reiserfs.ID]bool{}
 	budget := 64 << 20
 	var visit func(id reiserfs.ID)
@@ -548,6 +526,6 @@ func FuzzRead(f *testing.F) {
 		copied := bytes.Clone(image)
 		copy(copied[64<<10:65<<10], super)
 		copy(copied[root-4096:root+8192], tree)
-		exercise(copied)
+		exercise(t, copied)
 	})
 }

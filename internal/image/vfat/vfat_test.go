@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"upkeep/internal/image/fsinfo"
+	"upkeep/internal/image/lookup/lookuptest"
 	"upkeep/internal/testkit"
 )
 
@@ -222,7 +223,7 @@ func TestDamaged(t *testing.T) {
 				at := []int{11 + random.IntN(60), 512 + random.IntN(40<<10), random.IntN(len(bad))}[random.IntN(3)]
 				binary.LittleEndian.PutUint16(bad[min(at, len(bad)-2):], uint16(random.Uint32()))
 			}
-			readAll(&zeroPadded{bad}, info.Size())
+			explore(t, bad, info.Size())
 		}
 		if _, err := Open(bytes.NewReader(start[:1<<20]), 1<<20); !errors.Is(err, fsinfo.ErrDamaged) {
 			t.Errorf("%s, cut off: %v", name, err)
@@ -267,35 +268,12 @@ func TestCircles(t *testing.T) {
 	}
 }
 
-// readAll reads what there is, within bounds.
-func readAll(r io.ReaderAt, size int64) {
-	f, err := Open(r, size)
-	if err != nil {
-		return
+// explore opens an image that may be damaged, and looks at all that can be read.
+func explore(t *testing.T, image []byte, size int64) {
+	t.Helper()
+	if files, err := Open(lookuptest.ZeroPadded(image), size); err == nil {
+		lookuptest.Explore(t, files)
 	}
-	files := 0
-	_ = fs.WalkDir(f, ".", func(path string, d fs.DirEntry, err error) error { // what is wrong in it is wanted to end, and no more
-		if files++; files > 50 || strings.Count(path, "/") > 5 { // each is looked for from the root on
-			return fs.SkipAll
-		}
-		if err == nil && d.Type() == 0 {
-			if file, err := f.Open(path); err == nil {
-				_, _ = io.Copy(io.Discard, io.LimitReader(file, 1<<20))
-			}
-		}
-		return nil
-	})
-}
-
-// zeroPadded has zeros behind its end.
-type zeroPadded struct{ b []byte }
-
-func (z *zeroPadded) ReadAt(b []byte, offset int64) (int, error) {
-	clear(b)
-	if offset < int64(len(z.b)) {
-		copy(b, z.b[offset:])
-	}
-	return len(b), nil
 }
 
 func FuzzRead(f *testing.F) {
@@ -311,5 +289,5 @@ func FuzzRead(f *testing.F) {
 		}
 		f.Add(start)
 	}
-	f.Fuzz(func(_ *testing.T, b []byte) { readAll(&zeroPadded{b}, 64<<20) })
+	f.Fuzz(func(t *testing.T, b []byte) { explore(t, b, 64<<20) })
 }
