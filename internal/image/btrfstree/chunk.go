@@ -2,6 +2,7 @@ package btrfstree
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -19,6 +20,7 @@ type Trees struct {
 	r      io.ReaderAt
 	size   int64
 	chunks []chunk // by address
+	nodes  cache
 }
 
 // Open reads where in the size bytes of r things lie.
@@ -31,13 +33,13 @@ func Open(r io.ReaderAt, size int64, super *Super) (*Trees, error) {
 		return nil, err
 	}
 	var all []chunk
-	err := t.Walk(Root{At: super.U64(88), Level: int(super.Fields[199])}, func(key Key, item Fields) error {
+	err := t.Walk(Root{super.U64(88), int(super.Fields[199]), super.U64(164)}, Key{}, func(key Key, item Fields) (bool, error) {
 		if key.Kind != ChunkItem {
-			return nil
+			return true, nil
 		}
 		c, _, err := t.chunk(key, item)
 		all = append(all, c)
-		return err
+		return true, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("tree of chunks: %w", err)
@@ -113,4 +115,19 @@ func (t *Trees) Places(logical, length uint64) ([]uint64, error) {
 		out[n] = at + logical - t.chunks[i].logical
 	}
 	return out, nil
+}
+
+// ReadPlace fills p from a place in the image.
+func (t *Trees) ReadPlace(p []byte, place uint64) error {
+	if place > uint64(t.size) || uint64(len(p)) > uint64(t.size)-place {
+		return fmt.Errorf("reading %d bytes at %d of an image of %d: %w", len(p), place, t.size, io.ErrUnexpectedEOF)
+	}
+	n, err := t.r.ReadAt(p, int64(place))
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("reading %d bytes at %d of an image of %d: %w", len(p), place, t.size, err)
 }

@@ -7,10 +7,11 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
+
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/crypto/blake2b"
 )
 
 // Where the superblock lies.
@@ -25,6 +26,8 @@ const (
 	sumSHA256 = 2
 	sumBLAKE2 = 3
 )
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Damage is an error about a file system that cannot be as it says.
 type Damage string
@@ -67,7 +70,7 @@ func ParseSuper(block []byte) (*Super, error) {
 		return nil, damaged("superblock of btrfs: it is none")
 	}
 	s := &Super{Fields: block}
-	if wrong := checkSum(s.Fields, s.U16(196)); wrong != "" {
+	if wrong := s.checkSum(s.Fields); wrong != "" {
 		return nil, damaged("superblock of btrfs: %s", wrong)
 	}
 	s.SectorSize, s.NodeSize = int64(s.U32(144)), int64(s.U32(148))
@@ -85,36 +88,54 @@ func ParseSuper(block []byte) (*Super, error) {
 // Devices is on how many devices the file system lies.
 func (s *Super) Devices() uint64 { return s.U64(136) }
 
-// checkSum checks the checksum that begins a block, and says what is wrong with it.
-// Those of two kinds are not checked: nothing here can compute them.
-func checkSum(block Fields, kind uint16) string {
-	switch kind {
-	case sumCRC32C:
-		if crc32.Checksum(block[32:], crc32.MakeTable(crc32.Castagnoli)) != block.U32(0) {
-			return "its checksum is not that of what is in it"
+// Unread are features without which what is there cannot be understood, and that are
+// not read here.
+func (s *Super) Unread() (names []string) {
+	const read = 1<<12 - 1 | 1<<16 // up to raid1c34, and simple_quota
+	known := map[int]string{12: "zoned", 13: "extent_tree_v2", 14: "raid_stripe_tree"}
+	for bit := range 64 {
+		if s.U64(188)&^read>>bit&1 == 0 {
+			continue
 		}
-	case sumSHA256:
-		if sha256.Sum256(block[32:]) != [32]byte(block[:32]) {
-			return "its checksum is not that of what is in it"
+		name, is := known[bit]
+		if !is {
+			name = fmt.Sprintf("feature incompat_%d", bit)
 		}
-	case sumXXHash, sumBLAKE2:
-	default:
-		return "its kind of checksum is not known"
+		names = append(names, name)
 	}
-	return ""
+	return names
 }
 
-// readFull fills p from an offset of an image of size bytes.
-func readFull(r io.ReaderAt, size int64, p []byte, at uint64) error {
-	if at > uint64(size) || uint64(len(p)) > uint64(size)-at {
-		return fmt.Errorf("reading %d bytes at %d of an image of %d: %w", len(p), at, size, io.ErrUnexpectedEOF)
+// sums is the kind of checksums.
+func (s *Super) sums() uint16 { return s.U16(196) }
+
+// SumSize is how many bytes a checksum has.
+func (s *Super) SumSize() int { return len(s.Sum(nil)) }
+
+// Sum is the checksum of something.
+func (s *Super) Sum(p []byte) []byte {
+	switch s.sums() {
+	case sumCRC32C:
+		return binary.LittleEndian.AppendUint32(nil, crc32.Checksum(p, castagnoli))
+	case sumXXHash:
+		return binary.LittleEndian.AppendUint64(nil, xxhash.Sum64(p))
+	case sumSHA256:
+		sum := sha256.Sum256(p)
+		return sum[:]
+	case sumBLAKE2:
+		sum := blake2b.Sum256(p)
+		return sum[:]
 	}
-	n, err := r.ReadAt(p, int64(at))
-	if n == len(p) {
-		return nil
+	return nil
+}
+
+// checkSum checks the checksum that begins a block, and says what is wrong with it.
+func (s *Super) checkSum(block Fields) string {
+	switch sum := s.Sum(block[32:]); {
+	case sum == nil:
+		return "its kind of checksum is not known"
+	case !bytes.HasPrefix(block, sum):
+		return "its checksum is not that of what is in it"
 	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("reading %d bytes at %d of an image of %d: %w", len(p), at, size, err)
+	return ""
 }

@@ -1,6 +1,12 @@
 package btrfstree
 
-import "cmp"
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"sort"
+	"sync"
+)
 
 // Kinds of items.
 const (
@@ -44,115 +50,174 @@ func (f Fields) Key(at int) Key { return Key{f.U64(at), f[at+8], f.U64(at + 9)} 
 
 // Root is where a tree begins.
 type Root struct {
-	At    uint64
-	Level int
+	At         uint64
+	Level      int
+	Generation uint64 // in which it was written last
 }
 
 // RootTree is the tree that has the roots of others.
-func (t *Trees) RootTree() Root { return Root{t.U64(80), int(t.Fields[198])} }
+func (t *Trees) RootTree() Root { return Root{t.U64(80), int(t.Fields[198]), t.U64(72)} }
 
-// Root finds where a tree begins.
-func (t *Trees) Root(number uint64) (root Root, err error) {
-	err = t.Walk(t.RootTree(), func(key Key, item Fields) error {
+// Root finds where a tree begins, if it is there and was not deleted.
+func (t *Trees) Root(number uint64) (root Root, found bool, err error) {
+	last := Key{number, RootItem, math.MaxUint64} // snapshots have the number of a transaction there
+	err = t.Walk(t.RootTree(), last, func(key Key, item Fields) (bool, error) {
 		if key.Kind != RootItem || key.Object != number {
-			return nil
+			return false, nil
 		}
 		if len(item) < 239 {
-			return damaged("btrfs: the root of tree %d has %d bytes", number, len(item))
+			return false, damaged("btrfs: the root of tree %d has %d bytes", number, len(item))
 		}
-		root = Root{item.U64(176), int(item[238])}
-		return nil
+		root, found = Root{item.U64(176), int(item[238]), item.U64(160)}, item.U32(216) > 0
+		return false, nil
 	})
-	if err == nil && root.At == 0 {
-		err = damaged("btrfs: tree %d does not exist", number)
-	}
-	return root, err
+	return root, found, err
 }
 
-// Walk calls each with every item of a tree, in order.
-func (t *Trees) Walk(root Root, each func(Key, Fields) error) error {
-	w := &walk{Trees: t, each: each}
-	return w.node(root.At, root.Level, true)
+// Walk calls each with the last item of a tree that is not behind a key, and with
+// those that follow, in order, until it has seen enough. Before the first item there
+// is none: then it is called with the first.
+func (t *Trees) Walk(root Root, from Key, each func(Key, Fields) (more bool, err error)) error {
+	w := &walk{Trees: t, from: from, each: each}
+	_, err := w.node(root, nil)
+	return err
 }
 
 type walk struct {
 	*Trees
-	each func(Key, Fields) error
+	from Key
+	each func(Key, Fields) (bool, error)
 	last Key
 	some bool // last is one
 }
 
-// rise refuses a key that does not come after the one before: a tree in which they
+// rises refuses a key that does not come after the one before: a tree in which they
 // rise has no node twice, so that reading it ends.
-func (w *walk) rise(key Key) error {
+func (w *walk) rises(key Key) error {
 	if w.some && key.Compare(w.last) <= 0 {
 		return damaged("btrfs: the keys of a tree are not in order")
 	}
-	w.last, w.some = key, true
 	return nil
 }
 
-func (w *walk) node(logical uint64, level int, root bool) error {
-	node, err := w.readNode(logical, level)
+// node walks through what is below a node, which must begin with the key that the one
+// above has for it.
+func (w *walk) node(at Root, begins *Key) (more bool, err error) {
+	node, err := w.readNode(at)
 	if err != nil {
-		return err
+		return false, err
 	}
-	size := itemSize
+	size, count := entrySize(at.Level), int(node.U32(96))
+	if begins == nil && at.Level == 0 && count == 0 {
+		return true, nil // of a tree with nothing in it
+	}
+	if count == 0 || begins != nil && node.Key(nodeHeader) != *begins {
+		return false, damaged("btrfs: the node at %d does not begin as it should", at.At)
+	}
+	first := 0
+	if !w.some {
+		first = max(0, sort.Search(count, func(i int) bool { return node.Key(nodeHeader+i*size).Compare(w.from) > 0 })-1)
+	}
+	for i := first; i < count; i++ {
+		key := node.Key(nodeHeader + i*size)
+		if err := w.rises(key); err != nil {
+			return false, err
+		}
+		if at.Level > 0 {
+			pointer := node[nodeHeader+i*size+keySize:]
+			more, err = w.node(Root{pointer.U64(0), at.Level - 1, pointer.U64(8)}, &key)
+		} else {
+			w.last, w.some = key, true
+			more, err = w.item(node, i, key)
+		}
+		if err != nil || !more {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func (w *walk) item(node Fields, i int, key Key) (more bool, err error) {
+	at := nodeHeader + i*itemSize + keySize
+	from, length := uint64(node.U32(at))+nodeHeader, uint64(node.U32(at+4))
+	if from+length > uint64(len(node)) {
+		return false, damaged("btrfs: item %d of the node at %d lies outside of it", i, node.U64(48))
+	}
+	return w.each(key, node[from:from+length])
+}
+
+func entrySize(level int) int {
 	if level > 0 {
-		size = pointerSize
+		return pointerSize
 	}
-	count := uint64(node.U32(96))
-	if count > uint64((len(node)-nodeHeader)/size) || count == 0 && (level > 0 || !root) {
-		return damaged("btrfs: the node at %d has %d items", logical, count)
-	}
-	for i := range int(count) {
-		at := nodeHeader + i*size
-		key := node.Key(at)
-		if level > 0 {
-			if w.some && key.Compare(w.last) <= 0 {
-				return damaged("btrfs: the keys of a tree are not in order")
-			}
-			if err := w.node(node.U64(at+keySize), level-1, false); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := w.rise(key); err != nil {
-			return err
-		}
-		from, length := uint64(node.U32(at+keySize))+nodeHeader, uint64(node.U32(at+21))
-		if from+length > uint64(len(node)) {
-			return damaged("btrfs: item %d of the node at %d lies outside of it", i, logical)
-		}
-		if err := w.each(key, node[from:from+length]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return itemSize
 }
 
 // readNode reads a node: the first copy of it that is in order.
-func (t *Trees) readNode(logical uint64, level int) (Fields, error) {
-	if level < 0 || level > maxLevel {
-		return nil, damaged("btrfs: a tree has %d levels", level+1)
+func (t *Trees) readNode(want Root) (Fields, error) {
+	if want.Level < 0 || want.Level > maxLevel {
+		return nil, damaged("btrfs: a tree has %d levels", want.Level+1)
 	}
-	places, err := t.Places(logical, uint64(t.NodeSize))
+	if node, have := t.nodes.get(want.At); have && wrongNode(node, want) == "" {
+		return node, nil
+	}
+	places, err := t.Places(want.At, uint64(t.NodeSize))
 	if err != nil {
 		return nil, err
 	}
 	for _, at := range places {
 		node := make(Fields, t.NodeSize)
-		if err = readFull(t.r, t.size, node, at); err != nil {
+		if err = t.ReadPlace(node, at); err != nil {
 			continue
 		}
-		wrong := checkSum(node, t.U16(196))
-		if wrong == "" && (node.U64(48) != logical || int(node[100]) != level) {
-			wrong = "it is another one"
+		wrong := t.checkSum(node)
+		if wrong == "" {
+			wrong = wrongNode(node, want)
 		}
 		if wrong == "" {
+			t.nodes.put(want.At, node)
 			return node, nil
 		}
-		err = damaged("btrfs: the node at %d: %s", logical, wrong)
+		err = damaged("btrfs: the node at %d: %s", want.At, wrong)
 	}
 	return nil, err
+}
+
+// wrongNode says what is wrong with a node, apart from its checksum. One of an older
+// generation is what a disk has that lost a write.
+func wrongNode(node Fields, want Root) string {
+	count := uint64(node.U32(96))
+	switch {
+	case node.U64(48) != want.At || int(node[100]) != want.Level:
+		return "it is another one"
+	case node.U64(80) != want.Generation:
+		return fmt.Sprintf("it is of generation %d and should be of %d", node.U64(80), want.Generation)
+	case count > uint64((len(node)-nodeHeader)/entrySize(want.Level)):
+		return fmt.Sprintf("it has %d items", count)
+	}
+	return ""
+}
+
+// cache keeps nodes that were read lately. It may be used by several goroutines.
+type cache struct {
+	mu    sync.Mutex
+	nodes map[uint64]Fields
+}
+
+const cachedNodes = 128
+
+func (c *cache) get(at uint64) (Fields, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	node, have := c.nodes[at]
+	return node, have
+}
+
+func (c *cache) put(at uint64, node Fields) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.nodes == nil || len(c.nodes) >= cachedNodes {
+		c.nodes = map[uint64]Fields{}
+	}
+	c.nodes[at] = node
 }

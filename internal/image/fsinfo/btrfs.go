@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"upkeep/internal/image/btrfstree"
 )
@@ -62,21 +63,21 @@ func emptyBtrfs(m image, super *btrfstree.Super) bool {
 		return false
 	}
 	empty := true
-	err = t.Walk(t.RootTree(), func(key btrfstree.Key, _ btrfstree.Fields) error {
+	err = t.Walk(t.RootTree(), btrfstree.Key{}, func(key btrfstree.Key, _ btrfstree.Fields) (bool, error) {
 		people := key.Kind == btrfstree.RootItem && key.Object >= btrfstree.FirstFree && key.Object < 1<<63
 		empty = empty && !people
-		return nil
+		return empty, nil
 	})
 	if err != nil || !empty {
 		return false
 	}
-	root, err := t.Root(btrfstree.FSTree)
-	if err != nil || root.Level != 0 {
+	root, found, err := t.Root(btrfstree.FSTree)
+	if err != nil || !found || root.Level != 0 {
 		return false
 	}
-	err = t.Walk(root, func(key btrfstree.Key, _ btrfstree.Fields) error {
+	err = t.Walk(root, btrfstree.Key{}, func(key btrfstree.Key, _ btrfstree.Fields) (bool, error) {
 		empty = empty && key.Object == btrfstree.FirstFree && (key.Kind == btrfstree.InodeItem || key.Kind == btrfstree.InodeRef)
-		return nil
+		return empty, nil
 	})
 	return err == nil && empty
 }
@@ -90,8 +91,8 @@ func usedOfBtrfs(m image) ([]Extent, error) {
 	if err != nil {
 		return nil, ofTrees(err)
 	}
-	if super.U64(188)&(1<<12|1<<13|1<<14) != 0 {
-		return nil, fmt.Errorf("btrfs with zones, or with the second extent tree: %w", ErrUnsupported)
+	if names := super.Unread(); len(names) > 0 {
+		return nil, fmt.Errorf("btrfs with %s: %w", strings.Join(names, ", "), ErrUnsupported)
 	}
 	t, err := btrfstree.Open(m, m.size, super)
 	if err != nil {
@@ -118,25 +119,28 @@ func usedOfBtrfs(m image) ([]Extent, error) {
 // putBtrfs appends what the tree of extents has, and returns how many bytes those
 // are without their copies.
 func (x *extents) putBtrfs(t *btrfstree.Trees) (total uint64, err error) {
-	root, err := t.Root(btrfstree.ExtentTree)
+	root, found, err := t.Root(btrfstree.ExtentTree)
 	if err != nil {
 		return 0, err
 	}
-	err = t.Walk(root, func(key btrfstree.Key, _ btrfstree.Fields) error {
+	if !found {
+		return 0, btrfstree.Damage("btrfs: there is no tree of extents")
+	}
+	err = t.Walk(root, btrfstree.Key{}, func(key btrfstree.Key, _ btrfstree.Fields) (bool, error) {
 		length := key.Offset
 		switch key.Kind {
 		case btrfstree.MetadataItem:
 			length = uint64(t.NodeSize)
 		case btrfstree.ExtentItem:
 		default:
-			return nil
+			return true, nil
 		}
 		places, err := t.Places(key.Object, length)
 		for _, at := range places {
 			x.put(int64(at), int64(length))
 		}
 		total += length
-		return err
+		return true, err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("tree of extents: %w", err)
