@@ -1,0 +1,104 @@
+package btrfs
+
+import (
+	"encoding/binary"
+	"io/fs"
+	"slices"
+	"time"
+
+	"upkeep/internal/image/btrfstree"
+)
+
+const (
+	inodeSize = 160
+	noSums    = 1 << 0 // a flag: of its content there are no checksums
+
+	emptyFolder = 2 // the number of what stands where a subvolume is not
+)
+
+// inode is a file of any type.
+type inode struct {
+	fs     *FS
+	in     subvolume
+	number uint64
+	raw    btrfstree.Fields
+	size   int64
+}
+
+func (f *FS) inode(in subvolume, number uint64) (*inode, error) {
+	raw, err := f.item(in.root, btrfstree.Key{Object: number, Kind: btrfstree.InodeItem})
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) < inodeSize {
+		return nil, damaged("inode %d of subvolume %d has %d bytes", number, in.number, len(raw))
+	}
+	n := &inode{fs: f, in: in, number: number, raw: slices.Clone(raw[:inodeSize])} // so that its node can go
+	if n.size = int64(raw.U64(16)); n.size < 0 {
+		return nil, damaged("inode %d of subvolume %d has the size %d", number, in.number, uint64(n.size))
+	}
+	return n, nil
+}
+
+// nothing is the empty folder that a folder has instead of a subvolume that is not
+// there.
+func (n *inode) nothing() *inode {
+	raw := slices.Clone(n.raw)
+	binary.LittleEndian.PutUint32(raw[40:], 1)
+	binary.LittleEndian.PutUint32(raw[52:], 0o40755)
+	return &inode{fs: n.fs, in: n.in, number: emptyFolder, raw: raw}
+}
+
+func (n *inode) mode() uint32 { return n.raw.U32(52) }
+func (n *inode) isDir() bool  { return n.mode()&0xf000 == 0x4000 }
+func (n *inode) isLink() bool { return n.mode()&0xf000 == 0xa000 }
+
+// Owner is what [fs.FileInfo.Sys] returns.
+type Owner struct {
+	UID, GID         uint32
+	Links            uint32
+	Subvolume, Inode uint64
+	Device           uint64 // of a device, as mknod(2) takes it
+	Access           time.Time
+}
+
+func (n *inode) owner() *Owner {
+	o := &Owner{UID: n.raw.U32(44), GID: n.raw.U32(48), Links: n.raw.U32(40), Subvolume: n.in.number, Inode: n.number, Access: n.time(112)}
+	if kind := n.mode() & 0xf000; kind == 0x2000 || kind == 0x6000 {
+		device := n.raw.U64(56) // as the kernel has it
+		major, minor := device>>20, device&0xfffff
+		o.Device = major<<8 | minor&0xff | minor>>8<<20
+	}
+	return o
+}
+
+func (n *inode) time(at int) time.Time {
+	return time.Unix(int64(n.raw.U64(at)), int64(n.raw.U32(at+8)))
+}
+
+func (n *inode) fileMode() fs.FileMode {
+	m := fs.FileMode(n.mode() & 0o777)
+	switch n.mode() & 0xf000 {
+	case 0x1000:
+		m |= fs.ModeNamedPipe
+	case 0x2000:
+		m |= fs.ModeDevice | fs.ModeCharDevice
+	case 0x4000:
+		m |= fs.ModeDir
+	case 0x6000:
+		m |= fs.ModeDevice
+	case 0x8000:
+	case 0xa000:
+		m |= fs.ModeSymlink
+	case 0xc000:
+		m |= fs.ModeSocket
+	default:
+		m |= fs.ModeIrregular
+	}
+	for bit, mode := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if n.mode()&bit != 0 {
+			m |= mode
+		}
+	}
+	return m
+}
