@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"upkeep"
+	"upkeep/internal/image/btrfs"
+	"upkeep/internal/image/btrfstree"
 	"upkeep/internal/image/extfs"
 	"upkeep/internal/image/fsinfo"
 	"upkeep/internal/image/hold"
@@ -147,6 +149,16 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 		}
 		f.ReadLinkFS = fat
 		return nil
+	case fsinfo.Btrfs:
+		b, err := btrfs.Open(r, size)
+		if unsupported := btrfstree.Unsupported(""); errors.As(err, &unsupported) {
+			return notRead(unsupported, info.Type, src)
+		}
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", src, err)
+		}
+		f.ReadLinkFS, f.Stale = b, b.Stale()
+		return nil
 	case fsinfo.None:
 		if table, err := partition.Read(r, size); err == nil && len(table.Partitions) > 0 {
 			return whichPart(src, table)
@@ -155,11 +167,16 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 	case fsinfo.Swap:
 		return fmt.Errorf("%w: %s holds swap space, in which there are no files", upkeep.ErrRefused, src)
 	}
+	return notRead(fmt.Errorf("files of %s are not read without mounting it", info.Type), info.Type, src)
+}
+
+// notRead refuses to look into an image, and says what does.
+func notRead(why error, kind, src string) error {
 	hint := "as root: upkeep image mount " + src + " DIR --ro"
-	if program := readers[info.Type]; program != "" {
+	if program := readers[kind]; program != "" {
 		hint += "; without root, of an image that is nothing else: " + program
 	}
-	return upkeep.WithHint(fmt.Errorf("%w: files of %s are not read without mounting it", upkeep.ErrRefused, info.Type), hint)
+	return upkeep.WithHint(fmt.Errorf("%w: %w", upkeep.ErrRefused, why), hint)
 }
 
 // readers are programs that read types which are not read here.
@@ -216,6 +233,8 @@ func (f *Files) List(name string) ([]Listed, error) {
 func (f *Files) listed(name string, info fs.FileInfo) (Listed, error) {
 	one := Listed{Path: "/" + strings.TrimPrefix(name, "."), Mode: info.Mode().String(), Size: info.Size(), Changed: info.ModTime().UTC().Format("2006-01-02T15:04:05Z")}
 	switch owner := info.Sys().(type) {
+	case *btrfs.Owner:
+		one.UID, one.GID = owner.UID, owner.GID
 	case *extfs.Owner:
 		one.UID, one.GID = owner.UID, owner.GID
 	case *reiserfs.Inode:
