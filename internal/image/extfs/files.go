@@ -189,7 +189,7 @@ type info struct {
 
 func (i *info) Name() string       { return i.name }
 func (i *info) Size() int64        { return i.n.size }
-func (i *info) Mode() fs.FileMode  { return i.n.fileMode() }
+func (i *info) Mode() fs.FileMode  { return lookup.Mode(uint32(i.n.mode)) }
 func (i *info) ModTime() time.Time { return i.n.modTime() }
 func (i *info) IsDir() bool        { return i.Mode().IsDir() }
 func (i *info) Sys() any           { return i.n.owner() }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"io/fs"
 	"time"
 )
 
@@ -269,31 +268,4 @@ func (n *inode) time(at, more int) time.Time {
 		nanos = extra >> 2
 	}
 	return time.Unix(seconds, nanos)
-}
-
-func (n *inode) fileMode() fs.FileMode {
-	m := fs.FileMode(n.mode & 0o777)
-	switch n.mode & 0xf000 {
-	case 0x1000:
-		m |= fs.ModeNamedPipe
-	case 0x2000:
-		m |= fs.ModeDevice | fs.ModeCharDevice
-	case 0x4000:
-		m |= fs.ModeDir
-	case 0x6000:
-		m |= fs.ModeDevice
-	case 0x8000:
-	case 0xa000:
-		m |= fs.ModeSymlink
-	case 0xc000:
-		m |= fs.ModeSocket
-	default:
-		m |= fs.ModeIrregular
-	}
-	for bit, mode := range map[uint16]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if n.mode&bit != 0 {
-			m |= mode
-		}
-	}
-	return m
 }

@@ -219,22 +219,10 @@ type info struct {
 
 func (i *info) Name() string       { return i.name }
 func (i *info) Size() int64        { return i.n.Size }
+func (i *info) Mode() fs.FileMode  { return lookup.Mode(i.n.Mode) }
 func (i *info) ModTime() time.Time { return i.n.Mtime }
 func (i *info) IsDir() bool        { return i.n.Type() == TypeFolder }
 func (i *info) Sys() any           { return &i.n }
-
-func (i *info) Mode() fs.FileMode {
-	mode := fs.FileMode(i.n.Mode & 0o777)
-	for bit, flag := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if i.n.Mode&bit != 0 {
-			mode |= flag
-		}
-	}
-	return mode | map[uint32]fs.FileMode{
-		TypeFolder: fs.ModeDir, TypeLink: fs.ModeSymlink, TypeBlock: fs.ModeDevice, TypeChar: fs.ModeDevice | fs.ModeCharDevice,
-		TypeFIFO: fs.ModeNamedPipe, TypeSocket: fs.ModeSocket,
-	}[i.n.Type()]
-}
 
 // file is an open file; the reader is nil of what is none.
 type file struct {
