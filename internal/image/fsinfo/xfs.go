@@ -10,20 +10,14 @@ import (
 type xfs struct {
 	image
 	super      fields
-	blockSize  int64
 	sectorSize int64
-	blocks     int64
-	agBlocks   int64
-	agCount    int64
-	agBits     uint // agBlocks fit into so many bits of an address
+	XFSGroups
 }
 
 const (
 	xfsVersion5 = 5
 	xfsMinGroup = 16 << 20 // bytes
 )
-
-func (x *xfs) v5() bool { return x.super.be16(100)&0xf == xfsVersion5 }
 
 func readXFS(m image) (Info, error) {
 	super := make(fields, 512)
@@ -35,16 +29,16 @@ func readXFS(m image) (Info, error) {
 	if err := x.check(); err != nil {
 		return info, err
 	}
-	info.BlockSize, info.Size = x.blockSize, x.blocks*x.blockSize
+	info.BlockSize, info.Size = x.BlockSize, x.Blocks*x.BlockSize
 	icount, ifree, free := super.be64(128), super.be64(136), super.be64(144)
-	if free > uint64(x.blocks) || ifree > icount || icount > uint64(info.Size)/256 {
-		return info, damaged("superblock of xfs", "it gives %d blocks of %d and %d inodes of %d as free", free, x.blocks, ifree, icount)
+	if free > uint64(x.Blocks) || ifree > icount || icount > uint64(info.Size)/256 {
+		return info, damaged("superblock of xfs", "it gives %d blocks of %d and %d inodes of %d as free", free, x.Blocks, ifree, icount)
 	}
-	info.Free = int64(free) * x.blockSize
+	info.Free = int64(free) * x.BlockSize
 	info.Used = info.Size - info.Free
 	info.InodeBytes = int64(icount) * int64(super.be16(104))
 	var err error
-	info.JournalBytes = int64(super.be32(96)) * x.blockSize
+	info.JournalBytes = int64(super.be32(96)) * x.BlockSize
 	if info.State, err = x.state(); err != nil {
 		return info, err
 	}
@@ -62,54 +56,36 @@ func (x *xfs) check() error {
 	if blockLog < 9 || blockLog > 16 || s.be32(4) != 1<<blockLog || sectorLog < 9 || sectorLog > 15 || s.be16(102) != 1<<sectorLog {
 		return wrong("it gives blocks of %d and sectors of %d bytes", s.be32(4), s.be16(102))
 	}
-	x.blockSize, x.sectorSize = 1<<blockLog, 1<<sectorLog
-	if x.v5() {
+	x.BlockSize, x.sectorSize = 1<<blockLog, 1<<sectorLog
+	x.V5 = s.be16(100)&0xf == xfsVersion5
+	if x.V5 {
 		sector := make(fields, x.sectorSize)
 		if err := x.read(sector, 0); err != nil {
 			return err
 		}
-		if err := checkXFS(sector, 224); err != nil {
+		if err := XFSChecksum(sector, 224); err != nil {
 			return wrong("%s", err)
 		}
 	} else if v := s.be16(100) & 0xf; v != 4 {
 		return fmt.Errorf("xfs of version %d: %w", v, ErrUnsupported)
 	}
-	size, fits := product(s.be64(8), uint64(x.blockSize))
-	x.blocks, x.agBlocks, x.agCount, x.agBits = size/x.blockSize, int64(s.be32(84)), int64(s.be32(88)), uint(agLog)
+	size, fits := product(s.be64(8), uint64(x.BlockSize))
+	x.Blocks, x.GroupBlocks, x.Groups, x.groupBits = size/x.BlockSize, int64(s.be32(84)), int64(s.be32(88)), uint(agLog)
 	switch {
-	case !fits || x.blocks == 0:
+	case !fits || x.Blocks == 0:
 		return wrong("it gives %d blocks", s.be64(8))
-	case x.agBlocks*x.blockSize < xfsMinGroup || x.agCount < 1 || agLog > 31 || x.agBlocks > 1<<agLog || x.agBlocks <= 1<<agLog/2:
-		return wrong("it gives %d groups of %d blocks, and %d bits for those", x.agCount, x.agBlocks, agLog)
-	case (x.agCount-1)*x.agBlocks >= x.blocks || x.agCount*x.agBlocks < x.blocks:
-		return wrong("it gives %d blocks in %d groups of %d", x.blocks, x.agCount, x.agBlocks)
+	case x.GroupBlocks*x.BlockSize < xfsMinGroup || x.Groups < 1 || agLog > 31 || x.GroupBlocks > 1<<agLog || x.GroupBlocks <= 1<<agLog/2:
+		return wrong("it gives %d groups of %d blocks, and %d bits for those", x.Groups, x.GroupBlocks, agLog)
+	case (x.Groups-1)*x.GroupBlocks >= x.Blocks || x.Groups*x.GroupBlocks < x.Blocks:
+		return wrong("it gives %d blocks in %d groups of %d", x.Blocks, x.Groups, x.GroupBlocks)
 	}
 	return nil
-}
-
-// checkXFS checks the checksum of a block; it is at offset at, and little-endian.
-func checkXFS(block fields, at int) error {
-	if sum := crc32c(block[:at], make([]byte, 4), block[at+4:]); sum != block.u32(at) {
-		return fmt.Errorf("its checksum is %08x and should be %08x", block.u32(at), sum)
-	}
-	return nil
-}
-
-// offset is where a block of the file system lies; its number has the group in the
-// upper bits. False where there is no such block.
-func (x *xfs) offset(block uint64) (int64, bool) {
-	group, within := block>>x.agBits, int64(block&(1<<x.agBits-1))
-	if group >= uint64(x.agCount) || within >= x.agBlocks {
-		return 0, false
-	}
-	n := int64(group)*x.agBlocks + within
-	return n * x.blockSize, n < x.blocks
 }
 
 func (x *xfs) features() []string {
 	s := x.super
 	list := []string{fmt.Sprintf("v%d", s.be16(100)&0xf)}
-	if x.v5() {
+	if x.V5 {
 		list = named(list, "ro_compat", uint64(s.be32(212)), map[int]string{0: "finobt", 1: "rmapbt", 2: "reflink", 3: "inobtcount"})
 		list = named(list, "incompat", uint64(s.be32(216)), map[int]string{0: "ftype", 1: "sparse_inodes", 2: "meta_uuid", 3: "bigtime", 4: "needs_repair",
 			5: "nrext64", 6: "exchange", 7: "parent", 8: "metadir"})
@@ -123,7 +99,7 @@ func (x *xfs) features() []string {
 	return list
 }
 
-func (x *xfs) needsRepair() bool { return x.v5() && x.super.be32(216)&0x10 != 0 }
+func (x *xfs) needsRepair() bool { return x.V5 && x.super.be32(216)&0x10 != 0 }
 
 // state looks at the log: it is clean when its last record says that the file
 // system was unmounted.
@@ -131,12 +107,12 @@ func (x *xfs) state() (string, error) {
 	if x.super[126] != 0 || x.needsRepair() { // mkfs, or xfs_repair, was not done
 		return Errors, nil
 	}
-	start, size := x.super.be64(48), int64(x.super.be32(96))*x.blockSize
+	start, size := x.super.be64(48), int64(x.super.be32(96))*x.BlockSize
 	if start == 0 {
 		return Uncertain, nil
 	}
-	at, exists := x.offset(start)
-	if !exists || size > x.blocks*x.blockSize-at || size < 512 {
+	at, exists := x.Offset(start)
+	if !exists || size > x.Blocks*x.BlockSize-at || size < 512 {
 		return "", damaged("superblock of xfs", "it gives a log of %d bytes at block %d", size, start)
 	}
 	if at > x.size-size {

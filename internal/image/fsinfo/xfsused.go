@@ -16,7 +16,7 @@ func usedOfXFS(m image) ([]Extent, error) {
 		return nil, err
 	}
 	var used extents
-	for group := range x.agCount {
+	for group := range x.Groups {
 		if err := x.usedOfGroup(group, &used); err != nil {
 			return nil, fmt.Errorf("group %d of xfs: %w", group, err)
 		}
@@ -25,8 +25,8 @@ func usedOfXFS(m image) ([]Extent, error) {
 }
 
 func (x *xfs) usedOfGroup(group int64, used *extents) error {
-	start := group * x.agBlocks * x.blockSize
-	length := min(x.agBlocks, x.blocks-group*x.agBlocks)
+	start := group * x.GroupBlocks * x.BlockSize
+	length := min(x.GroupBlocks, x.Blocks-group*x.GroupBlocks)
 	header := make(fields, x.sectorSize)
 	if err := x.read(header, start+x.sectorSize); err != nil {
 		return err
@@ -34,8 +34,8 @@ func (x *xfs) usedOfGroup(group int64, used *extents) error {
 	if string(header[:4]) != "XAGF" || int64(header.be32(8)) != group || int64(header.be32(12)) != length {
 		return damaged("xfs", "its header of free space is not that of a group of %d blocks", length)
 	}
-	if x.v5() {
-		if err := checkXFS(header, 216); err != nil {
+	if x.V5 {
+		if err := XFSChecksum(header, 216); err != nil {
 			return damaged("xfs", "header of free space: %s", err)
 		}
 	}
@@ -44,14 +44,14 @@ func (x *xfs) usedOfGroup(group int64, used *extents) error {
 		if at < next || count < 1 || at+count > length {
 			return damaged("xfs", "%d free blocks at %d are listed behind block %d of %d", count, at, next, length)
 		}
-		used.add(start+next*x.blockSize, (at-next)*x.blockSize)
+		used.add(start+next*x.BlockSize, (at-next)*x.BlockSize)
 		next, free = at+count, free+count
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	used.add(start+next*x.blockSize, (length-next)*x.blockSize)
+	used.add(start+next*x.BlockSize, (length-next)*x.BlockSize)
 	if counted := int64(header.be32(52)); counted != free {
 		return damaged("xfs", "%d free blocks are listed and %d were counted", free, counted)
 	}
@@ -104,14 +104,14 @@ func (x *xfs) treeBlock(start, length int64, number uint32, level int) (int, fie
 	if int64(number) >= length {
 		return 0, nil, damaged("xfs", "its tree of free space goes on at block %d of %d", number, length)
 	}
-	block := make(fields, x.blockSize)
-	if err := x.read(block, start+int64(number)*x.blockSize); err != nil {
+	block := make(fields, x.BlockSize)
+	if err := x.read(block, start+int64(number)*x.BlockSize); err != nil {
 		return 0, nil, err
 	}
 	magic, header := "ABTB", 16
-	if x.v5() {
+	if x.V5 {
 		magic, header = "AB3B", 56
-		if err := checkXFS(block, 52); err != nil {
+		if err := XFSChecksum(block, 52); err != nil {
 			return 0, nil, damaged("xfs", "block %d of the tree of free space: %s", number, err)
 		}
 	}
