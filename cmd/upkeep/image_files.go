@@ -12,7 +12,7 @@ import (
 const filesLong = `
 IMAGE is a raw image, one that upkeep packed, or the http:// address of a packed one, of
 which only what is needed is read. It is neither mounted nor unpacked, and root is not
-needed. File systems: ext2, ext3, ext4, btrfs, reiserfs, vfat.`
+needed. File systems: ext2, ext3, ext4, xfs, btrfs, reiserfs, vfat.`
 
 const filesPlan = "read those blocks of its file system, or chunks of a packed one, that are needed; nothing is mounted"
 

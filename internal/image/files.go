@@ -19,6 +19,7 @@ import (
 	"upkeep/internal/image/partition"
 	"upkeep/internal/image/reiserfs"
 	"upkeep/internal/image/vfat"
+	"upkeep/internal/image/xfs"
 )
 
 // Files are the files in an image, which is read and not mounted: root is not
@@ -159,6 +160,13 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 		}
 		f.ReadLinkFS, f.Stale = b, b.Stale()
 		return nil
+	case fsinfo.XFS:
+		x, err := xfs.Open(r, size)
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", src, err)
+		}
+		f.ReadLinkFS, f.Stale = x, info.State == fsinfo.Journal
+		return nil
 	case fsinfo.None:
 		if table, err := partition.Read(r, size); err == nil && len(table.Partitions) > 0 {
 			return whichPart(src, table)
@@ -236,6 +244,8 @@ func (f *Files) listed(name string, info fs.FileInfo) (Listed, error) {
 	case *btrfs.Owner:
 		one.UID, one.GID = owner.UID, owner.GID
 	case *extfs.Owner:
+		one.UID, one.GID = owner.UID, owner.GID
+	case *xfs.Owner:
 		one.UID, one.GID = owner.UID, owner.GID
 	case *reiserfs.Inode:
 		one.UID, one.GID = owner.UID, owner.GID
