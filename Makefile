@@ -42,7 +42,7 @@ vulnerabilities:
 # of its own that the detector does not see: tests that use it take half the
 # processor time. The whole system has the machine for itself, after all else. Vet
 # has had its turn.
-single = internal/image/(fsinfo|partition|extfs|reiserfs|vfat|fit)|internal/failover/simulate
+single = internal/image/(fsinfo|partition|btrfs|btrfstree|extfs|reiserfs|vfat|xfs|fit)|internal/failover/simulate
 race = CGO_ENABLED=1 go test -vet=off -race -gcflags=modernc.org/sqlite/lib=-race=false -timeout 20m
 gotest:
 	$(race) -p 3 $(TESTFLAGS) $$(go list ./... | grep -vE '/e2e$$|/($(single))$$')

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"upkeep/internal/image/btrfstree"
+	"upkeep/internal/image/lookup"
 )
 
 // Kinds of items, beside those of the trees.
@@ -35,6 +36,7 @@ const (
 // [fs.StatFS] and [fs.ReadLinkFS]; symbolic links in it lead to places in it, and
 // subvolumes are folders. It begins with the subvolume that is mounted by default.
 type FS struct {
+	lookup.Files[*inode]
 	t    *btrfstree.Trees
 	sums btrfstree.Root
 	top  subvolume
@@ -58,6 +60,7 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 		return nil, err
 	}
 	f := &FS{t: t}
+	f.Files = lookup.FilesBelow(func() (*inode, error) { return f.inode(f.top, btrfstree.FirstFree) })
 	found := false
 	if f.sums, found, err = t.Root(sumTree); err == nil && !found {
 		err = damaged("there is no tree of checksums")

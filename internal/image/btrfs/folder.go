@@ -3,8 +3,6 @@ package btrfs
 import (
 	"errors"
 	"io/fs"
-	"slices"
-	"strings"
 
 	"upkeep/internal/image/btrfstree"
 	"upkeep/internal/image/lookup"
@@ -53,8 +51,8 @@ func (f *FS) lookup(root btrfstree.Root, folder uint64, name string) (btrfstree.
 	return btrfstree.Key{}, errNoEntry
 }
 
-func (n *inode) lookup(name string) (*inode, error) {
-	if !n.isDir() {
+func (n *inode) Lookup(name string) (*inode, error) {
+	if !n.mode().IsDir() {
 		return nil, lookup.ErrNoFolder
 	}
 	location, err := n.fs.lookup(n.in.root, n.number, name)
@@ -100,13 +98,12 @@ func (n *inode) subvolume(number uint64, name string) (*inode, error) {
 	return n.fs.inode(subvolume{number, root}, btrfstree.FirstFree)
 }
 
-func (n *inode) entries() ([]fs.DirEntry, error) {
-	if !n.isDir() {
+func (n *inode) Entries() (all []lookup.Entry[*inode], err error) {
+	if !n.mode().IsDir() {
 		return nil, lookup.ErrNoFolder
 	}
-	var all []fs.DirEntry
 	first := btrfstree.Key{Object: n.number, Kind: dirIndex}
-	err := n.fs.t.Walk(n.in.root, first, func(key btrfstree.Key, item btrfstree.Fields) (bool, error) {
+	err = n.fs.t.Walk(n.in.root, first, func(key btrfstree.Key, item btrfstree.Fields) (bool, error) {
 		if key.Compare(first) < 0 {
 			return true, nil
 		}
@@ -115,12 +112,9 @@ func (n *inode) entries() ([]fs.DirEntry, error) {
 		}
 		found, err := dirents(item)
 		for _, e := range found {
-			if e.name != "." && e.name != ".." && !strings.ContainsAny(e.name, "/\x00") {
-				all = append(all, &entry{in: n, dirent: e})
-			}
+			all = append(all, lookup.Entry[*inode]{Name: e.name, Node: func() (*inode, error) { return n.child(e) }})
 		}
 		return true, err
 	})
-	slices.SortFunc(all, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return all, err
 }

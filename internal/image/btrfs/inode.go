@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"upkeep/internal/image/btrfstree"
+	"upkeep/internal/image/lookup"
 )
 
 const (
@@ -49,9 +50,7 @@ func (n *inode) nothing() *inode {
 	return &inode{fs: n.fs, in: n.in, number: emptyFolder, raw: raw}
 }
 
-func (n *inode) mode() uint32 { return n.raw.U32(52) }
-func (n *inode) isDir() bool  { return n.mode()&0xf000 == 0x4000 }
-func (n *inode) isLink() bool { return n.mode()&0xf000 == 0xa000 }
+func (n *inode) mode() fs.FileMode { return lookup.Mode(n.raw.U32(52)) }
 
 // Owner is what [fs.FileInfo.Sys] returns.
 type Owner struct {
@@ -64,7 +63,7 @@ type Owner struct {
 
 func (n *inode) owner() *Owner {
 	o := &Owner{UID: n.raw.U32(44), GID: n.raw.U32(48), Links: n.raw.U32(40), Subvolume: n.in.number, Inode: n.number, Access: n.time(112)}
-	if kind := n.mode() & 0xf000; kind == 0x2000 || kind == 0x6000 {
+	if n.mode()&fs.ModeDevice != 0 {
 		device := n.raw.U64(56) // as the kernel has it
 		major, minor := device>>20, device&0xfffff
 		o.Device = major<<8 | minor&0xff | minor>>8<<20
@@ -74,31 +73,4 @@ func (n *inode) owner() *Owner {
 
 func (n *inode) time(at int) time.Time {
 	return time.Unix(int64(n.raw.U64(at)), int64(n.raw.U32(at+8)))
-}
-
-func (n *inode) fileMode() fs.FileMode {
-	m := fs.FileMode(n.mode() & 0o777)
-	switch n.mode() & 0xf000 {
-	case 0x1000:
-		m |= fs.ModeNamedPipe
-	case 0x2000:
-		m |= fs.ModeDevice | fs.ModeCharDevice
-	case 0x4000:
-		m |= fs.ModeDir
-	case 0x6000:
-		m |= fs.ModeDevice
-	case 0x8000:
-	case 0xa000:
-		m |= fs.ModeSymlink
-	case 0xc000:
-		m |= fs.ModeSocket
-	default:
-		m |= fs.ModeIrregular
-	}
-	for bit, mode := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if n.mode()&bit != 0 {
-			m |= mode
-		}
-	}
-	return m
 }

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"upkeep/internal/image/lookup"
 )
 
 // ErrDamaged is wrapped by errors about file systems that cannot be as they say.
@@ -35,6 +37,7 @@ const (
 // FS is a file system that is read. It implements [fs.FS], [fs.ReadDirFS],
 // [fs.StatFS] and [fs.ReadLinkFS]; symbolic links in it lead to places in it.
 type FS struct {
+	lookup.Files[*inode]
 	r    io.ReaderAt
 	size int64
 
@@ -68,6 +71,7 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 		r: r, size: size, inodes: u32(0), blocks: u32(4), firstBlock: u32(20), blocksPerGroup: u32(32), inodesPerGroup: u32(40), inodeSize: 128, descSize: 32,
 		firstMetaGroup: u32(260), compat: uint32(u32(92)), incompat: uint32(u32(96)), roCompat: uint32(u32(100)), backups: [2]uint32{uint32(u32(588)), uint32(u32(592))},
 	}
+	f.Files = lookup.FilesBelow(func() (*inode, error) { return f.inode(rootInode) })
 	if u32(24) > 6 {
 		return nil, fmt.Errorf("%w: its blocks have 2^%d KiB", ErrDamaged, u32(24))
 	}

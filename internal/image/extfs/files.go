@@ -5,10 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
-	"slices"
-	"strings"
-	"time"
 
 	"upkeep/internal/image/lookup"
 )
@@ -18,76 +14,14 @@ const (
 	maxLink = 64 << 10 // bytes of a symbolic link: a block
 )
 
-// Open implements [fs.FS]. Files are [io.ReaderAt] too.
-func (f *FS) Open(name string) (fs.File, error) {
-	n, err := f.find("open", name, true)
-	if err != nil {
-		return nil, err
-	}
-	info := &info{n, path.Base(name)}
-	if info.IsDir() {
-		return lookup.Folder(info, info.n.entries), nil
-	}
-	return &file{io.NewSectionReader(n, 0, n.size), info}, nil
+// Stat implements [lookup.Node], as what follows does.
+func (n *inode) Stat() lookup.Stat {
+	return lookup.Stat{Size: n.size, Mode: lookup.Mode(uint32(n.mode)), ModTime: n.time(16, 136), Sys: n.owner()}
 }
 
-// Stat implements [fs.StatFS].
-func (f *FS) Stat(name string) (fs.FileInfo, error) { return f.stat(name, true) }
+func (n *inode) Content() (io.ReaderAt, error) { return n, nil }
 
-// Lstat implements [fs.ReadLinkFS].
-func (f *FS) Lstat(name string) (fs.FileInfo, error) { return f.stat(name, false) }
-
-func (f *FS) stat(name string, follow bool) (fs.FileInfo, error) {
-	n, err := f.find("stat", name, follow)
-	if err != nil {
-		return nil, err
-	}
-	return &info{n, path.Base(name)}, nil
-}
-
-// ReadLink implements [fs.ReadLinkFS].
-func (f *FS) ReadLink(name string) (string, error) {
-	n, err := f.find("readlink", name, false)
-	if err != nil {
-		return "", err
-	}
-	return n.link()
-}
-
-// ReadDir implements [fs.ReadDirFS].
-func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
-	n, err := f.find("readdir", name, true)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := n.entries()
-	if err != nil {
-		return nil, &fs.PathError{Op: "readdir", Path: name, Err: err}
-	}
-	return entries, nil
-}
-
-func (f *FS) find(op, name string, follow bool) (*inode, error) {
-	root, err := f.inode(rootInode)
-	if err == nil {
-		root, err = lookup.Walk(root, name, follow, (*inode).lookup, func(n *inode) (string, bool, error) {
-			if n.mode&0xf000 != 0xa000 {
-				return "", false, nil
-			}
-			text, err := n.link()
-			return text, true, err
-		})
-	}
-	if err != nil {
-		return nil, &fs.PathError{Op: op, Path: name, Err: err}
-	}
-	return root, nil
-}
-
-func (n *inode) link() (string, error) {
-	if n.mode&0xf000 != 0xa000 {
-		return "", fs.ErrInvalid
-	}
+func (n *inode) Link() (string, error) {
 	if n.size > maxLink {
 		return "", fmt.Errorf("%w: a symbolic link has %d bytes", ErrDamaged, n.size)
 	}
@@ -101,7 +35,7 @@ func (n *inode) link() (string, error) {
 	return string(b), nil
 }
 
-func (n *inode) lookup(name string) (*inode, error) {
+func (n *inode) Lookup(name string) (*inode, error) {
 	var found int64
 	err := n.each(func(entry string, number int64) bool {
 		if entry == name {
@@ -118,15 +52,11 @@ func (n *inode) lookup(name string) (*inode, error) {
 	return n.fs.inode(found)
 }
 
-func (n *inode) entries() ([]fs.DirEntry, error) {
-	var all []fs.DirEntry
-	err := n.each(func(name string, number int64) bool {
-		if name != "." && name != ".." {
-			all = append(all, &entry{fs: n.fs, name: name, number: number})
-		}
+func (n *inode) Entries() (all []lookup.Entry[*inode], err error) {
+	err = n.each(func(name string, number int64) bool {
+		all = append(all, lookup.Entry[*inode]{Name: name, Node: func() (*inode, error) { return n.fs.inode(number) }})
 		return true
 	})
-	slices.SortFunc(all, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return all, err
 }
 
@@ -173,62 +103,10 @@ func eachIn(b []byte, do func(name string, number int64) bool) (on bool, err err
 		if length < 8 || length > len(b) || name+8 > length && number != 0 {
 			return false, fmt.Errorf("%w: an entry of a folder has %d bytes", ErrDamaged, length)
 		}
-		if number != 0 && name > 0 && !strings.ContainsAny(string(b[8:8+name]), "/\x00") && !do(string(b[8:8+name]), number) {
+		if number != 0 && name > 0 && !do(string(b[8:8+name]), number) {
 			return false, nil
 		}
 		b = b[length:]
 	}
 	return true, nil
 }
-
-// info implements [fs.FileInfo].
-type info struct {
-	n    *inode
-	name string
-}
-
-func (i *info) Name() string       { return i.name }
-func (i *info) Size() int64        { return i.n.size }
-func (i *info) Mode() fs.FileMode  { return lookup.Mode(uint32(i.n.mode)) }
-func (i *info) ModTime() time.Time { return i.n.modTime() }
-func (i *info) IsDir() bool        { return i.Mode().IsDir() }
-func (i *info) Sys() any           { return i.n.owner() }
-
-// file is an open file.
-type file struct {
-	*io.SectionReader
-	info *info
-}
-
-func (f *file) Stat() (fs.FileInfo, error) { return f.info, nil }
-func (f *file) Close() error               { return nil }
-
-// entry implements [fs.DirEntry]. What it is is read when it is asked for.
-type entry struct {
-	fs     *FS
-	name   string
-	number int64
-	n      *inode
-}
-
-func (e *entry) Name() string { return e.name }
-
-func (e *entry) Info() (fs.FileInfo, error) {
-	if e.n == nil {
-		var err error
-		if e.n, err = e.fs.inode(e.number); err != nil {
-			return nil, err
-		}
-	}
-	return &info{e.n, e.name}, nil
-}
-
-func (e *entry) Type() fs.FileMode {
-	info, err := e.Info()
-	if err != nil {
-		return fs.ModeIrregular
-	}
-	return info.Mode().Type()
-}
-
-func (e *entry) IsDir() bool { return e.Type().IsDir() }

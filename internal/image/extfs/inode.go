@@ -255,8 +255,6 @@ func device(old, now uint32) uint64 {
 	return major<<8 | minor&0xff | minor>>8<<20
 }
 
-func (n *inode) modTime() time.Time { return n.time(16, 136) }
-
 // time is one of an inode's times; nanoseconds and more bits of the seconds are in a
 // second place, where the inode is large enough.
 func (n *inode) time(at, more int) time.Time {

@@ -6,17 +6,13 @@ import (
 	"io/fs"
 )
 
-// folder implements [fs.ReadDirFile].
+// folder is an open folder, and implements [fs.ReadDirFile]. What it holds is read when
+// it is asked for, by list.
 type folder struct {
 	info    fs.FileInfo
 	list    func() ([]fs.DirEntry, error)
 	entries []fs.DirEntry
 	read    bool
-}
-
-// Folder is an open folder. What it holds is read when it is asked for, by list.
-func Folder(info fs.FileInfo, list func() ([]fs.DirEntry, error)) fs.ReadDirFile {
-	return &folder{info: info, list: list}
 }
 
 func (f *folder) Stat() (fs.FileInfo, error) { return f.info, nil }

@@ -1,4 +1,5 @@
-// Package lookup finds files by name in a file system that is read, and not mounted.
+// Package lookup makes files as package fs has them of the nodes of a file system that is
+// read, and not mounted: it follows names and links, and lists folders.
 package lookup
 
 import (
@@ -13,11 +14,11 @@ var ErrNoFolder = errors.New("not a directory")
 // maxLinks are followed on the way to one file, as by Linux.
 const maxLinks = 40
 
-// Walk walks from the root to a file. In returns what has a name in a folder; link
+// walk goes from the root to a file. In returns what has a name in a folder; link
 // the text of a symbolic link, and false for what is none. Links that start with a
 // slash, or climb over the root, stay in the file system: an image says where they
 // lead, and may mean harm. The last link is followed if follow says so.
-func Walk[N any](root N, name string, follow bool, in func(folder N, name string) (N, error), link func(N) (text string, is bool, err error)) (N, error) {
+func walk[N any](root N, name string, follow bool, in func(folder N, name string) (N, error), link func(N) (text string, is bool, err error)) (N, error) {
 	if !valid(name) {
 		return root, fs.ErrInvalid
 	}

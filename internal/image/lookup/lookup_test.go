@@ -47,12 +47,12 @@ func TestWalk(t *testing.T) {
 		"\xe9/../etc":    {true, nil, fs.ErrInvalid},
 		"/etc":           {true, nil, fs.ErrInvalid},
 	} {
-		got, err := Walk(root, name, test.follow, (*node).in, func(n *node) (string, bool, error) { return n.text, n.text != "", nil })
+		got, err := walk(root, name, test.follow, (*node).in, func(n *node) (string, bool, error) { return n.text, n.text != "", nil })
 		if !errors.Is(err, test.err) || err == nil && got != test.want {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
-	if _, err := Walk(root, "round", true, (*node).in, func(n *node) (string, bool, error) { return n.text, n.text != "", nil }); err == nil || !strings.Contains(err.Error(), "too many") {
+	if _, err := walk(root, "round", true, (*node).in, func(n *node) (string, bool, error) { return n.text, n.text != "", nil }); err == nil || !strings.Contains(err.Error(), "too many") {
 		t.Errorf("a link to itself: %v", err)
 	}
 }

@@ -4,128 +4,63 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"path"
 	"slices"
-	"strings"
-	"time"
 
 	"upkeep/internal/image/lookup"
 )
 
-// Files are the files as package fs has them: [fs.ReadDirFS], [fs.StatFS] and
-// [fs.ReadLinkFS]. Symbolic links lead to places in the file system. What Sys returns
-// of a file is its *[Inode].
-type Files struct{ fs *FS }
-
-// Files are the files to be read by name.
-func (f *FS) Files() *Files { return &Files{f} }
-
 const maxPieces = 1 << 20 // that a file lies in
 
-// Open implements [fs.FS].
-func (f *Files) Open(name string) (fs.File, error) {
-	n, err := f.find("open", name, true)
-	if err != nil {
-		return nil, err
-	}
-	i := &info{n, path.Base(name)}
-	if n.Type() == TypeFolder {
-		return lookup.Folder(i, func() ([]fs.DirEntry, error) { return f.entries(n) }), nil
-	}
-	if n.Type() != TypeFile {
-		return &file{info: i}, nil
-	}
-	r, err := f.fs.reader(n)
-	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
-	}
-	return &file{io.NewSectionReader(r, 0, n.Size), i}, nil
+// Files are the files to be read by name. What Sys returns of one is its *[Inode].
+func (f *FS) Files() fs.ReadLinkFS {
+	return lookup.FilesBelow(func() (named, error) { return f.named(Root) })
 }
 
-// Stat implements [fs.StatFS].
-func (f *Files) Stat(name string) (fs.FileInfo, error) { return f.stat(name, true) }
-
-// Lstat implements [fs.ReadLinkFS].
-func (f *Files) Lstat(name string) (fs.FileInfo, error) { return f.stat(name, false) }
-
-func (f *Files) stat(name string, follow bool) (fs.FileInfo, error) {
-	n, err := f.find("stat", name, follow)
-	if err != nil {
-		return nil, err
-	}
-	return &info{n, path.Base(name)}, nil
+// named is a file of any type that was found by its name.
+type named struct {
+	fs *FS
+	Inode
 }
 
-// ReadLink implements [fs.ReadLinkFS].
-func (f *Files) ReadLink(name string) (string, error) {
-	n, err := f.find("readlink", name, false)
-	if err == nil && n.Type() != TypeLink {
-		err = &fs.PathError{Op: "readlink", Path: name, Err: fs.ErrInvalid}
-	}
-	if err != nil {
-		return "", err
-	}
-	return f.fs.Link(n)
+func (f *FS) named(id ID) (named, error) {
+	n, err := f.Stat(id)
+	return named{f, n}, err
 }
 
-// ReadDir implements [fs.ReadDirFS].
-func (f *Files) ReadDir(name string) ([]fs.DirEntry, error) {
-	n, err := f.find("readdir", name, true)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := f.entries(n)
-	if err != nil {
-		return nil, &fs.PathError{Op: "readdir", Path: name, Err: err}
-	}
-	return entries, nil
+// Stat implements [lookup.Node], as what follows does.
+func (n named) Stat() lookup.Stat {
+	return lookup.Stat{Size: n.Size, Mode: lookup.Mode(n.Mode), ModTime: n.Mtime, Sys: &n.Inode}
 }
 
-func (f *Files) entries(n Inode) ([]fs.DirEntry, error) {
+func (n named) Link() (string, error)         { return n.fs.Link(n.Inode) }
+func (n named) Content() (io.ReaderAt, error) { return n.fs.reader(n.Inode) }
+
+func (n named) Entries() (all []lookup.Entry[named], err error) {
 	if n.Type() != TypeFolder {
 		return nil, lookup.ErrNoFolder
 	}
-	var all []fs.DirEntry
-	err := f.fs.Entries(n.ID, func(e Entry) error {
-		all = append(all, &entry{files: f, e: e})
+	err = n.fs.Entries(n.ID, func(e Entry) error {
+		all = append(all, lookup.Entry[named]{Name: e.Name, Node: func() (named, error) { return n.fs.named(e.ID) }})
 		return nil
 	})
-	slices.SortFunc(all, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return all, err
 }
 
-func (f *Files) find(op, name string, follow bool) (Inode, error) {
-	root, err := f.fs.Stat(Root)
-	if err == nil {
-		root, err = lookup.Walk(root, name, follow, f.lookup, func(n Inode) (string, bool, error) {
-			if n.Type() != TypeLink {
-				return "", false, nil
-			}
-			text, err := f.fs.Link(n)
-			return text, true, err
-		})
+func (n named) Lookup(name string) (named, error) {
+	if n.Type() != TypeFolder {
+		return n, lookup.ErrNoFolder
 	}
-	if err != nil {
-		return Inode{}, &fs.PathError{Op: op, Path: name, Err: err}
+	if n.ID == Root && name == xattrFolder {
+		return n, fs.ErrNotExist // as [FS.Entries] has it
 	}
-	return root, nil
-}
-
-func (f *Files) lookup(in Inode, name string) (Inode, error) {
-	if in.Type() != TypeFolder {
-		return Inode{}, lookup.ErrNoFolder
-	}
-	if in.ID == Root && name == xattrFolder {
-		return Inode{}, fs.ErrNotExist // as [FS.Entries] has it
-	}
-	id, found, err := f.fs.find(in.ID, name)
+	id, found, err := n.fs.find(n.ID, name)
 	switch {
 	case err != nil:
-		return Inode{}, err
+		return n, err
 	case !found:
-		return Inode{}, fs.ErrNotExist
+		return n, fs.ErrNotExist
 	}
-	return f.fs.Stat(id)
+	return n.fs.named(id)
 }
 
 // piece is where content of a file lies: in blocks from one on, or in the tree itself.
@@ -210,59 +145,3 @@ func (c *content) ReadAt(b []byte, at int64) (int, error) {
 	}
 	return len(b), nil
 }
-
-// info implements [fs.FileInfo].
-type info struct {
-	n    Inode
-	name string
-}
-
-func (i *info) Name() string       { return i.name }
-func (i *info) Size() int64        { return i.n.Size }
-func (i *info) Mode() fs.FileMode  { return lookup.Mode(i.n.Mode) }
-func (i *info) ModTime() time.Time { return i.n.Mtime }
-func (i *info) IsDir() bool        { return i.n.Type() == TypeFolder }
-func (i *info) Sys() any           { return &i.n }
-
-// file is an open file; the reader is nil of what is none.
-type file struct {
-	*io.SectionReader
-	info *info
-}
-
-func (f *file) Stat() (fs.FileInfo, error) { return f.info, nil }
-func (f *file) Close() error               { return nil }
-
-// Read reads on.
-func (f *file) Read(b []byte) (int, error) {
-	if f.SectionReader == nil {
-		return 0, &fs.PathError{Op: "read", Path: f.info.name, Err: fs.ErrInvalid}
-	}
-	return f.SectionReader.Read(b)
-}
-
-// entry implements [fs.DirEntry].
-type entry struct {
-	files *Files
-	e     Entry
-}
-
-func (e *entry) Name() string { return e.e.Name }
-
-func (e *entry) Info() (fs.FileInfo, error) {
-	n, err := e.files.fs.Stat(e.e.ID)
-	if err != nil {
-		return nil, err
-	}
-	return &info{n, e.e.Name}, nil
-}
-
-func (e *entry) Type() fs.FileMode {
-	info, err := e.Info()
-	if err != nil {
-		return fs.ModeIrregular
-	}
-	return info.Mode().Type()
-}
-
-func (e *entry) IsDir() bool { return e.Type().IsDir() }

@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"upkeep/internal/image/fsinfo"
+	"upkeep/internal/image/lookup"
 )
 
 // ErrDamaged is wrapped by errors about file systems that cannot be as they say.
@@ -21,6 +22,7 @@ var ErrDamaged = errors.New("the file system is damaged")
 // [fs.ReadLinkFS]; there are no links in it. As everywhere, names are the same in upper
 // and in lower case.
 type FS struct {
+	lookup.Files[*node]
 	r io.ReaderAt
 	fsinfo.FAT
 }
@@ -31,7 +33,9 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &FS{r, layout}, nil
+	f := &FS{r: r, FAT: layout}
+	f.Files = lookup.FilesBelow(func() (*node, error) { return f.root(), nil })
+	return f, nil
 }
 
 func (f *FS) read(b []byte, at int64) error {

@@ -64,8 +64,7 @@ func small(t testing.TB) (image []byte, places []int64) {
 	places = append([]int64{0}, treed(t, file)...)
 	f := opened(t, file)
 	for _, name := range []string{".", "short", "of-a-block", "leaf", "node", "link60", "link400", "noise", "char"} {
-		n, err := f.find("stat", name, false)
-		must(t, err)
+		n := inodeOf(t, f, name)
 		at, _ := f.Offset(n.number >> f.InodeBits)
 		places = append(places, at+int64(n.number&(1<<f.InodeBits-1))*f.InodeSize)
 		if n.format != inExtents {
@@ -142,8 +141,7 @@ func TestSignatures(t *testing.T) {
 		"link":   func() error { _, err := f.ReadLink("link"); return err },
 		"pieces": func() error { _, err := sum(f, "pieces"); return err },
 	} {
-		n, err := f.find("stat", name, false)
-		must(t, err)
+		n := inodeOf(t, f, name)
 		inodeAt, _ := f.Offset(n.number >> f.InodeBits)
 		inodeAt += int64(n.number&(1<<f.InodeBits-1)) * f.InodeSize
 		at, size, s := inodeAt, int64(len(n.raw)), inodeSignature
@@ -236,8 +234,7 @@ func TestRefuses(t *testing.T) {
 	}
 
 	f := opened(t, file)
-	n, err := f.find("stat", "file", true)
-	must(t, err)
+	n := inodeOf(t, f, "file")
 	n.raw[91] |= onRealtime
 	if _, err := n.ReadAt(make([]byte, 1), 0); !errors.Is(err, fsinfo.ErrUnsupported) || !strings.Contains(err.Error(), "realtime device") {
 		t.Errorf("a file on a realtime device: %v", err)

@@ -2,7 +2,6 @@ package xfs
 
 import (
 	"iter"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,8 +16,7 @@ type named struct {
 	inode uint64
 }
 
-// names are the entries of a folder, without those of itself and of the one above.
-// What nothing could open is left out. After an error there are none.
+// names are the entries of a folder. After an error there are none.
 func (n *inode) names() iter.Seq2[named, error] {
 	return func(yield func(named, error) bool) {
 		all := n.blockNames
@@ -30,8 +28,7 @@ func (n *inode) names() iter.Seq2[named, error] {
 			all = n.shortNames
 		}
 		err := all(func(name []byte, inode uint64) bool {
-			text := string(name)
-			return text == "." || text == ".." || strings.ContainsAny(text, "/\x00") || yield(named{text, inode}, nil)
+			return yield(named{string(name), inode}, nil)
 		})
 		if err != nil {
 			yield(named{}, err)

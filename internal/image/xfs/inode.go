@@ -122,5 +122,3 @@ func (n *inode) time(at int) time.Time {
 	nanos := be64(n.raw[at:])
 	return time.Unix(int64(nanos/second)+epoch, int64(nanos%second))
 }
-
-func (n *inode) modTime() time.Time { return n.time(40) }

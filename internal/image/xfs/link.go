@@ -1,20 +1,12 @@
 package xfs
 
-import (
-	"io/fs"
-
-	"golang.org/x/sys/unix"
-)
-
 const maxLink = 1024 // bytes, as in the kernel
 
 var linkSignature = signature{sum: 12, uuid: 16, owner: 32, place: 40}
 
-// link is the text of a symbolic link.
-func (n *inode) link() (string, error) {
+// Link implements [lookup.Node].
+func (n *inode) Link() (string, error) {
 	switch {
-	case n.kind() != unix.S_IFLNK:
-		return "", fs.ErrInvalid
 	case n.size == 0 || n.size > maxLink:
 		return "", damaged("the symbolic link of inode %d has %d bytes", n.number, n.size)
 	case n.format == inInode:

@@ -108,8 +108,7 @@ func treed(t testing.TB, file *os.File) (places []int64) {
 	t.Helper()
 	f := opened(t, file)
 	find := func(name string) (n *inode, at int64, block uint64) {
-		n, err := f.find("open", name, true)
-		must(t, err)
+		n = inodeOf(t, f, name)
 		e, block := parseExtent(n.fork)
 		if n.format != inExtents || n.extentCount() != 1 || e.count < 3 {
 			t.Fatalf("%s has %d extents in format %d", name, n.extentCount(), n.format)

@@ -13,12 +13,14 @@ import (
 	"io"
 
 	"upkeep/internal/image/fsinfo"
+	"upkeep/internal/image/lookup"
 )
 
 // FS is a file system that is read. It implements [fs.FS], [fs.ReadDirFS],
 // [fs.StatFS] and [fs.ReadLinkFS]; symbolic links in it lead to places in it. What
 // waits in its log is not seen.
 type FS struct {
+	lookup.Files[*inode]
 	r io.ReaderAt
 	fsinfo.XFSLayout
 }
@@ -29,7 +31,9 @@ func Open(r io.ReaderAt, size int64) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &FS{r, layout}, nil
+	f := &FS{r: r, XFSLayout: layout}
+	f.Files = lookup.FilesBelow(func() (*inode, error) { return f.inode(f.Root) })
+	return f, nil
 }
 
 func damaged(format string, args ...any) error {
