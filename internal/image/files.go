@@ -129,44 +129,6 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 		return fmt.Errorf("reading %s: %w", src, err)
 	}
 	switch info.Type {
-	case fsinfo.Ext2, fsinfo.Ext3, fsinfo.Ext4:
-		ext, err := extfs.Open(r, size)
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", src, err)
-		}
-		f.ReadLinkFS, f.Stale = ext, ext.Stale()
-		return nil
-	case fsinfo.ReiserFS:
-		reiser, err := reiserfs.Open(r, size)
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", src, err)
-		}
-		f.ReadLinkFS = reiser.Files()
-		return nil
-	case fsinfo.VFAT:
-		fat, err := vfat.Open(r, size)
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", src, err)
-		}
-		f.ReadLinkFS = fat
-		return nil
-	case fsinfo.Btrfs:
-		b, err := btrfs.Open(r, size)
-		if unsupported := btrfstree.Unsupported(""); errors.As(err, &unsupported) {
-			return notRead(unsupported, info.Type, src)
-		}
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", src, err)
-		}
-		f.ReadLinkFS, f.Stale = b, b.Stale()
-		return nil
-	case fsinfo.XFS:
-		x, err := xfs.Open(r, size)
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", src, err)
-		}
-		f.ReadLinkFS, f.Stale = x, info.State == fsinfo.Journal
-		return nil
 	case fsinfo.None:
 		if table, err := partition.Read(r, size); err == nil && len(table.Partitions) > 0 {
 			return whichPart(src, table)
@@ -175,7 +137,52 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 	case fsinfo.Swap:
 		return fmt.Errorf("%w: %s holds swap space, in which there are no files", upkeep.ErrRefused, src)
 	}
-	return notRead(fmt.Errorf("files of %s are not read without mounting it", info.Type), info.Type, src)
+	f.ReadLinkFS, f.Stale, err = filesOf(r, size, info)
+	if unsupported := btrfstree.Unsupported(""); errors.As(err, &unsupported) {
+		return notRead(unsupported, info.Type, src)
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", src, err)
+	}
+	return nil
+}
+
+// filesOf are the files of a file system that is read without the kernel. Stale says that
+// changes wait in a journal that its reader does not see.
+func filesOf(r io.ReaderAt, size int64, info fsinfo.Info) (files fs.ReadLinkFS, stale bool, err error) {
+	switch info.Type {
+	case fsinfo.Ext2, fsinfo.Ext3, fsinfo.Ext4:
+		e, err := extfs.Open(r, size)
+		if err != nil {
+			return nil, false, err
+		}
+		return e, e.Stale(), nil
+	case fsinfo.ReiserFS:
+		f, err := reiserfs.Open(r, size)
+		if err != nil {
+			return nil, false, err
+		}
+		return f.Files(), false, nil
+	case fsinfo.VFAT:
+		f, err := vfat.Open(r, size)
+		if err != nil {
+			return nil, false, err
+		}
+		return f, false, nil
+	case fsinfo.Btrfs:
+		b, err := btrfs.Open(r, size)
+		if err != nil {
+			return nil, false, err
+		}
+		return b, b.Stale(), nil
+	case fsinfo.XFS:
+		x, err := xfs.Open(r, size)
+		if err != nil {
+			return nil, false, err
+		}
+		return x, info.State == fsinfo.Journal, nil
+	}
+	return nil, false, fmt.Errorf("files of %s are not read without mounting it: %w", info.Type, fsinfo.ErrUnsupported)
 }
 
 // notRead refuses to look into an image, and says what does.

@@ -134,25 +134,11 @@ func (w *Work) extract(ctx context.Context, tell *teller, t *target, dst string,
 
 // files are those of the file system, read without the kernel.
 func (t *target) files() (fs.ReadLinkFS, error) {
-	switch t.info.Type {
-	case fsinfo.VFAT:
-		f, err := vfat.Open(t.section(), t.part.Length)
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", t.name(), err)
-		}
-		return f, nil
-	case fsinfo.ReiserFS:
-		r, err := reiserfs.Open(t.section(), t.part.Length)
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", t.name(), err)
-		}
-		return r.Files(), nil
-	}
-	e, err := extfs.Open(t.section(), t.part.Length)
+	files, _, err := filesOf(t.section(), t.part.Length, t.info)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", t.name(), err)
 	}
-	return e, nil
+	return files, nil
 }
 
 // attributesOf are those that the readers tell.
