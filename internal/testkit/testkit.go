@@ -130,3 +130,15 @@ func Eventually(t testing.TB, deadline time.Duration, check func() (ok bool, sta
 		<-time.After(pause)
 	}
 }
+
+// InMemory is a folder of which the disk hears nothing, where there is such: for what is
+// large, or flushed often. It goes with the test.
+func InMemory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "upkeep-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}

@@ -22,24 +22,12 @@ import (
 
 const mib = 1 << 20
 
-// inMemory is a folder of which the disk hears nothing, where there is one: much is
-// flushed.
-func inMemory(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "btrfs-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // image makes a file system.
 func image(t testing.TB, size int64, args ...string) *os.File {
 	t.Helper()
 	testkit.NeedRoot(t)
 	testkit.Need(t, "mkfs.btrfs", "btrfs")
-	file, err := os.Create(filepath.Join(inMemory(t), "x.img"))
+	file, err := os.Create(filepath.Join(testkit.InMemory(t), "x.img"))
 	must(t, err)
 	t.Cleanup(func() { file.Close() })
 	must(t, file.Truncate(size))

@@ -20,22 +20,10 @@ import (
 
 const mib = 1 << 20
 
-// inMemory is a folder of which the disk hears nothing, where there is one: a
-// gigabyte is written and thrown away.
-func inMemory(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "fsinfo-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // newImage is a sparse file of the given size, on which the program is run.
 func newImage(t testing.TB, size int64, argv ...string) string {
 	t.Helper()
-	path := filepath.Join(inMemory(t), "image")
+	path := filepath.Join(testkit.InMemory(t), "image")
 	file, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)

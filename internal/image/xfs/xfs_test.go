@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,28 +36,15 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// inMemory is a folder of which the disk hears nothing, where there is one.
-func inMemory(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "xfs-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // made is a new file system, as mkfs.xfs makes it.
 func made(t testing.TB, size int64, args ...string) *os.File {
 	t.Helper()
 	testkit.Need(t, "mkfs.xfs")
-	file, err := os.Create(filepath.Join(inMemory(t), "x.img"))
+	file, err := os.Create(filepath.Join(testkit.InMemory(t), "x.img"))
 	must(t, err)
 	t.Cleanup(func() { file.Close() })
 	must(t, file.Truncate(size))
-	if out, err := exec.Command("mkfs.xfs", append(append([]string{"-q", "-f"}, args...), file.Name())...).CombinedOutput(); err != nil {
-		t.Fatalf("mkfs.xfs %v: %v\n%s", args, err, out)
-	}
+	testkit.Run(t, append(append([]string{"mkfs.xfs", "-q", "-f"}, args...), file.Name())...)
 	return file
 }
 
