@@ -40,7 +40,7 @@ func newNewcomer(t *testing.T, uid uint32, home string) *newcomer {
 	n := &newcomer{t: t, dir: home, data: filepath.Join(home, ".local", "share", "upkeep"), program: filepath.Join(home, "upkeep")}
 	text, err := os.ReadFile(upkeepProgram(t))
 	if err == nil {
-		err = os.WriteFile(n.program, text, 0o755)
+		err = testkit.WriteProgram(n.program, text)
 	}
 	example, err2 := os.ReadFile("../examples/sites.yaml")
 	if err = errors.Join(err, err2); err == nil {

@@ -63,7 +63,7 @@ var verbs = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("building upkeep: %w\n%s", err, output)
 	}
 	script := fmt.Sprintf("#!/bin/sh\ncase \"$1\" in up|serve|agent) exec '%s' \"$@\" ;; esac\nexec '%s' \"$@\"\n", self, shipped)
-	return sharedDir, os.WriteFile(filepath.Join(sharedDir, "upkeep"), []byte(script), 0o755)
+	return sharedDir, testkit.WriteProgram(filepath.Join(sharedDir, "upkeep"), []byte(script))
 })
 
 // The sessions in testdata run the real program: upkeep up in the background,

@@ -102,7 +102,7 @@ func binary(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "racer")
-	if err := errors.Join(os.WriteFile(path, self, 0o755), os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+	if err := errors.Join(testkit.WriteProgram(path, self), os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	return path

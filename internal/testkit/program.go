@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -39,4 +40,14 @@ func TryWith(t testing.TB, input io.Reader, argv ...string) (string, error) {
 	command.Stdin = input
 	out, err := command.CombinedOutput()
 	return string(out), err
+}
+
+// WriteProgram writes a program to be run right after, by anyone. No program is
+// started meanwhile: its process would have the file open for writing until it runs
+// what it is for, and who runs the file then is told "text file busy" (see
+// [syscall.ForkLock] and https://go.dev/issue/22315).
+func WriteProgram(path string, text []byte) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, text, 0o755)
 }

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -189,6 +191,31 @@ func TestPostgresGivesFreshDatabases(t *testing.T) {
 		defer func() { _ = db.Close() }()
 		if _, err := db.ExecContext(context.Background(), "CREATE TABLE same (id INT)"); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// A program is run right after it was written, while others start all the time.
+func TestWriteProgram(t *testing.T) {
+	var others sync.WaitGroup
+	defer others.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 4 {
+		others.Go(func() {
+			for ctx.Err() == nil {
+				_ = exec.Command("true").Run()
+			}
+		})
+	}
+	large := append([]byte("#!/bin/sh\nexit 0\n"), bytes.Repeat([]byte("#"), 1<<20)...) // for time to be in the middle
+	for i := range 200 {
+		path := filepath.Join(t.TempDir(), fmt.Sprint("program", i))
+		if err := WriteProgram(path, large); err != nil {
+			t.Fatal(err)
+		}
+		if err := exec.Command(path).Run(); err != nil {
+			t.Fatalf("run %d: %v", i, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,8 +39,8 @@ func TestBindHastened(t *testing.T) {
 func TestBindNotHastened(t *testing.T) {
 	for name, command := range map[string]func(n *testkit.Named) []string{
 		"a script": func(n *testkit.Named) []string {
-			n.Write(t, "bin/rndc", "#!/bin/sh\nexec rndc \"$@\"\n")
-			if err := os.Chmod(n.Path("bin/rndc"), 0o755); err != nil {
+			err := errors.Join(os.Mkdir(n.Path("bin"), 0o755), testkit.WriteProgram(n.Path("bin/rndc"), []byte("#!/bin/sh\nexec rndc \"$@\"\n")))
+			if err != nil {
 				t.Fatal(err)
 			}
 			return append([]string{n.Path("bin/rndc")}, n.RNDC[1:]...)

@@ -1,8 +1,8 @@
 package zone
 
 import (
+	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -154,7 +154,10 @@ func TestBindUnprivileged(t *testing.T) {
 	}
 	// The test binary, where another user may run it.
 	binary := filepath.Join(lab.Dir, "zone.test")
-	copyFile(t, os.Args[0], binary)
+	self, err := os.ReadFile(os.Args[0])
+	if err := errors.Join(err, testkit.WriteProgram(binary, self)); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 {
 		cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestBindUnprivileged$", "-test.count=1")
 		cmd.Dir = "/"
@@ -181,25 +184,6 @@ func mustStat(t *testing.T, path string) os.FileInfo {
 		t.Fatal(err)
 	}
 	return info
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	in, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func bindOnce(t *testing.T, victim string) {

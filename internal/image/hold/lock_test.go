@@ -171,7 +171,7 @@ func TestWithoutRoot(t *testing.T) {
 	must(t, os.Chown(path, 65534, 65534))
 	text, err := os.ReadFile(os.Args[0])
 	must(t, err)
-	must(t, os.WriteFile(program, text, 0o755))
+	must(t, testkit.WriteProgram(program, text))
 	holder(t, "write", path) // root's process, which nobody may not look into
 	setpriv, err := testkit.Find("setpriv")
 	must(t, err)
