@@ -130,18 +130,29 @@ func (s *search) fit() (Fit, error) {
 	if o.Inodes != 0 && o.Inodes < inodes {
 		return Fit{}, &upkeep.InvalidError{Fields: []upkeep.FieldError{{Field: "inodes", Value: fmt.Sprint(o.Inodes), Rule: fmt.Sprintf("must be %d at least: the tree has %s, and the file system keeps %d", inodes, upkeep.Plural(s.usage.Inodes, "file or folder", "files and folders"), extReserved)}}}
 	}
-	var last error
+	var failed error
+	var floor int64 // none could be made in it
 	want := need(s)
 	size := max(int64(s.typ.Min), roundUp(want))
 	for range maxTrials {
 		t, err := s.try(size, o)
 		if err != nil && isExt(s.typ.Name) && s.ctx.Err() == nil {
-			last = err // it is too small even for what is made in an empty one
-			size += roundUp(size / 20)
+			// It is too small even for what is made in an empty one: mostly for the tables of
+			// inodes, and no inode is larger than a block.
+			if failed == nil {
+				failed, floor = err, size
+				size += roundUp(max(o.Inodes*o.BlockSize, size/20))
+			} else {
+				size += roundUp(size / 20)
+			}
 			continue
 		}
 		if err != nil {
 			return Fit{}, err
+		}
+		if least := max(floor+step, roundUp(want+t.info.InodeBytes)); floor != 0 && least < size {
+			size, floor = least, 0 // now that they are known
+			continue
 		}
 		// What it takes of itself does not get less as it grows: the least size is at
 		// least what is missing larger, and the first that is enough is the least.
@@ -164,7 +175,7 @@ func (s *search) fit() (Fit, error) {
 		}
 		size += roundUp(missing)
 	}
-	return Fit{}, errors.Join(errNone, last)
+	return Fit{}, errors.Join(errNone, failed)
 }
 
 func roundUp(n int64) int64 { return (n + step - 1) / step * step }

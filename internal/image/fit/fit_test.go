@@ -90,6 +90,11 @@ var trees = map[string]func(t testing.TB, root *os.File){
 			must(t, os.WriteFile(at(root, fmt.Sprint(i)), []byte("small"), 0o644))
 		}
 	},
+	"empty files": func(t testing.TB, root *os.File) { // which take nothing but inodes
+		for i := range 20_000 {
+			must(t, os.WriteFile(at(root, fmt.Sprint(i)), nil, 0o644))
+		}
+	},
 	"attributes": func(t testing.TB, root *os.File) {
 		for i := range 1000 {
 			must(t, os.WriteFile(at(root, fmt.Sprint(i)), []byte("x"), 0o644))
