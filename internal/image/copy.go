@@ -170,8 +170,7 @@ func (w *Work) source(path string, partition int) (*source, error) {
 		return nil, fromUnmountable(path, t.typ.Name)
 	}
 	if t.info.State == fsinfo.Journal {
-		return nil, upkeep.WithHint(fmt.Errorf("%w: changes wait in the journal of %s: without them its files are out of date", upkeep.ErrRefused, path),
-			"upkeep image check --repair carries them out, on a copy that takes the image's place")
+		return nil, t.outOfDate()
 	}
 	return s, nil
 }
@@ -179,13 +178,10 @@ func (w *Work) source(path string, partition int) (*source, error) {
 // fromUnmountable refuses to copy out of an image that the kernel cannot mount.
 func fromUnmountable(path, name string) error {
 	err := fmt.Errorf("%w: %s holds %s, which this kernel cannot mount", upkeep.ErrRefused, path, name)
-	switch name {
-	case filesystem.Swap:
+	if name == filesystem.Swap {
 		return fmt.Errorf("%w: %s holds swap space, in which there are no files", upkeep.ErrRefused, path)
-	case filesystem.VFAT:
-		return upkeep.WithHint(err, "--untrusted reads it without the kernel, into a folder; or modprobe vfat, where there is a driver")
 	}
-	return upkeep.WithHint(err, "modprobe "+name)
+	return upkeep.WithHint(err, "--untrusted reads it without the kernel, into a folder; or modprobe "+name+", where there is a driver")
 }
 
 // intoUnmountable refuses to copy into a type that the kernel cannot mount.

@@ -15,6 +15,7 @@ import (
 	"upkeep/internal/image/extfs"
 	"upkeep/internal/image/fsinfo"
 	"upkeep/internal/image/hold"
+	"upkeep/internal/image/lookup"
 	"upkeep/internal/image/pack"
 	"upkeep/internal/image/partition"
 	"upkeep/internal/image/reiserfs"
@@ -25,7 +26,7 @@ import (
 // Files are the files in an image, which is read and not mounted: root is not
 // needed, and the kernel sees nothing of it.
 type Files struct {
-	fs.ReadLinkFS
+	lookup.Tree
 	// Stale says that changes wait in a journal: files are as they were before them.
 	Stale bool
 
@@ -137,7 +138,7 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 	case fsinfo.Swap:
 		return fmt.Errorf("%w: %s holds swap space, in which there are no files", upkeep.ErrRefused, src)
 	}
-	f.ReadLinkFS, f.Stale, err = filesOf(r, size, info)
+	f.Tree, f.Stale, err = filesOf(r, size, info)
 	if unsupported := btrfstree.Unsupported(""); errors.As(err, &unsupported) {
 		return notRead(unsupported, info.Type, src)
 	}
@@ -149,7 +150,7 @@ func (f *Files) mount(r io.ReaderAt, size int64, src string) error {
 
 // filesOf are the files of a file system that is read without the kernel. Stale says that
 // changes wait in a journal that its reader does not see.
-func filesOf(r io.ReaderAt, size int64, info fsinfo.Info) (files fs.ReadLinkFS, stale bool, err error) {
+func filesOf(r io.ReaderAt, size int64, info fsinfo.Info) (files lookup.Tree, stale bool, err error) {
 	switch info.Type {
 	case fsinfo.Ext2, fsinfo.Ext3, fsinfo.Ext4:
 		e, err := extfs.Open(r, size)
@@ -223,7 +224,7 @@ func (f *Files) List(name string) ([]Listed, error) {
 		return nil, notThere(err)
 	}
 	if !info.IsDir() {
-		one, err := f.listed(name, info)
+		one, err := newListed(name, info, func() (string, error) { return f.ReadLink(name) })
 		return []Listed{one}, err
 	}
 	entries, err := fs.ReadDir(f, name)
@@ -236,7 +237,7 @@ func (f *Files) List(name string) ([]Listed, error) {
 		if err != nil {
 			return nil, fmt.Errorf("looking at %s: %w", e.Name(), err)
 		}
-		one, err := f.listed(path.Join(name, e.Name()), info)
+		one, err := newListed(path.Join(name, e.Name()), info, e.(lookup.DirEntry).ReadLink)
 		if err != nil {
 			return nil, err
 		}
@@ -245,7 +246,8 @@ func (f *Files) List(name string) ([]Listed, error) {
 	return all, nil
 }
 
-func (f *Files) listed(name string, info fs.FileInfo) (Listed, error) {
+// newListed is a file as it is shown; link reads it, where it is one.
+func newListed(name string, info fs.FileInfo, link func() (string, error)) (Listed, error) {
 	one := Listed{Path: "/" + strings.TrimPrefix(name, "."), Mode: info.Mode().String(), Size: info.Size(), Changed: info.ModTime().UTC().Format("2006-01-02T15:04:05Z")}
 	switch owner := info.Sys().(type) {
 	case *btrfs.Owner:
@@ -261,7 +263,7 @@ func (f *Files) listed(name string, info fs.FileInfo) (Listed, error) {
 		return one, nil
 	}
 	var err error
-	if one.Link, err = f.ReadLink(name); err != nil {
+	if one.Link, err = link(); err != nil {
 		return one, fmt.Errorf("reading the link %s: %w", name, err)
 	}
 	return one, nil

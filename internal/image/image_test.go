@@ -606,15 +606,17 @@ func TestRepairGoesOnWhereALookEnds(t *testing.T) {
 	onlyFile(t, path)
 }
 
-// What waits in the log of an xfs is said, and that a repair carried it out.
-func TestCheckOfAnXFSWhoseLogWaits(t *testing.T) {
+// unplugged is an image as a disk is when the power fails: it has a file, which was
+// flushed, in its log alone.
+func unplugged(t *testing.T, name string, size upkeep.Size) string {
+	t.Helper()
 	testkit.NeedRoot(t)
-	path := made(t, Creation{Size: 300 * mib, FS: "xfs"})
+	path := made(t, Creation{Size: size, FS: name})
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	must(t, err)
 	defer file.Close()
-	cut := path + ".cut" // what the disk holds when the power fails
-	must(t, mount.With(file, mount.Options{Type: "xfs"}, func(dir *os.File) error {
+	cut := path + ".cut"
+	must(t, mount.With(file, mount.Options{Type: name}, func(dir *os.File) error {
 		fd, err := unix.Openat(int(dir.Fd()), "file", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 		if err != nil {
 			return err
@@ -622,6 +624,12 @@ func TestCheckOfAnXFSWhoseLogWaits(t *testing.T) {
 		defer unix.Close(fd)
 		return errors.Join(unix.Fsync(fd), exec.Command("cp", "--sparse=always", path, cut).Run())
 	}))
+	return cut
+}
+
+// What waits in the log of an xfs is said, and that a repair carried it out.
+func TestCheckOfAnXFSWhoseLogWaits(t *testing.T) {
+	cut := unplugged(t, "xfs", 300*mib)
 	verdict := run(t)(Check(cut, Checking{})).(filesystem.Verdict)
 	if verdict.Clean || !strings.HasPrefix(verdict.Brief(), "changes wait in its log, which mounting it carries out, and --repair too") || strings.Contains(verdict.Found, "ALERT") {
 		t.Errorf("it is found to be %+v", verdict)

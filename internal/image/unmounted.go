@@ -14,18 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/image/btrfs"
+	"upkeep/internal/image/btrfstree"
 	"upkeep/internal/image/extfs"
 	"upkeep/internal/image/extract"
 	"upkeep/internal/image/filesystem"
 	"upkeep/internal/image/fsinfo"
+	"upkeep/internal/image/lookup"
 	"upkeep/internal/image/reiserfs"
 	"upkeep/internal/image/shadow"
 	"upkeep/internal/image/tree"
 	"upkeep/internal/image/vfat"
+	"upkeep/internal/image/xfs"
 )
 
-// planUnmounted plans a copy in which the kernel mounts nothing: out of ext,
-// ReiserFS and vfat into a folder, and out of a folder into a new ext image.
+// planUnmounted plans a copy in which the kernel mounts nothing: out of an image into a
+// folder, and out of a folder into a new ext image.
 func (w *Work) planUnmounted(src, dst string, c Copying) error {
 	from, err := stat(src)
 	if err != nil {
@@ -56,7 +60,7 @@ func (c Copying) notUnmounted(what string) error {
 		why = "of an image that is not trusted, which is never mounted"
 	}
 	return upkeep.WithHint(fmt.Errorf("%w: there is no copy %s %s", upkeep.ErrRefused, what, why),
-		"what works: ext2, ext3, ext4, reiserfs and vfat images into an empty folder that exists, and a folder into a new ext image; both after each other lose what the plan of the first says is not kept")
+		"what works: images into an empty folder that exists, and a folder into a new ext image; both after each other lose what the plan of the first says is not kept")
 }
 
 // planExtract plans a copy out of an image that is read by upkeep itself.
@@ -71,38 +75,61 @@ func (w *Work) planExtract(src, dst string, c Copying) error {
 	if err := errors.Join(t.needFS(), t.needReadable()); err != nil {
 		return err
 	}
-	if !strings.HasPrefix(t.info.Type, "ext") && t.info.Type != fsinfo.ReiserFS && t.info.Type != fsinfo.VFAT {
+	files, stale, err := filesOf(t.section(), t.part.Length, t.info)
+	switch unsupported := btrfstree.Unsupported(""); {
+	case errors.As(err, &unsupported):
+		return notRead(unsupported, t.info.Type, src)
+	case errors.Is(err, fsinfo.ErrUnsupported):
 		return c.notUnmounted("out of " + t.info.Type)
-	}
-	if t.info.State == fsinfo.Journal && t.info.Type != fsinfo.ReiserFS {
-		return upkeep.WithHint(fmt.Errorf("%w: changes wait in the journal of %s: without them its files are out of date", upkeep.ErrRefused, t.name()),
-			"upkeep image check --repair carries them out, on a copy that takes the image's place")
+	case err != nil:
+		return fmt.Errorf("reading %s: %w", t.name(), err)
+	case stale:
+		return t.outOfDate()
 	}
 	if err := room(filepath.Join(dst, "x"), t.info.Used); err != nil {
 		return err
 	}
-	lost := "extended attributes, access lists and flags"
-	switch {
-	case t.info.Type == fsinfo.VFAT:
-		lost = "whether a file is hidden, of the system or to be archived"
-	case os.Geteuid() != 0:
-		lost = "owners, devices, " + lost
-	case c.Untrusted:
-		lost = "devices, set-id bits, " + lost
-	}
+	lost := c.lostBy(t.info.Type)
 	w.Plan.step(t.info.Used, "read %s of %s by itself, and write its files into %s; NOT kept: %s", upkeep.Size(t.info.Used).About(), t.info.Type, dst, lost)
 	w.Plan.Undo = "a kill leaves a part of the files in the folder"
 	w.do = func(ctx context.Context, tell *teller) error {
 		tell.note("not kept: %s", lost)
-		return w.extract(ctx, tell, t, dst, c.Untrusted)
+		return w.extract(ctx, tell, t, files, dst, c.Untrusted)
 	}
 	return nil
 }
 
-func (w *Work) extract(ctx context.Context, tell *teller, t *target, dst string, harmless bool) error {
-	files, err := t.files()
+// lostBy says what is not kept of the files of a type that are read without the kernel.
+func (c Copying) lostBy(name string) string {
+	if name == fsinfo.VFAT {
+		return "whether a file is hidden, of the system or to be archived"
+	}
+	lost := "extended attributes, access lists and flags"
+	if name == fsinfo.Btrfs {
+		lost = "subvolumes, which become folders, " + lost
+	}
+	switch {
+	case os.Geteuid() != 0:
+		return "owners, devices, " + lost
+	case c.Untrusted:
+		return "devices, set-id bits, " + lost
+	}
+	return lost
+}
+
+// outOfDate refuses an image in whose journal changes wait.
+func (t *target) outOfDate() error {
+	hint := "upkeep image check --repair carries them out, on a copy that takes the image's place"
+	if !t.typ.Repairs() {
+		hint = "mounting it carries them out"
+	}
+	return upkeep.WithHint(fmt.Errorf("%w: changes wait in the journal of %s: without them its files are out of date", upkeep.ErrRefused, t.name()), hint)
+}
+
+func (w *Work) extract(ctx context.Context, tell *teller, t *target, files lookup.Tree, dst string, harmless bool) error {
+	top, err := files.Top()
 	if err != nil {
-		return err
+		return fmt.Errorf("reading %s: %w", t.name(), err)
 	}
 	dir, err := os.Open(dst)
 	if err != nil {
@@ -110,7 +137,7 @@ func (w *Work) extract(ctx context.Context, tell *teller, t *target, dst string,
 	}
 	defer dir.Close()
 	tell.begin("copying")
-	report, err := extract.Tree(ctx, dir, files, extract.Options{Attributes: attributesOf, Harmless: harmless, Total: t.info.Used, Progress: tell.progress})
+	report, err := extract.Tree(ctx, dir, top, extract.Options{Attributes: attributesOf, Harmless: harmless, Total: t.info.Used, Progress: tell.progress})
 	result := Copied{Entries: report.Entries, Bytes: upkeep.Size(report.Bytes), Lost: []tree.Loss{}}
 	for _, l := range report.Lost {
 		result.Lost = append(result.Lost, tree.Loss{Path: tree.Escape(l.Path), What: l.What, Why: l.Why})
@@ -132,24 +159,19 @@ func (w *Work) extract(ctx context.Context, tell *teller, t *target, dst string,
 	return nil
 }
 
-// files are those of the file system, read without the kernel.
-func (t *target) files() (fs.ReadLinkFS, error) {
-	files, _, err := filesOf(t.section(), t.part.Length, t.info)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", t.name(), err)
-	}
-	return files, nil
-}
-
 // attributesOf are those that the readers tell.
 func attributesOf(info fs.FileInfo) extract.Attributes {
 	switch o := info.Sys().(type) {
+	case *btrfs.Owner:
+		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: extract.Inode{Subvolume: o.Subvolume, Number: o.Inode}, Links: o.Links, Device: o.Device, Access: o.Access}
 	case *extfs.Owner:
-		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: uint64(o.Inode), Links: uint32(o.Links), Device: o.Device, Access: o.Access}
+		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: extract.Inode{Number: uint64(o.Inode)}, Links: uint32(o.Links), Device: o.Device, Access: o.Access}
 	case *reiserfs.Inode:
-		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: uint64(o.Object), Links: o.Links, Device: o.Device(), Access: o.Atime}
+		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: extract.Inode{Number: uint64(o.Object)}, Links: o.Links, Device: o.Device(), Access: o.Atime}
 	case *vfat.Sys: // which knows no owners
-		return extract.Attributes{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Inode: uint64(o.Cluster), Links: 1}
+		return extract.Attributes{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Inode: extract.Inode{Number: uint64(o.Cluster)}, Links: 1}
+	case *xfs.Owner:
+		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: extract.Inode{Number: o.Inode}, Links: o.Links, Device: o.Device, Access: o.Access}
 	}
 	return extract.Attributes{}
 }
@@ -234,7 +256,6 @@ func (w *Work) makeOf(ctx context.Context, tell *teller, file *os.File, typ file
 
 // amends are what an image that mke2fs made of a folder lacks.
 type amends struct {
-	files    *extfs.FS
 	root     *os.File
 	commands strings.Builder // for debugfs
 	lost     []tree.Loss
@@ -247,17 +268,33 @@ func compareTrees(file *os.File, c Creation, folder *os.File) (*amends, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the new image: %w", err)
 	}
-	a := &amends{files: files, root: folder}
-	return a, fs.WalkDir(files, ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return fmt.Errorf("reading the new image: %w", err)
+	a := &amends{root: folder}
+	top, err := files.Top()
+	if err != nil {
+		return nil, fmt.Errorf("reading the new image: %w", err)
+	}
+	return a, a.compare(".", top)
+}
+
+// compare compares a file, and what is in it.
+func (a *amends) compare(name string, e lookup.DirEntry) error {
+	info, err := e.Info()
+	if err != nil {
+		return fmt.Errorf("reading the new image: %w", err)
+	}
+	if err := a.look(name, info); err != nil || !info.IsDir() {
+		return err
+	}
+	entries, err := e.ReadDir()
+	if err != nil {
+		return fmt.Errorf("reading the new image: %w", err)
+	}
+	for _, below := range entries {
+		if err := a.compare(path.Join(name, below.Name()), below); err != nil {
+			return err
 		}
-		info, err := e.Info()
-		if err != nil {
-			return fmt.Errorf("reading the new image: %w", err)
-		}
-		return a.look(name, info)
-	})
+	}
+	return nil
 }
 
 // look compares one file, and notes what is to be amended.

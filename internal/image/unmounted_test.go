@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/image/mount"
 	"upkeep/internal/image/tree"
 	"upkeep/internal/testkit"
 )
@@ -31,7 +32,7 @@ func TestCopyWithoutKernel(t *testing.T) {
 	testkit.Need(t, "chattr")
 	latin1 := filepath.Join(source, "caf\xe9") // names are bytes
 	must(t, errors.Join(os.Mkdir(latin1, 0o700), os.WriteFile(filepath.Join(latin1, "th\xe9"), []byte("noir"), 0o600)))
-	for _, c := range []struct{ fs, way string }{{"ext4", "mounted"}, {"ext4", "made"}, {"ext2", "made"}} {
+	for _, c := range []struct{ fs, way string }{{"ext4", "mounted"}, {"ext4", "made"}, {"ext2", "made"}, {"xfs", "mounted"}, {"btrfs", "mounted"}} {
 		need(t, c.fs)
 		image, folder := filepath.Join(t.TempDir(), "new.img"), t.TempDir()
 		if c.way == "mounted" {
@@ -165,6 +166,55 @@ func TestCopyWithoutRoot(t *testing.T) {
 	}
 }
 
+// TestCopyOutOfSubvolumes has files with one number, and two names, in each of several.
+func TestCopyOutOfSubvolumes(t *testing.T) {
+	need(t, "btrfs")
+	image, folder := made(t, Creation{Size: 200 * mib, FS: "btrfs"}), t.TempDir()
+	file, err := os.OpenFile(image, os.O_RDWR, 0)
+	must(t, err)
+	defer file.Close()
+	must(t, mount.With(file, mount.Options{Type: "btrfs"}, func(dir *os.File) error {
+		top := fmt.Sprintf("/proc/%d/fd/%d/", os.Getpid(), dir.Fd())
+		for _, name := range []string{"first", "second"} {
+			printed(t, "btrfs", "subvolume", "create", top+name)
+			must(t, errors.Join(os.WriteFile(top+name+"/file", []byte(name), 0o640), os.Link(top+name+"/file", top+name+"/again")))
+		}
+		printed(t, "btrfs", "subvolume", "snapshot", top+"second", top+"first/third")
+		return nil
+	}))
+	w, err := Copy(image, folder, Copying{Untrusted: true})
+	must(t, err)
+	if steps := fmt.Sprint(w.Plan.Steps); !strings.Contains(steps, "NOT kept: devices, set-id bits, subvolumes, which become folders, extended attributes") {
+		t.Errorf("the plan is %s", steps)
+	}
+	must(t, errors.Join(w.Do(context.Background(), nil), w.Close()))
+	for name, want := range map[string]string{"first": "first", "second": "second", "first/third": "second"} {
+		var one, two unix.Stat_t
+		must(t, errors.Join(unix.Stat(filepath.Join(folder, name, "file"), &one), unix.Stat(filepath.Join(folder, name, "again"), &two)))
+		text, err := os.ReadFile(filepath.Join(folder, name, "again"))
+		if err != nil || string(text) != want || one.Ino != two.Ino || one.Nlink != 2 {
+			t.Errorf("%s holds %q, %v, and its file has %d names", name, text, err, one.Nlink)
+		}
+	}
+}
+
+// TestCopyOfWhatIsOutOfDate has changes that wait in a log: they would be missing.
+func TestCopyOfWhatIsOutOfDate(t *testing.T) {
+	for name, c := range map[string]struct {
+		size upkeep.Size
+		hint string
+	}{"xfs": {300 * mib, "upkeep image check --repair carries them out"}, "btrfs": {200 * mib, "mounting it carries them out"}} {
+		image := unplugged(t, name, c.size)
+		for _, untrusted := range []bool{true, false} {
+			_, err := Copy(image, t.TempDir(), Copying{Untrusted: untrusted})
+			var h *upkeep.HintError
+			if !errors.Is(err, upkeep.ErrRefused) || !strings.Contains(err.Error(), "changes wait in the journal of "+image) || !errors.As(err, &h) || !strings.HasPrefix(h.Hint, c.hint) {
+				t.Errorf("%s, untrusted %v: %v, %v", name, untrusted, err, h)
+			}
+		}
+	}
+}
+
 // TestCopyOutOfVFAT has the files of an image that is not trusted, as mtools put them in.
 func TestCopyOutOfVFAT(t *testing.T) {
 	need(t, "vfat")
@@ -266,9 +316,12 @@ func TestBtrfsOnDevices(t *testing.T) {
 		run(t)(Create(path, Creation{Size: 128 * mib}))
 	}
 	printed(t, "mkfs.btrfs", append([]string{"-q", "-f", "-m", "raid1"}, several...)...)
-	_, err := OpenFiles(context.Background(), several[0], 0)
-	var h *upkeep.HintError
-	if !errors.Is(err, upkeep.ErrRefused) || err.Error() != "refused: btrfs on 2 devices" || !errors.As(err, &h) || !strings.Contains(h.Hint, "btrfs restore IMAGE DIR") {
-		t.Errorf("on several devices: %v", err)
+	_, look := OpenFiles(context.Background(), several[0], 0)
+	_, copied := Copy(several[0], t.TempDir(), Copying{Untrusted: true})
+	for _, err := range []error{look, copied} {
+		var h *upkeep.HintError
+		if !errors.Is(err, upkeep.ErrRefused) || err.Error() != "refused: btrfs on 2 devices" || !errors.As(err, &h) || !strings.Contains(h.Hint, "btrfs restore IMAGE DIR") {
+			t.Errorf("on several devices: %v", err)
+		}
 	}
 }

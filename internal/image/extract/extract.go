@@ -16,17 +16,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
+	"upkeep/internal/image/lookup"
 )
 
 // Attributes are what [fs.FileInfo] does not tell.
 type Attributes struct {
 	UID, GID uint32
-	// Inode is the same for all names of a file, of which there are Links.
-	Inode  uint64
-	Links  uint32
-	Device uint64 // of a device, as mknod(2) takes it
-	Access time.Time
+	Inode    Inode
+	Links    uint32 // names of the file, all with its inode
+	Device   uint64 // of a device, as mknod(2) takes it
+	Access   time.Time
 }
+
+// Inode is the number of a file, in the subvolume that it is in.
+type Inode struct{ Subvolume, Number uint64 }
 
 // Options say how it is done.
 type Options struct {
@@ -53,7 +56,7 @@ type Report struct {
 // Tree copies all into an empty folder. As root it gives files to their owners and makes
 // devices; else all belongs to who runs it. It does not wait for the disk, and nobody
 // else may write to the folder meanwhile. After an error a part is there.
-func Tree(ctx context.Context, dst *os.File, src fs.ReadLinkFS, o Options) (Report, error) {
+func Tree(ctx context.Context, dst *os.File, src lookup.DirEntry, o Options) (Report, error) {
 	fd, err := unix.Openat(int(dst.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Report{}, fmt.Errorf("opening %s: %w", dst.Name(), err)
@@ -63,15 +66,15 @@ func Tree(ctx context.Context, dst *os.File, src fs.ReadLinkFS, o Options) (Repo
 	if names, err := root.Readdirnames(1); err == nil && len(names) > 0 {
 		return Report{}, fmt.Errorf("%w: %s is not empty; it has %q, for one", upkeep.ErrRefused, dst.Name(), names[0])
 	}
-	x := &extraction{Options: o, ctx: ctx, src: src, root: fd, uid: os.Geteuid(), gid: os.Getegid(), first: map[uint64]string{}, entered: map[uint64]bool{}}
-	info, err := fs.Stat(src, ".")
+	x := &extraction{Options: o, ctx: ctx, root: fd, uid: os.Geteuid(), gid: os.Getegid(), buffer: make([]byte, 256<<10), first: map[Inode]string{}, entered: map[Inode]bool{}}
+	info, err := src.Info()
 	if err != nil {
 		return Report{}, err
 	}
 	if !info.IsDir() {
 		return Report{}, fmt.Errorf("%w: its root is not a folder", upkeep.ErrRefused)
 	}
-	err = x.folder(fd, ".", info, 0)
+	err = x.folder(fd, ".", src, info, 0)
 	return x.report, err
 }
 
@@ -81,12 +84,12 @@ const maxDepth = 2048
 type extraction struct {
 	Options
 	ctx      context.Context
-	src      fs.ReadLinkFS
 	root     int
 	uid, gid int
 	report   Report
-	first    map[uint64]string // of inodes with several names, the one that was made
-	entered  map[uint64]bool   // folders, by inode
+	buffer   []byte
+	first    map[Inode]string // of inodes with several names, the one that was made
+	entered  map[Inode]bool   // folders
 }
 
 func (x *extraction) lose(name, what, why string) {
@@ -94,7 +97,7 @@ func (x *extraction) lose(name, what, why string) {
 }
 
 // folder fills a folder that is open and gives it its attributes, its time last.
-func (x *extraction) folder(fd int, name string, info fs.FileInfo, depth int) error {
+func (x *extraction) folder(fd int, name string, src lookup.DirEntry, info fs.FileInfo, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%w: folders lie in each other more than %d deep", upkeep.ErrRefused, maxDepth)
 	}
@@ -104,7 +107,7 @@ func (x *extraction) folder(fd int, name string, info fs.FileInfo, depth int) er
 	}
 	x.entered[inode] = true
 	x.report.Entries++
-	entries, err := fs.ReadDir(x.src, name)
+	entries, err := src.ReadDir()
 	if err != nil {
 		return err
 	}
@@ -114,7 +117,7 @@ func (x *extraction) folder(fd int, name string, info fs.FileInfo, depth int) er
 		}
 		info, err := e.Info()
 		if err == nil {
-			err = x.entry(fd, path.Join(name, e.Name()), info, depth)
+			err = x.entry(fd, path.Join(name, e.Name()), e, info, depth)
 		}
 		if err != nil {
 			return fmt.Errorf("%q: %w", path.Join(name, e.Name()), err)
@@ -123,8 +126,8 @@ func (x *extraction) folder(fd int, name string, info fs.FileInfo, depth int) er
 	return x.finish(fd, "", name, info)
 }
 
-func (x *extraction) entry(dir int, name string, info fs.FileInfo, depth int) error {
-	base := path.Base(name)
+func (x *extraction) entry(dir int, name string, src lookup.DirEntry, info fs.FileInfo, depth int) error {
+	base := src.Name()
 	if info.IsDir() {
 		if err := unix.Mkdirat(dir, base, 0o700); err != nil {
 			return fmt.Errorf("making the folder: %w", err)
@@ -134,7 +137,7 @@ func (x *extraction) entry(dir int, name string, info fs.FileInfo, depth int) er
 			return fmt.Errorf("opening the folder: %w", err)
 		}
 		defer unix.Close(fd)
-		return x.folder(fd, name, info, depth+1)
+		return x.folder(fd, name, src, info, depth+1)
 	}
 	a := x.Attributes(info)
 	if first, made := x.first[a.Inode]; made && a.Links > 1 {
@@ -144,7 +147,7 @@ func (x *extraction) entry(dir int, name string, info fs.FileInfo, depth int) er
 		}
 		return nil
 	}
-	made, err := x.make(dir, base, name, info, a)
+	made, err := x.make(dir, name, src, info, a)
 	if err != nil || !made {
 		return err
 	}
@@ -156,12 +159,13 @@ func (x *extraction) entry(dir int, name string, info fs.FileInfo, depth int) er
 }
 
 // make makes what is no folder, if it can be made here.
-func (x *extraction) make(dir int, base, name string, info fs.FileInfo, a Attributes) (bool, error) {
+func (x *extraction) make(dir int, name string, src lookup.DirEntry, info fs.FileInfo, a Attributes) (bool, error) {
+	base := src.Name()
 	switch info.Mode().Type() {
 	case 0:
-		return true, x.file(dir, base, name, info)
+		return true, x.file(dir, name, src, info)
 	case fs.ModeSymlink:
-		text, err := x.src.ReadLink(name)
+		text, err := src.ReadLink()
 		if err == nil {
 			err = unix.Symlinkat(text, dir, base)
 		}
@@ -201,25 +205,24 @@ func typeBits(m fs.FileMode) uint32 {
 }
 
 // file copies a file; blocks of zeros become holes.
-func (x *extraction) file(dir int, base, name string, info fs.FileInfo) (err error) {
-	in, err := x.src.Open(name)
+func (x *extraction) file(dir int, name string, src lookup.DirEntry, info fs.FileInfo) (err error) {
+	in, err := src.Open()
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	fd, err := unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(dir, src.Name(), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("making the file: %w", err)
 	}
-	out := os.NewFile(uintptr(fd), base)
+	out := os.NewFile(uintptr(fd), src.Name())
 	defer func() { err = errors.Join(err, out.Close()) }()
-	buffer := make([]byte, 256<<10)
 	for at := int64(0); ; {
 		if x.ctx.Err() != nil {
 			return context.Cause(x.ctx)
 		}
-		n, failed := io.ReadFull(in, buffer)
-		if err := x.write(out, buffer[:n], at); err != nil {
+		n, failed := io.ReadFull(in, x.buffer)
+		if err := x.write(out, x.buffer[:n], at); err != nil {
 			return err
 		}
 		at += int64(n)

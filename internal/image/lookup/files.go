@@ -38,9 +38,25 @@ type Entry[N any] struct {
 	Node func() (N, error)
 }
 
+// DirEntry is an [fs.DirEntry] that can be read: by its path each file would be looked for
+// among all that are in its folder, and above. Links are not followed.
+type DirEntry interface {
+	fs.DirEntry
+	Open() (fs.File, error)
+	ReadLink() (string, error)
+	// ReadDir is what is in a folder, by name.
+	ReadDir() ([]DirEntry, error)
+}
+
+// A Tree is all of what [Files] are.
+type Tree interface {
+	fs.ReadLinkFS
+	Top() (DirEntry, error)
+}
+
 // Files are the files of a file system as package fs has them: [fs.ReadDirFS],
-// [fs.StatFS] and [fs.ReadLinkFS]. Symbolic links lead to places in the file system, and
-// open files are [io.ReaderAt] too.
+// [fs.StatFS] and [fs.ReadLinkFS]. Symbolic links lead to places in the file system,
+// open files are [io.ReaderAt] too, and what is in folders are [DirEntry].
 type Files[N Node[N]] struct{ root func() (N, error) }
 
 // FilesBelow are the files below a root.
@@ -52,18 +68,33 @@ func (f Files[N]) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := info{n.Stat(), path.Base(name)}
+	opened, err := open(n, path.Base(name))
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return opened, nil
+}
+
+func open[N Node[N]](n N, name string) (fs.File, error) {
+	i := info{n.Stat(), name}
 	switch mode := i.Mode(); {
 	case mode.IsDir():
-		return &folder{info: i, list: func() ([]fs.DirEntry, error) { return list(n) }}, nil
+		return &folder{info: i, list: func() ([]fs.DirEntry, error) { return as[fs.DirEntry](list(n)) }}, nil
 	case !mode.IsRegular():
 		return &file{info: i}, nil
 	}
 	content, err := n.Content()
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		return nil, err
 	}
 	return &file{io.NewSectionReader(content, 0, i.Size()), i}, nil
+}
+
+// Top is the root folder, with the name ".".
+func (f Files[N]) Top() (DirEntry, error) {
+	e := &entry[N]{Entry: Entry[N]{".", f.root}}
+	_, err := e.Info()
+	return e, err
 }
 
 // Stat implements [fs.StatFS].
@@ -86,14 +117,19 @@ func (f Files[N]) ReadLink(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, is, err := link(n)
-	if err == nil && !is {
-		err = fs.ErrInvalid
-	}
+	text, err := readLink(n)
 	if err != nil {
 		return "", &fs.PathError{Op: "readlink", Path: name, Err: err}
 	}
 	return text, nil
+}
+
+func readLink[N Node[N]](n N) (string, error) {
+	text, is, err := link(n)
+	if err == nil && !is {
+		err = fs.ErrInvalid
+	}
+	return text, err
 }
 
 // ReadDir implements [fs.ReadDirFS].
@@ -102,7 +138,7 @@ func (f Files[N]) ReadDir(name string) ([]fs.DirEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := list(n)
+	entries, err := as[fs.DirEntry](list(n))
 	if err != nil {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: err}
 	}
@@ -131,19 +167,28 @@ func link[N Node[N]](n N) (text string, is bool, err error) {
 
 // list is what is in a folder, by name. Names that nothing could open are left out:
 // those of the folder itself and of the one above, and what has a slash in it.
-func list[N Node[N]](n N) ([]fs.DirEntry, error) {
+func list[N Node[N]](n N) ([]*entry[N], error) {
 	found, err := n.Entries()
 	if err != nil {
 		return nil, err
 	}
-	var all []fs.DirEntry
+	var all []*entry[N]
 	for _, e := range found {
 		if e.Name != "" && e.Name != "." && e.Name != ".." && !strings.ContainsAny(e.Name, "/\x00") {
 			all = append(all, &entry[N]{Entry: e})
 		}
 	}
-	slices.SortFunc(all, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	slices.SortFunc(all, func(a, b *entry[N]) int { return strings.Compare(a.Name(), b.Name()) })
 	return all, nil
+}
+
+// as are entries as an interface has them.
+func as[I fs.DirEntry, N Node[N]](entries []*entry[N], err error) ([]I, error) {
+	all := make([]I, len(entries))
+	for i, e := range entries {
+		all[i] = fs.DirEntry(e).(I)
+	}
+	return all, err
 }
 
 // info implements [fs.FileInfo].
@@ -184,7 +229,7 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 	return f.SectionReader.ReadAt(b, offset)
 }
 
-// entry implements [fs.DirEntry].
+// entry implements [DirEntry].
 type entry[N Node[N]] struct {
 	Entry[N]
 	info fs.FileInfo
@@ -212,3 +257,27 @@ func (e *entry[N]) Type() fs.FileMode {
 }
 
 func (e *entry[N]) IsDir() bool { return e.Type().IsDir() }
+
+func (e *entry[N]) Open() (fs.File, error) {
+	n, err := e.Node()
+	if err != nil {
+		return nil, err
+	}
+	return open(n, e.Entry.Name)
+}
+
+func (e *entry[N]) ReadLink() (string, error) {
+	n, err := e.Node()
+	if err != nil {
+		return "", err
+	}
+	return readLink(n)
+}
+
+func (e *entry[N]) ReadDir() ([]DirEntry, error) {
+	n, err := e.Node()
+	if err != nil {
+		return nil, err
+	}
+	return as[DirEntry](list(n))
+}

@@ -15,9 +15,11 @@ type thing struct {
 	mode    fs.FileMode
 	text    string
 	entries map[string]*thing
+	sought  int // how often something was looked for in it
 }
 
 func (n *thing) Lookup(name string) (*thing, error) {
+	n.sought++
 	if found := n.entries[name]; found != nil {
 		return found, nil
 	}
@@ -79,5 +81,46 @@ func TestFiles(t *testing.T) {
 	}
 	if _, err := files.ReadDir("file"); !errors.Is(err, ErrNoFolder) {
 		t.Errorf("a file as a folder: %v", err)
+	}
+}
+
+// What is in a folder is read without being looked for among all the others.
+func TestDirEntry(t *testing.T) {
+	folder := &thing{mode: fs.ModeDir, entries: map[string]*thing{"file": {text: "content"}, "link": {mode: fs.ModeSymlink, text: "file"}}}
+	root := &thing{mode: fs.ModeDir, entries: map[string]*thing{"folder": folder}}
+	top, err := FilesBelow(func() (*thing, error) { return root, nil }).Top()
+	if err != nil || top.Name() != "." || !top.IsDir() {
+		t.Fatalf("the root is %v, %v", top, err)
+	}
+	found := map[string]string{}
+	var read func(e DirEntry) error
+	read = func(e DirEntry) error {
+		switch e.Type() {
+		case fs.ModeDir:
+			entries, err := e.ReadDir()
+			for _, below := range entries {
+				err = errors.Join(err, read(below))
+			}
+			return err
+		case fs.ModeSymlink:
+			found[e.Name()], err = e.ReadLink()
+			return err
+		}
+		f, err := e.Open()
+		if err != nil {
+			return err
+		}
+		text, err := io.ReadAll(f)
+		found[e.Name()] = string(text)
+		return err
+	}
+	if err := read(top); err != nil || len(found) != 2 || found["file"] != "content" || found["link"] != "file" {
+		t.Errorf("it has %q, %v", found, err)
+	}
+	if sought := root.sought + folder.sought; sought != 0 {
+		t.Errorf("files were looked for %d times", sought)
+	}
+	if _, err := top.ReadLink(); !errors.Is(err, fs.ErrInvalid) {
+		t.Errorf("a folder as a link: %v", err)
 	}
 }

@@ -144,10 +144,11 @@ func mountDevice(device *loop.Device, name string, o Options) (*os.File, error) 
 
 // withoutDriver says what is left where the kernel does not know a type.
 func withoutDriver(kind string) string {
-	if kind == fsinfo.XFS || kind == fsinfo.Btrfs {
-		return "what needs no driver: upkeep image ls, cat, info, check and pack"
+	const reads = "what reads it without a driver: upkeep image ls, cat, and copy --untrusted into a folder; "
+	if kind == fsinfo.XFS || kind == fsinfo.Btrfs { // which only the kernel grows
+		return reads + "info, check and pack need none either"
 	}
-	return "what reads it without a driver: upkeep image ls, cat, and copy --untrusted into a folder; info, check, pack and grow need none either"
+	return reads + "info, check, pack and grow need none either"
 }
 
 // options are the file system's own.

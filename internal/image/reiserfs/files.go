@@ -12,7 +12,7 @@ import (
 const maxPieces = 1 << 20 // that a file lies in
 
 // Files are the files to be read by name. What Sys returns of one is its *[Inode].
-func (f *FS) Files() fs.ReadLinkFS {
+func (f *FS) Files() lookup.Tree {
 	return lookup.FilesBelow(func() (named, error) { return f.named(Root) })
 }
 
