@@ -56,12 +56,18 @@ func holds(fs *fsinfo.Info, damage string, lost *fsinfo.LostError, repair string
 	return fs.Type + ", " + fs.State
 }
 
-// repair is the command that repairs an image, or a partition of it.
-func repair(file string, partition int) string {
-	if partition == 0 {
-		return "upkeep image check --repair " + file
+// repair is the command that repairs an image, or a partition of it; of one that is
+// packed, once it was unpacked.
+func repair(d image.Description, partition int) string {
+	file, command := d.File, "upkeep image check --repair "
+	if d.Inside != nil {
+		file = "OUT.img"
+		command = fmt.Sprintf("upkeep image unpack %s %s && %s", d.File, file, command)
 	}
-	return fmt.Sprintf("upkeep image check --repair --partition %d %s", partition, file)
+	if partition != 0 {
+		command += fmt.Sprintf("--partition %d ", partition)
+	}
+	return command + file
 }
 
 // holdsPacked says in a line what image a file holds packed; empty where it is one.
@@ -81,10 +87,11 @@ func holdsPacked(d image.Description) string {
 }
 
 // tableRows are a line for each partition.
-func tableRows(file string, t *image.Table, add func(name, format string, args ...any)) {
+func tableRows(d image.Description, add func(name, format string, args ...any)) {
+	t := d.Table
 	add("partitions", "%s, %s", t.Kind, t.ID)
 	for _, p := range t.Partitions {
-		text := holds(p.FS, p.Damage, p.Lost, repair(file, p.Number))
+		text := holds(p.FS, p.Damage, p.Lost, repair(d, p.Number))
 		if p.FS != nil {
 			text += fmt.Sprintf(", %s of %s used", upkeep.Size(p.FS.Used).About(), upkeep.Size(p.FS.Size).About())
 		}
@@ -113,10 +120,10 @@ func (a *app) printDescription(d image.Description) error {
 		add("holds", "%s", packed)
 	}
 	if d.Table != nil {
-		tableRows(d.File, d.Table, add)
+		tableRows(d, add)
 	}
 	if d.Partition != 0 || packed == "" && d.Table == nil {
-		add("holds", "%s", holds(d.FS, d.Damage, d.Lost, repair(d.File, d.Partition)))
+		add("holds", "%s", holds(d.FS, d.Damage, d.Lost, repair(d, d.Partition)))
 	}
 	if fs := d.FS; fs != nil {
 		if fs.Label != "" {
