@@ -117,43 +117,51 @@ func alike(a, b []Range, block, size int64) bool {
 }
 
 func within(inner, outer []Range, block, size int64) bool {
+	var whole []Range
 	for _, r := range inner {
 		from := (r.From + block - 1) / block * block
 		to := r.To / block * block
 		if r.To == size {
 			to = size // the last block of a file may be a part of one
 		}
-		if from >= to {
-			continue
-		}
-		if len(without([]Range{{from, to}}, outer)) > 0 {
-			return false
+		if from < to {
+			whole = append(whole, Range{from, to})
 		}
 	}
-	return true
+	return len(without(whole, outer)) == 0
 }
 
 // Unlisted are the differences that a report of a copy does not name as lost.
 func Unlisted(found []Difference, lost []Loss, source *Manifest) []Difference {
-	// Of several names of a file the copier met one first, and listed that.
-	group := map[string]string{}
+	group := map[string]string{} // by each of several names of a file, the first
 	for _, e := range source.Entries {
 		if e.Link != "" {
 			group[Escape(e.Path)] = Escape(e.Link)
 		}
 	}
-	name := func(path string) string {
-		if first, is := group[path]; is {
-			return first
+	// What a file lost was listed by the name that the copier met first; that a name is
+	// not there, by itself.
+	key := func(path, what string) Loss {
+		if first, is := group[path]; is && what != "entry" {
+			path = first
 		}
-		return path
+		return Loss{Path: path, What: what}
 	}
-	type key struct{ path, what string }
-	listed := map[key]bool{}
+	listed := map[Loss]bool{}
 	for _, l := range lost {
-		listed[key{name(l.Path), l.What}] = true
+		listed[key(l.Path, l.What)] = true
 	}
-	return slices.DeleteFunc(slices.Clone(found), func(d Difference) bool { return listed[key{name(d.Path), d.What}] })
+	left := map[string][]string{} // the names that the copy has of a file
+	for _, e := range source.Entries {
+		if path := Escape(e.Path); e.Link != "" && !listed[key(path, "entry")] {
+			left[group[path]] = append(left[group[path]], path)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(found), func(d Difference) bool {
+		names := left[group[d.Path]]
+		relinked := d.What == "links" && (len(names) > 1 && d.Is == names[0] || len(names) == 1 && d.Is == "")
+		return relinked || listed[key(d.Path, d.What)]
+	})
 }
 
 func decimal(n int64) string {

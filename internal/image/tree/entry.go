@@ -169,6 +169,14 @@ func (c *copier) content(f *folder, i *item, dst, src int, ext inode) error {
 	if err != nil {
 		return fmt.Errorf("asking where its data lies: %w", err)
 	}
+	end := int64(0)
+	if len(l.prealloc) > 0 {
+		// btrfs goes through all from the file's end to what is allocated, each time.
+		if err := resize(dst, i.size); err != nil {
+			return err
+		}
+		end = i.size
+	}
 	for _, r := range l.prealloc {
 		err := retry(func() error { return unix.Fallocate(dst, unix.FALLOC_FL_KEEP_SIZE, r.From, r.To-r.From) })
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
@@ -182,17 +190,21 @@ func (c *copier) content(f *folder, i *item, dst, src int, ext inode) error {
 			return fmt.Errorf("allocating what is allocated in the source: %w", err)
 		}
 	}
-	end := int64(0)
 	for _, r := range l.data {
 		if err := c.copyRange(dst, src, r); err != nil {
 			return err
 		}
-		end = r.To
+		end = max(end, r.To)
 	}
 	if end < i.size {
-		if err := retry(func() error { return unix.Ftruncate(dst, i.size) }); err != nil {
-			return fmt.Errorf("giving it its size: %w", err)
-		}
+		return resize(dst, i.size)
+	}
+	return nil
+}
+
+func resize(fd int, size int64) error {
+	if err := retry(func() error { return unix.Ftruncate(fd, size) }); err != nil {
+		return fmt.Errorf("giving it its size: %w", err)
 	}
 	return nil
 }

@@ -296,10 +296,10 @@ func (d *describer) sumPiece(fd int, from, to int64) ([]byte, error) {
 func without(ranges, taken []Range) []Range {
 	var out []Range
 	for _, r := range ranges {
+		for len(taken) > 0 && taken[0].To <= r.From {
+			taken = taken[1:]
+		}
 		for _, t := range taken {
-			if t.To <= r.From {
-				continue
-			}
 			if t.From >= r.To {
 				break
 			}

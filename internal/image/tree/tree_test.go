@@ -425,6 +425,49 @@ func TestCompareFinds(t *testing.T) {
 	}
 }
 
+// TestUnlisted has a copy without some of the names of one file.
+func TestUnlisted(t *testing.T) {
+	tree := func(names ...string) *Manifest {
+		m := &Manifest{Block: 4096}
+		for _, name := range names {
+			e := Entry{Path: name, Type: 'f'}
+			if len(names) > 1 {
+				e.Link = names[0]
+			}
+			m.Entries = append(m.Entries, e)
+		}
+		return m
+	}
+	lost := func(names ...string) (all []Loss) {
+		for _, name := range names {
+			all = append(all, Loss{Path: name, What: "entry", Why: "too many links"})
+		}
+		return all
+	}
+	source := tree("a", "b", "c")
+	for _, one := range []struct {
+		made *Manifest
+		lost []Loss
+		want string
+	}{
+		{tree("a", "b", "c"), nil, ""},
+		{tree("b", "c"), lost("a"), ""},
+		{tree("a", "b"), lost("c"), ""},
+		{tree("c"), lost("a", "b"), ""},
+		{tree("c"), lost("a"), "b entry, c links"}, // that one is lost explains no other
+		{tree("b", "c"), nil, "a entry, b links, c links"},
+		{tree("a", "b"), lost("a"), "c entry"},
+	} {
+		var got []string
+		for _, d := range Unlisted(Compare(source, one.made), one.lost, source) {
+			got = append(got, d.Path+" "+d.What)
+		}
+		if strings.Join(got, ", ") != one.want {
+			t.Errorf("with %v lost: found %q, want %q", one.lost, got, one.want)
+		}
+	}
+}
+
 func TestRangesWithout(t *testing.T) {
 	for _, one := range []struct {
 		a, b []Range
@@ -435,6 +478,7 @@ func TestRangesWithout(t *testing.T) {
 		{[]Range{{0, 10}}, []Range{{2, 3}, {5, 7}}, "0-2,3-5,7-10"},
 		{[]Range{{5, 10}, {20, 30}}, []Range{{0, 6}, {9, 25}}, "6-9,25-30"},
 		{[]Range{{1, 2}}, []Range{{5, 6}}, "1-2"},
+		{[]Range{{0, 3}, {4, 6}, {8, 12}}, []Range{{1, 5}, {9, 10}}, "0-1,5-6,8-9,10-12"},
 	} {
 		if got := rangesText(without(one.a, one.b)); got != one.want {
 			t.Errorf("%v without %v is %s, want %s", one.a, one.b, got, one.want)
