@@ -606,6 +606,25 @@ func TestRepairGoesOnWhereALookEnds(t *testing.T) {
 	onlyFile(t, path)
 }
 
+// What a check repairs before an image is changed is told.
+func TestRepairsBeforeAreTold(t *testing.T) {
+	path := made(t, Creation{Size: 64 * mib, FS: "ext4"})
+	for _, change := range []func() (*Work, error){
+		func() (*Work, error) { return Grow(path, Growth{By: 8 * mib}) },
+		func() (*Work, error) { return Shrink(path, Shrinking{To: 48 * mib}) },
+	} {
+		printed(t, "debugfs", "-w", "-R", "set_inode_field <11> blocks 9", path)
+		var told []string
+		w, err := change()
+		must(t, err)
+		must(t, errors.Join(w.Do(context.Background(), func(e upkeep.ImageEvent) { told = append(told, e.Text) }), w.Close()))
+		if text := strings.Join(told, "\n"); !strings.Contains(text, "repaired before, as a boot would: ") || !strings.Contains(text, "Inode 11, i_blocks is 9, should be ") {
+			t.Errorf("%s tells %q", w.Plan.Verb, text)
+		}
+		inOrder(t, path, "ext4")
+	}
+}
+
 // unplugged is an image as a disk is when the power fails: it has a file, which was
 // flushed, in its log alone.
 func unplugged(t *testing.T, name string, size upkeep.Size) string {

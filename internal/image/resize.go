@@ -343,7 +343,11 @@ func (w *Work) planSecondGrowth(t *target, r resizing) error {
 				return err
 			}
 			tell.begin("growing %s", t.typ.Name)
-			if err := t.typ.Grow(ctx, file, tell.progress); err != nil {
+			err := s.prepare(ctx, tell, file)
+			if err == nil {
+				err = t.typ.Grow(ctx, file)
+			}
+			if err != nil {
 				return fmt.Errorf("growing %s: %w", t.typ.Name, err)
 			}
 			info, err := s.proven(ctx, tell, file, "grown")
@@ -490,10 +494,12 @@ func (t *target) usedBehind(length int64) int64 {
 // afterwards.
 func (w *Work) shrink(ctx context.Context, tell *teller, s second, file *os.File, length int64) error {
 	tell.begin("shrinking %s", s.typ.Name)
-	var err error
-	if s.typ.ShrinksOffline() {
-		err = s.typ.Shrink(ctx, file, length, tell.progress)
-	} else {
+	err := s.prepare(ctx, tell, file)
+	switch {
+	case err != nil:
+	case s.typ.ShrinksOffline():
+		err = s.typ.Shrink(ctx, file, length)
+	default:
 		err = s.mounted(file, func(dir *os.File) error { return s.typ.ShrinkMounted(dir, length) })
 	}
 	if err != nil {

@@ -171,6 +171,15 @@ func (s second) change(ctx context.Context, t *teller, next *shadow.Shadow, chan
 	return next.Replace(s.file)
 }
 
+// prepare has the second file ready to be grown or shrunk, and tells what was repaired.
+func (s second) prepare(ctx context.Context, t *teller, file *os.File) error {
+	mended, err := s.typ.Prepare(ctx, file, t.progress)
+	if mended != "" {
+		t.note("repaired before, as a boot would: %s", mended)
+	}
+	return err
+}
+
 // keepKind allocates again what programs made holes of in the second file of a full
 // image: on some hosts that is how they zero.
 func (s second) keepKind(next *shadow.Shadow) error {

@@ -56,7 +56,10 @@ func TestLeastOfResize2fs(t *testing.T) {
 	if err := typ.Make(context.Background(), file, size, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	err := typ.Shrink(context.Background(), file, 2<<20, nil)
+	if _, err := typ.Prepare(context.Background(), file, nil); err != nil {
+		t.Fatal(err)
+	}
+	err := typ.Shrink(context.Background(), file, 2<<20)
 	var hint *upkeep.HintError
 	if !errors.Is(err, errNotEnough) || !errors.As(err, &hint) || !strings.Contains(err.Error(), "resize2fs makes it no smaller than ") {
 		t.Errorf("shrinking it to 2M: %v", err)

@@ -49,15 +49,16 @@ func extWith(name string, e extPrograms) Type {
 		},
 		check:  e.check,
 		repair: e.repair,
-		grow: func(ctx context.Context, file *os.File, progress Progress) error {
-			return e.resize(ctx, file, nil, progress)
-		},
+		grow:   func(ctx context.Context, file *os.File) error { return e.resize2fs(ctx, file) },
 		shrink: e.shrink,
 		undoable: func(undo, on *os.File, most int64) Type {
 			return extWith(name, extPrograms{undo: undo, on: on, most: most})
 		},
 		unchecked: func() Type { return extWith(name, extPrograms{unchecked: true}) },
 		fromCopy:  func(c superCopy) Type { return extWith(name, extPrograms{copy: c}) },
+	}
+	if !e.unchecked {
+		t.prepare = e.preen
 	}
 	if name != Ext4 {
 		t.options = append(t.options, "profile xen-2010")
@@ -224,25 +225,17 @@ func (e extPrograms) repair(ctx context.Context, file *os.File, progress Progres
 
 // preen does what the kernel or a boot would: it replays the journal and repairs
 // what needs no decision. Resize2fs wants it.
-func (e extPrograms) preen(ctx context.Context, file *os.File, progress Progress) error {
-	if e.unchecked {
-		return nil
-	}
+func (e extPrograms) preen(ctx context.Context, file *os.File, progress Progress) (mended string, err error) {
 	result, err := e.e2fsck(ctx, file, progress, "-p")
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		return "", err
+	case result.Code == 0:
+		return "", nil
+	case result.Code&^(extMended|extReboot) != 0:
+		return "", damaged(result)
 	}
-	if result.Code&^(extMended|extReboot) != 0 {
-		return damaged(result)
-	}
-	return nil
-}
-
-func (e extPrograms) resize(ctx context.Context, file *os.File, size []string, progress Progress) error {
-	if err := e.preen(ctx, file, progress); err != nil {
-		return err
-	}
-	return e.resize2fs(ctx, file, size...)
+	return Verdict{Found: result.Output}.Brief(), nil
 }
 
 func (e extPrograms) resize2fs(ctx context.Context, file *os.File, size ...string) error {
@@ -267,15 +260,12 @@ func (e extPrograms) resize2fs(ctx context.Context, file *os.File, size ...strin
 
 // shrink asks for a size or, with 0, for the least. What resize2fs takes for the
 // least is an estimate, so it is asked until it finds no less.
-func (e extPrograms) shrink(ctx context.Context, file *os.File, size int64, progress Progress) error {
+func (e extPrograms) shrink(ctx context.Context, file *os.File, size int64) error {
 	if size > 0 {
-		err := e.resize(ctx, file, []string{strconv.FormatInt(size/1024, 10) + "K"}, progress)
+		err := e.resize2fs(ctx, file, strconv.FormatInt(size/1024, 10)+"K")
 		if errors.Is(err, errNotEnough) {
 			return e.tooSmall(ctx, file, size, err)
 		}
-		return err
-	}
-	if err := e.preen(ctx, file, progress); err != nil {
 		return err
 	}
 	last := int64(0)

@@ -52,14 +52,17 @@ type Type struct {
 	check func(ctx context.Context, file *os.File, progress Progress) (Verdict, error)
 	// repair repairs what it can, in place. Nil where no program can be trusted to.
 	repair func(ctx context.Context, file *os.File, progress Progress) (Verdict, error)
+	// prepare does what grow and shrink want to be done before, and says what was repaired.
+	// Nil where they want nothing.
+	prepare func(ctx context.Context, file *os.File, progress Progress) (mended string, err error)
 	// grow fills the file. Nil where only the kernel can, mounted.
-	grow func(ctx context.Context, file *os.File, progress Progress) error
+	grow func(ctx context.Context, file *os.File) error
 	// growMounted fills the device that is mounted, which the kernel does in steps of
 	// which each is whole. Nil where it cannot.
 	growMounted func(dir *os.File, size int64) error
 	// shrink makes the file system at most as large as asked, or as small as it can be
 	// with size 0. Nil where no program can.
-	shrink func(ctx context.Context, file *os.File, size int64, progress Progress) error
+	shrink func(ctx context.Context, file *os.File, size int64) error
 	// shrinkMounted is shrink for types of which only the kernel can, mounted.
 	shrinkMounted func(dir *os.File, size int64) error
 	// undoable is the type with programs that keep in a file what they write over. Nil
@@ -309,9 +312,19 @@ func (t Type) ShrinksOffline() bool { return t.shrink != nil }
 // ShrinksMounted reports whether [Type.ShrinkMounted] can be asked for.
 func (t Type) ShrinksMounted() bool { return t.shrinkMounted != nil }
 
+// Prepare comes before [Type.Grow] and [Type.Shrink]: it carries out what waits in the
+// journal and repairs what needs no decision, and says what. What needs one is an error.
+func (t Type) Prepare(ctx context.Context, file *os.File, progress Progress) (mended string, err error) {
+	if t.prepare == nil {
+		return "", nil
+	}
+	mended, err = t.prepare(ctx, file, progress)
+	return mended, ranOut(file, err)
+}
+
 // Grow makes it fill its file.
-func (t Type) Grow(ctx context.Context, file *os.File, progress Progress) error {
-	return ranOut(file, t.grow(ctx, file, progress))
+func (t Type) Grow(ctx context.Context, file *os.File) error {
+	return ranOut(file, t.grow(ctx, file))
 }
 
 // Unchecked is the type that grows and shrinks without a check before, where there is
@@ -328,8 +341,8 @@ func (t Type) Unchecked() (Type, bool) {
 func (t Type) GrowMounted(dir *os.File, size int64) error { return t.growMounted(dir, size) }
 
 // Shrink makes it at most as large as size, or as small as it can be with 0.
-func (t Type) Shrink(ctx context.Context, file *os.File, size int64, progress Progress) error {
-	return t.shrink(ctx, file, size, progress)
+func (t Type) Shrink(ctx context.Context, file *os.File, size int64) error {
+	return t.shrink(ctx, file, size)
 }
 
 // ShrinkMounted is Shrink for a mounted one; dir is open in it.

@@ -28,10 +28,10 @@ var reiserfs = Type{
 	CheckWrites: true,
 	repair:      repairReiser,
 	NoMin:       "resize_reiserfs cannot find the least size; say which with --to",
-	grow: func(ctx context.Context, file *os.File, progress Progress) error {
+	grow: func(ctx context.Context, file *os.File) error {
 		return resizeReiser(ctx, file, "")
 	},
-	shrink: func(ctx context.Context, file *os.File, size int64, progress Progress) error {
+	shrink: func(ctx context.Context, file *os.File, size int64) error {
 		return resizeReiser(ctx, file, strconv.FormatInt(size&^4095, 10))
 	},
 }

@@ -43,7 +43,7 @@ func (t Type) RenewUUID(ctx context.Context, file *os.File) error {
 	c.File = file
 	switch t.Name {
 	case Ext2, Ext3, Ext4:
-		if err := (extPrograms{}).preen(ctx, file, nil); err != nil {
+		if _, err := (extPrograms{}).preen(ctx, file, nil); err != nil {
 			return err
 		}
 	case ReiserFS:
