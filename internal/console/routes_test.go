@@ -40,8 +40,11 @@ func house(t testing.TB, f *fake, h *hosting, change ...func(*api.Options)) *api
 
 // ask sends a request as a browser of somebody does; nobody for "".
 func ask(h http.Handler, who, method, path, body string) *httptest.ResponseRecorder {
-	// A stream has no end of its own.
-	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	patience := time.Minute
+	if place, _, _ := strings.Cut(path, "?"); place == "/live" || strings.HasSuffix(place, "/stream") {
+		patience = 200 * time.Millisecond // a stream has no end of its own
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
 	r.Host, r.RemoteAddr = "localhost", "127.0.0.1:1234"

@@ -279,7 +279,7 @@ func TestHelloGoesFirst(t *testing.T) {
 		t.Errorf("standing: %+v, %v", standing, is)
 	}
 	a.stop()
-	testkit.Eventually(t, 5*time.Second, func() (bool, string) {
+	testkit.Eventually(t, 30*time.Second, func() (bool, string) {
 		_, is := l.hub.Link("web1")
 		return !is, "the link stands"
 	})

@@ -288,7 +288,7 @@ func TestHostileAgents(t *testing.T) {
 			if got := websocket.CloseStatus(err); got != test.ends && got != -1 && got != websocket.StatusPolicyViolation {
 				t.Errorf("ended with %v, want %v", err, test.ends)
 			}
-			testkit.Eventually(t, 5*time.Second, func() (bool, string) {
+			testkit.Eventually(t, 30*time.Second, func() (bool, string) {
 				_, is := l.hub.Link("web1")
 				return !is, "the link stands"
 			})
@@ -502,7 +502,7 @@ func TestCertificatesAreRenewedOverTheLink(t *testing.T) {
 	// old one is of no use.
 	_ = take(t, a.links, "the link over which it was renewed").Close()
 	take(t, a.links, "the link with the new certificate")
-	testkit.Eventually(t, 5*time.Second, func() (bool, string) {
+	testkit.Eventually(t, 30*time.Second, func() (bool, string) {
 		list, err := l.roster.Certificates(t.Context())
 		return err == nil && len(list) == 1 && list[0].Serial == authority.Serial(renewed.Certificate), fmt.Sprint(list)
 	})

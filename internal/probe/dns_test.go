@@ -67,7 +67,7 @@ func TestDNS(t *testing.T) {
 		return m
 	}
 	reply := func(q *dns.Msg) *dns.Msg { return new(dns.Msg).SetReply(q) }
-	short := func(c *upkeep.Check) { c.Timeout = every(300 * time.Millisecond) }
+	short := func(c *upkeep.Check) { c.Timeout = every(time.Second) }
 	for _, c := range []struct {
 		name   string
 		server dns.HandlerFunc
@@ -105,13 +105,13 @@ func TestDNS(t *testing.T) {
 			}
 			_ = w.WriteMsg(m)
 		}, func(c *upkeep.Check) { c.Answer = []string{"192.0.2.1"} }, Result{OK: true}},
-		{"silent", func(dns.ResponseWriter, *dns.Msg) {}, short, Result{Reason: "no DNS answer within 300ms"}},
+		{"silent", func(dns.ResponseWriter, *dns.Msg) {}, short, Result{Reason: "no DNS answer within 1s"}},
 		{"truncated, then silent", func(w dns.ResponseWriter, q *dns.Msg) {
 			if m := reply(q); udp(w) {
 				m.Truncated = true
 				_ = w.WriteMsg(m)
 			}
-		}, short, Result{Slow: true, Reason: "truncated DNS answer, and no whole one over TCP within 300ms"}},
+		}, short, Result{Slow: true, Reason: "truncated DNS answer, and no whole one over TCP within 1s"}},
 		{"forged, then true", func(w dns.ResponseWriter, q *dns.Msg) {
 			forged := reply(q) // a guessed number
 			forged.Id++

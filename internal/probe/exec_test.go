@@ -91,14 +91,14 @@ setsid sleep 1000 & echo $! > %[1]s.away
 echo $$ >> %[1]s
 wait`, pids))
 	c := slowly(plugin)
-	c.Timeout = every(500 * time.Millisecond)
+	c.Timeout = every(3 * time.Second) // for all of its processes to be there
 	r := once(t, "127.0.0.1", c)
 	t.Cleanup(func() {
 		for _, pid := range readPIDs(t, pids+".away") {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	})
-	if r.OK || r.Refused || r.Reason != "the plugin did not end within 500ms" {
+	if r.OK || r.Refused || r.Reason != "the plugin did not end within 3s" {
 		t.Errorf("got %+v", r)
 	}
 	for _, pid := range readPIDs(t, pids) {

@@ -170,7 +170,7 @@ func TestHTTPRequest(t *testing.T) {
 // TestHTTPHostile has servers that keep a checker busy: all of them come to an
 // end, with a bounded amount read.
 func TestHTTPHostile(t *testing.T) {
-	soon := func(c *upkeep.Check) { c.Timeout = every(300 * time.Millisecond) }
+	soon := func(c *upkeep.Check) { c.Timeout = every(time.Second) }
 	silent := func(reason string) Result { return Result{Slow: true, Reason: reason} }
 	body := func(c *upkeep.Check) { soon(c); c.Body = "well" }
 	for _, c := range []struct {
@@ -180,11 +180,11 @@ func TestHTTPHostile(t *testing.T) {
 		want Result
 	}{
 		{"accepts and is silent", serve(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }), soon,
-			silent("connected, but no HTTP answer within 300ms")},
+			silent("connected, but no HTTP answer within 1s")},
 		{"drips a header", trickling(t, "", "HTTP/1.1 200 OK\r\nX: y"), soon,
-			silent("connected, but no HTTP answer within 300ms")},
+			silent("connected, but no HTTP answer within 1s")},
 		{"drips a body", trickling(t, "HTTP/1.1 200 OK\r\n\r\n", "x"), body,
-			silent("HTTP 200, but its body is not complete within 300ms")},
+			silent("HTTP 200, but its body is not complete within 1s")},
 		{"drips a body that nobody asked for", trickling(t, "HTTP/1.1 200 OK\r\n\r\n", "x"), soon, Result{OK: true}},
 		{"an endless header", flooding(t, "HTTP/1.1 200 OK\r\n", "X: y\r\n"), nil,
 			Result{Refused: true, Reason: "header longer than 65536 bytes"}},
@@ -196,7 +196,7 @@ func TestHTTPHostile(t *testing.T) {
 			func(c *upkeep.Check) { c.Body = "well" },
 			Result{Refused: true, Reason: `HTTP 200, but the body's first 10240 bytes do not match "well"`}},
 		{"drips a handshake", trickling(t, "", "\x16\x03\x01\x02"), func(c *upkeep.Check) { soon(c); c.Type = upkeep.CheckHTTPS },
-			silent("connected, but no TLS handshake within 300ms")},
+			silent("connected, but no TLS handshake within 1s")},
 	} {
 		same(t, c.name, once(t, "127.0.0.1", web(c.port, c.edit)), c.want)
 	}

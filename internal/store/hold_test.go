@@ -44,7 +44,8 @@ func TestHoldOutlivesItsConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw := rawDB(t, "pgx", dsn)
-	cut := "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+	// It waits until each connection is gone; a lock that is still being let go looks held.
+	cut := "SELECT pg_terminate_backend(pid, 60000) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
 	if _, err := raw.Exec(cut); err != nil {
 		t.Fatal(err)
 	}
@@ -59,12 +60,13 @@ func TestHoldOutlivesItsConnection(t *testing.T) {
 	default:
 	}
 
-	// Somebody else who comes while the connection is away does take over.
+	// Somebody else who comes while the connection is away does take over. It is opened
+	// before: the first looks after its connection every few seconds.
+	other := open()
 	if _, err := raw.Exec(cut); err != nil {
 		t.Fatal(err)
 	}
-	other := open()
-	testkit.Eventually(t, 4*time.Second, func() (bool, string) {
+	testkit.Eventually(t, 30*time.Second, func() (bool, string) {
 		_, err := other.Hold(t.Context())
 		return err == nil, "the other could not take over"
 	})

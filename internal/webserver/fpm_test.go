@@ -69,7 +69,7 @@ pm.max_children = 1
 		t.Fatal(err)
 	}
 	w.options.PHP = &FPM{Program: program, Config: config, PIDFile: filepath.Join(w.dir, "run", "php.pid")}
-	w.options.Patience = time.Second
+	w.options.Patience = 5 * time.Second
 	return w, func() *testkit.Process { return w.startFPM(config) }
 }
 

@@ -470,6 +470,7 @@ func TestServerDown(t *testing.T) {
 	if !errors.Is(report.Down, errNotRunning) || report.Sites["a.test"].State != upkeep.JobDone || report.Sites["b.test"].State != upkeep.JobFailed || len(report.Drift) > 0 {
 		t.Errorf("verified while the server is away: %+v", report)
 	}
+	w.options.Patience = 20 * time.Second
 	w.reopen()
 	if err := w.apache.Start(t.Context()); err != nil {
 		t.Fatal(err)
