@@ -165,6 +165,24 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// A folder whose blocks are all the same one has more names than there are.
+func TestFolderOfOneBlock(t *testing.T) {
+	root := t.TempDir()
+	for i := range 200 {
+		must(t, os.WriteFile(filepath.Join(root, fmt.Sprint("a file with a name ", i)), nil, 0o600))
+	}
+	f := opened(t, image(t, root, "-t", "ext2", "-b", "1024"))
+	n, err := f.inode(rootInode)
+	must(t, err)
+	if all, err := n.Entries(); err != nil || len(all) < 200 {
+		t.Fatalf("it has %d names, %v", len(all), err)
+	}
+	copy(n.raw[44:48], n.raw[40:44])
+	if _, err := n.Entries(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("it lists %v", err)
+	}
+}
+
 // explore opens an image that may be damaged, and looks at all that can be read.
 func explore(t *testing.T, image []byte, size int64) {
 	t.Helper()

@@ -78,12 +78,18 @@ func (n *inode) each(do func(name string, number int64) bool) error {
 		return err
 	}
 	b := make([]byte, n.fs.blockSize)
+	read := map[int64]bool{} // a small image could have more names than there is memory
 	for at := int64(0); at < n.size; at += n.fs.blockSize {
-		if block, _, err := n.locate(at / n.fs.blockSize); err != nil {
+		block, _, err := n.locate(at / n.fs.blockSize)
+		switch {
+		case err != nil:
 			return err
-		} else if block == 0 {
+		case block == 0:
 			return fmt.Errorf("%w: a folder has a hole", ErrDamaged)
+		case read[block]:
+			return fmt.Errorf("%w: a folder has block %d twice", ErrDamaged, block)
 		}
+		read[block] = true
 		if err := readFull(n, b[:min(n.fs.blockSize, n.size-at)], at); err != nil {
 			return err
 		}

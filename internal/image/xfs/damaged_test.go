@@ -201,6 +201,27 @@ func damage(t *testing.T, file *os.File, at, size int64, s signature, check func
 	}
 }
 
+// TestFolderOfOneBlock has a folder whose blocks are all the same one.
+func TestFolderOfOneBlock(t *testing.T) {
+	image, _ := small(t)
+	f, err := Open(bytes.NewReader(image), int64(len(image)))
+	must(t, err)
+	n := inodeOf(t, f, "leaf")
+	if n.format != inExtents {
+		t.Fatalf("the folder is of format %d", n.format)
+	}
+	high, low, count := be64(n.fork), be64(n.fork[8:]), uint64(f.FolderBlock/f.BlockSize)
+	for i := range uint64(2) { // extents of one block of the folder each; it begins with the first
+		binary.BigEndian.PutUint64(n.fork[extentSize*i:], high|i*count<<9)
+		binary.BigEndian.PutUint64(n.fork[extentSize*i+8:], low&^(1<<21-1)|count)
+	}
+	binary.BigEndian.PutUint32(n.raw[76:], 2)
+	n.size = 2 * f.FolderBlock
+	if _, err := n.Entries(); !errors.Is(err, fsinfo.ErrDamaged) || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("it lists %v", err)
+	}
+}
+
 // TestRefuses has what is not read here.
 func TestRefuses(t *testing.T) {
 	file := made(t, 300*mib)

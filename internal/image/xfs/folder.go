@@ -92,6 +92,7 @@ func (n *inode) blockNames(do func(name []byte, inode uint64) bool) error {
 		return damaged("the folder of inode %d has %d bytes", n.number, n.size)
 	}
 	b := make([]byte, size)
+	read := map[int64]bool{} // by place: a small image could have more names than there is memory
 	for from := int64(0); from < n.size; from += size {
 		at, exists, err := n.folderBlock(b, from)
 		if err != nil {
@@ -100,6 +101,10 @@ func (n *inode) blockNames(do func(name []byte, inode uint64) bool) error {
 		if !exists { // all its names were removed
 			continue
 		}
+		if read[at] {
+			return damaged("the folder of inode %d has the block at byte %d twice", n.number, at)
+		}
+		read[at] = true
 		names, err := n.namesIn(b, at)
 		if err != nil {
 			return err
