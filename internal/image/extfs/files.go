@@ -67,7 +67,7 @@ func (n *inode) each(do func(name string, number int64) bool) error {
 	case n.mode&0xf000 != 0x4000:
 		return lookup.ErrNoFolder
 	case n.size > maxDir:
-		return fmt.Errorf("%w: a folder has %d bytes", ErrDamaged, n.size)
+		return fmt.Errorf("%w: a folder has %d bytes, and %d are read at most", ErrUnsupported, n.size, maxDir)
 	case n.flags&flagEncrypted != 0:
 		return fmt.Errorf("%w: it is encrypted", ErrUnsupported)
 	case n.inline != nil:

@@ -1,10 +1,12 @@
 package xfs
 
 import (
+	"fmt"
 	"iter"
 
 	"golang.org/x/sys/unix"
 
+	"upkeep/internal/image/fsinfo"
 	"upkeep/internal/image/lookup"
 )
 
@@ -88,8 +90,11 @@ func (n *inode) typeSize() int {
 // stop. Its indexes lie behind its end, and are passed over.
 func (n *inode) blockNames(do func(name []byte, inode uint64) bool) error {
 	size := n.fs.FolderBlock
-	if n.size > maxFolder || n.size%size != 0 {
+	if n.size%size != 0 {
 		return damaged("the folder of inode %d has %d bytes", n.number, n.size)
+	}
+	if n.size > maxFolder {
+		return fmt.Errorf("%w: the folder of inode %d has %d bytes, and %d are read at most", fsinfo.ErrUnsupported, n.number, n.size, maxFolder)
 	}
 	b := make([]byte, size)
 	read := map[int64]bool{} // by place: a small image could have more names than there is memory
