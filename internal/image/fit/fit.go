@@ -150,9 +150,12 @@ func (s *search) fit() (Fit, error) {
 		if err != nil {
 			return Fit{}, err
 		}
-		if least := max(floor+step, roundUp(want+t.info.InodeBytes)); floor != 0 && least < size {
-			size, floor = least, 0 // now that they are known
-			continue
+		if floor != 0 {
+			least := max(floor+step, roundUp(want+t.info.InodeBytes)) // now that they are known
+			if floor = 0; least < size {
+				size = least
+				continue
+			}
 		}
 		// What it takes of itself does not get less as it grows: the least size is at
 		// least what is missing larger, and the first that is enough is the least.
