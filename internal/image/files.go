@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"unicode/utf8"
 
 	"upkeep"
 	"upkeep/internal/image/btrfs"
@@ -209,6 +210,10 @@ type Listed struct {
 	Size    int64  `json:"size"`
 	Changed string `json:"changed"` // RFC 3339
 	Link    string `json:"link,omitempty"`
+	// PathBytes and LinkBytes are the same as they are, where they are no UTF-8: JSON has
+	// U+FFFD for what is none.
+	PathBytes []byte `json:"path_base64,omitempty"`
+	LinkBytes []byte `json:"link_base64,omitempty"`
 }
 
 // List lists a folder of the image, or is told of one file.
@@ -259,6 +264,7 @@ func newListed(name string, info fs.FileInfo, link func() (string, error)) (List
 	case *reiserfs.Inode:
 		one.UID, one.GID = owner.UID, owner.GID
 	}
+	one.PathBytes = noUTF8(one.Path)
 	if info.Mode()&fs.ModeSymlink == 0 {
 		return one, nil
 	}
@@ -266,7 +272,16 @@ func newListed(name string, info fs.FileInfo, link func() (string, error)) (List
 	if one.Link, err = link(); err != nil {
 		return one, fmt.Errorf("reading the link %s: %w", name, err)
 	}
+	one.LinkBytes = noUTF8(one.Link)
 	return one, nil
+}
+
+// noUTF8 are the bytes of what is no UTF-8, and else nil.
+func noUTF8(text string) []byte {
+	if utf8.ValidString(text) {
+		return nil
+	}
+	return []byte(text)
 }
 
 // Cat writes the content of a file.

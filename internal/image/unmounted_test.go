@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -283,6 +285,26 @@ func TestLooksIntoReiserFS(t *testing.T) {
 	must(t, unix.Stat(filepath.Join(folder, "null"), &st))
 }
 
+// TestListsBytes has names that are no UTF-8, which JSON cannot have as they are.
+func TestListsBytes(t *testing.T) {
+	need(t, "ext4")
+	folder, image := t.TempDir(), filepath.Join(t.TempDir(), "x.img")
+	must(t, errors.Join(os.WriteFile(filepath.Join(folder, "caf\xe9"), nil, 0o600), os.Symlink("caf\xe9", filepath.Join(folder, "café"))))
+	run(t)(Copy(folder, image, Copying{FS: "ext4"}))
+	f, err := OpenFiles(context.Background(), image, 0)
+	must(t, err)
+	defer f.Close()
+	list, err := f.List("/")
+	must(t, err)
+	text, err := json.Marshal(list)
+	must(t, err)
+	var back []Listed
+	must(t, json.Unmarshal(text, &back))
+	if len(back) != 3 || back[0].Path != "/café" || back[0].PathBytes != nil || string(back[0].LinkBytes) != "caf\xe9" || string(back[1].PathBytes) != "/caf\xe9" || back[2].PathBytes != nil {
+		t.Errorf("it lists %s", text)
+	}
+}
+
 // TestLooksIntoPartitions has ls and cat of a partition, in an image and in packed ones.
 func TestLooksIntoPartitions(t *testing.T) {
 	testkit.NeedRoot(t)
@@ -300,7 +322,7 @@ func TestLooksIntoPartitions(t *testing.T) {
 			var content bytes.Buffer
 			must(t, errors.Join(f.Cat(context.Background(), "file13", &content), f.Close()))
 			first := Listed{Path: "/file01", Mode: "-rw-r--r--", Size: 12, Changed: list[0].Changed}
-			if len(list) != len(files) || list[0] != first || f.Stale || sha256.Sum256(content.Bytes()) != files["file13"] {
+			if len(list) != len(files) || !reflect.DeepEqual(list[0], first) || f.Stale || sha256.Sum256(content.Bytes()) != files["file13"] {
 				t.Errorf("%s lists %d files, the first %+v; of file13 %d bytes are read", src, len(list), list[0], content.Len())
 			}
 		}
