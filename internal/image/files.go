@@ -254,16 +254,8 @@ func (f *Files) List(name string) ([]Listed, error) {
 // newListed is a file as it is shown; link reads it, where it is one.
 func newListed(name string, info fs.FileInfo, link func() (string, error)) (Listed, error) {
 	one := Listed{Path: "/" + strings.TrimPrefix(name, "."), Mode: info.Mode().String(), Size: info.Size(), Changed: info.ModTime().UTC().Format("2006-01-02T15:04:05Z")}
-	switch owner := info.Sys().(type) {
-	case *btrfs.Owner:
-		one.UID, one.GID = owner.UID, owner.GID
-	case *extfs.Owner:
-		one.UID, one.GID = owner.UID, owner.GID
-	case *xfs.Owner:
-		one.UID, one.GID = owner.UID, owner.GID
-	case *reiserfs.Inode:
-		one.UID, one.GID = owner.UID, owner.GID
-	}
+	owner := info.Sys().(*lookup.Owner)
+	one.UID, one.GID = owner.UID, owner.GID
 	one.PathBytes = noUTF8(one.Path)
 	if info.Mode()&fs.ModeSymlink == 0 {
 		return one, nil

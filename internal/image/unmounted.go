@@ -14,18 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep"
-	"upkeep/internal/image/btrfs"
 	"upkeep/internal/image/btrfstree"
 	"upkeep/internal/image/extfs"
 	"upkeep/internal/image/extract"
 	"upkeep/internal/image/filesystem"
 	"upkeep/internal/image/fsinfo"
 	"upkeep/internal/image/lookup"
-	"upkeep/internal/image/reiserfs"
 	"upkeep/internal/image/shadow"
 	"upkeep/internal/image/tree"
-	"upkeep/internal/image/vfat"
-	"upkeep/internal/image/xfs"
 )
 
 // planUnmounted plans a copy in which the kernel mounts nothing: out of an image into a
@@ -137,7 +133,7 @@ func (w *Work) extract(ctx context.Context, tell *teller, t *target, files looku
 	}
 	defer dir.Close()
 	tell.begin("copying")
-	report, err := extract.Tree(ctx, dir, top, extract.Options{Attributes: attributesOf, Harmless: harmless, Total: t.info.Used, Progress: tell.progress})
+	report, err := extract.Tree(ctx, dir, top, extract.Options{Harmless: harmless, Total: t.info.Used, Progress: tell.progress})
 	result := Copied{Entries: report.Entries, Bytes: upkeep.Size(report.Bytes), Lost: []tree.Loss{}}
 	for _, l := range report.Lost {
 		result.Lost = append(result.Lost, tree.Loss{Path: tree.Escape(l.Path), What: l.What, Why: l.Why})
@@ -157,23 +153,6 @@ func (w *Work) extract(ctx context.Context, tell *teller, t *target, files looku
 	}
 	w.Result = result
 	return nil
-}
-
-// attributesOf are those that the readers tell.
-func attributesOf(info fs.FileInfo) extract.Attributes {
-	switch o := info.Sys().(type) {
-	case *btrfs.Owner:
-		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: extract.Inode{Subvolume: o.Subvolume, Number: o.Inode}, Links: o.Links, Device: o.Device, Access: o.Access}
-	case *extfs.Owner:
-		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: extract.Inode{Number: uint64(o.Inode)}, Links: uint32(o.Links), Device: o.Device, Access: o.Access}
-	case *reiserfs.Inode:
-		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: extract.Inode{Number: uint64(o.Object)}, Links: o.Links, Device: o.Device(), Access: o.Atime}
-	case *vfat.Sys: // which knows no owners
-		return extract.Attributes{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Inode: extract.Inode{Number: uint64(o.Cluster)}, Links: 1}
-	case *xfs.Owner:
-		return extract.Attributes{UID: o.UID, GID: o.GID, Inode: extract.Inode{Number: o.Inode}, Links: o.Links, Device: o.Device, Access: o.Access}
-	}
-	return extract.Attributes{}
 }
 
 // planMakeOf plans an image that is made of a folder by mke2fs.
@@ -308,7 +287,7 @@ func (a *amends) look(name string, info fs.FileInfo) error {
 		return fmt.Errorf("looking at %s once more: %w", path.Join(a.root.Name(), name), err)
 	}
 	a.entries++
-	o := info.Sys().(*extfs.Owner)
+	o := info.Sys().(*lookup.Owner)
 	differs := func(what, is, want string) {
 		a.lost = append(a.lost, tree.Loss{Path: tree.Escape(name), What: what, Why: "it is " + is + " and not " + want})
 	}
@@ -329,13 +308,13 @@ func (a *amends) look(name string, info fs.FileInfo) error {
 	return a.flags(o, name, st, differs)
 }
 
-func (a *amends) set(o *extfs.Owner, field string, value any) {
+func (a *amends) set(o *lookup.Owner, field string, value any) {
 	fmt.Fprintf(&a.commands, "set_inode_field <%d> "+field+"\n", o.Inode, value)
 }
 
 // time gives a file a time to the nanosecond: 34 bits of seconds, of which the highest
 // two lie beside the nanoseconds.
-func (a *amends) time(o *extfs.Owner, field string, is time.Time, want unix.Timespec, differs func(what, is, want string)) {
+func (a *amends) time(o *lookup.Owner, field string, is time.Time, want unix.Timespec, differs func(what, is, want string)) {
 	wanted := time.Unix(want.Sec, want.Nsec)
 	if is.Equal(wanted) {
 		return
@@ -354,7 +333,7 @@ func (a *amends) time(o *extfs.Owner, field string, is time.Time, want unix.Time
 const amendable = 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x8000 | 0x10000 | 0x20000
 
 // flags gives a file or folder its flags, where they can be read.
-func (a *amends) flags(o *extfs.Owner, name string, st unix.Stat_t, differs func(what, is, want string)) error {
+func (a *amends) flags(o *lookup.Owner, name string, st unix.Stat_t, differs func(what, is, want string)) error {
 	kind := st.Mode & unix.S_IFMT
 	if kind != unix.S_IFREG && kind != unix.S_IFDIR {
 		return nil

@@ -10,7 +10,7 @@ const maxLink = 64 << 10 // bytes of a symbolic link: a node
 
 // Stat implements [lookup.Node], as what follows does.
 func (n *inode) Stat() lookup.Stat {
-	return lookup.Stat{Size: n.size, Mode: n.mode(), ModTime: n.time(136), Sys: n.owner()}
+	return lookup.Stat{Size: n.size, Mode: n.mode(), ModTime: n.time(136), Owner: n.owner()}
 }
 
 func (n *inode) Content() (io.ReaderAt, error) { return &content{n: n}, nil }

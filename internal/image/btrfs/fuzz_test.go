@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"upkeep/internal/image/btrfstree"
+	"upkeep/internal/image/lookup"
 	"upkeep/internal/image/lookup/lookuptest"
 )
 
@@ -213,7 +214,7 @@ func TestExtentsOnTopOfEachOther(t *testing.T) {
 	info, err := f.Stat("lzo")
 	must(t, err)
 	key := func(offset uint64) []byte {
-		b := append(binary.LittleEndian.AppendUint64(nil, info.Sys().(*Owner).Inode), extentData)
+		b := append(binary.LittleEndian.AppendUint64(nil, info.Sys().(*lookup.Owner).Inode), extentData)
 		return binary.LittleEndian.AppendUint64(b, offset)
 	}
 	for _, at := range s.nodes {

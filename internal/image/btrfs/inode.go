@@ -52,17 +52,8 @@ func (n *inode) nothing() *inode {
 
 func (n *inode) mode() fs.FileMode { return lookup.Mode(n.raw.U32(52)) }
 
-// Owner is what [fs.FileInfo.Sys] returns.
-type Owner struct {
-	UID, GID         uint32
-	Links            uint32
-	Subvolume, Inode uint64
-	Device           uint64 // of a device, as mknod(2) takes it
-	Access           time.Time
-}
-
-func (n *inode) owner() *Owner {
-	o := &Owner{UID: n.raw.U32(44), GID: n.raw.U32(48), Links: n.raw.U32(40), Subvolume: n.in.number, Inode: n.number, Access: n.time(112)}
+func (n *inode) owner() lookup.Owner {
+	o := lookup.Owner{UID: n.raw.U32(44), GID: n.raw.U32(48), Links: n.raw.U32(40), Subvolume: n.in.number, Inode: n.number, Access: n.time(112)}
 	if n.mode()&fs.ModeDevice != 0 {
 		device := n.raw.U64(56) // as the kernel has it
 		major, minor := device>>20, device&0xfffff

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"upkeep/internal/image/lookup"
 	"upkeep/internal/image/mount"
 	"upkeep/internal/testkit"
 )
@@ -265,7 +266,7 @@ func atMounted(t testing.TB, dir string) map[string]string {
 		if info.Mode()&fs.ModeDevice == 0 {
 			device = 0
 		}
-		found[path] = describe(path, info, Owner{UID: st.Uid, GID: st.Gid, Links: uint32(st.Nlink), Device: device}, link, content)
+		found[path] = describe(path, info, lookup.Owner{UID: st.Uid, GID: st.Gid, Links: uint32(st.Nlink), Device: device}, link, content)
 		return nil
 	}))
 	return found
@@ -283,7 +284,7 @@ func atReader(t testing.TB, f *FS) map[string]string {
 		must(t, err)
 		again, err := f.Lstat(path)
 		must(t, err)
-		if again.Mode() != info.Mode() || again.Size() != info.Size() || again.Sys().(*Owner).Inode != info.Sys().(*Owner).Inode {
+		if again.Mode() != info.Mode() || again.Size() != info.Size() || again.Sys().(*lookup.Owner).Inode != info.Sys().(*lookup.Owner).Inode {
 			t.Errorf("%q is one thing in its folder, and another by its name", path)
 		}
 		link, content := "", []byte(nil)
@@ -294,14 +295,14 @@ func atReader(t testing.TB, f *FS) map[string]string {
 			content, err = fs.ReadFile(f, path)
 		}
 		must(t, err)
-		owner := *info.Sys().(*Owner)
-		found[path] = describe(path, info, Owner{UID: owner.UID, GID: owner.GID, Links: owner.Links, Device: owner.Device}, link, content)
+		owner := *info.Sys().(*lookup.Owner)
+		found[path] = describe(path, info, lookup.Owner{UID: owner.UID, GID: owner.GID, Links: owner.Links, Device: owner.Device}, link, content)
 		return nil
 	}))
 	return found
 }
 
-func describe(path string, info fs.FileInfo, owner Owner, link string, content []byte) string {
+func describe(path string, info fs.FileInfo, owner lookup.Owner, link string, content []byte) string {
 	changed := info.ModTime().UTC().Format(time.RFC3339Nano)
 	if path == "snapshot/folder/nested" {
 		changed = "" // what is not there has no time

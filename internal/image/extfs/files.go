@@ -16,7 +16,7 @@ const (
 
 // Stat implements [lookup.Node], as what follows does.
 func (n *inode) Stat() lookup.Stat {
-	return lookup.Stat{Size: n.size, Mode: lookup.Mode(uint32(n.mode)), ModTime: n.time(16, 136), Sys: n.owner()}
+	return lookup.Stat{Size: n.size, Mode: lookup.Mode(uint32(n.mode)), ModTime: n.time(16, 136), Owner: n.owner()}
 }
 
 func (n *inode) Content() (io.ReaderAt, error) { return n, nil }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"upkeep/internal/image/lookup"
 )
 
 const (
@@ -227,19 +229,9 @@ func pow(base int64, exponent int) int64 {
 	return n
 }
 
-// Owner is what [fs.FileInfo.Sys] returns.
-type Owner struct {
-	UID, GID uint32
-	Links    uint16
-	Inode    int64
-	Device   uint64 // of a device, as mknod(2) takes it
-	Flags    uint32 // of chattr(1), and those that say how it is laid out
-	Access   time.Time
-}
-
-func (n *inode) owner() *Owner {
+func (n *inode) owner() lookup.Owner {
 	at := func(i int) uint32 { return uint32(binary.LittleEndian.Uint16(n.raw[i:])) }
-	o := &Owner{UID: at(2) | at(120)<<16, GID: at(24) | at(122)<<16, Links: uint16(at(26)), Inode: n.number, Flags: n.flags, Access: n.time(8, 140)}
+	o := lookup.Owner{UID: at(2) | at(120)<<16, GID: at(24) | at(122)<<16, Links: at(26), Inode: uint64(n.number), Flags: n.flags, Access: n.time(8, 140)}
 	if kind := n.mode & 0xf000; kind == 0x2000 || kind == 0x6000 {
 		o.Device = device(binary.LittleEndian.Uint32(n.raw[40:]), binary.LittleEndian.Uint32(n.raw[44:]))
 	}

@@ -19,22 +19,8 @@ import (
 	"upkeep/internal/image/lookup"
 )
 
-// Attributes are what [fs.FileInfo] does not tell.
-type Attributes struct {
-	UID, GID uint32
-	Inode    Inode
-	Links    uint32 // names of the file, all with its inode
-	Device   uint64 // of a device, as mknod(2) takes it
-	Access   time.Time
-}
-
-// Inode is the number of a file, in the subvolume that it is in.
-type Inode struct{ Subvolume, Number uint64 }
-
 // Options say how it is done.
 type Options struct {
-	// Attributes tells of a file.
-	Attributes func(fs.FileInfo) Attributes
 	// Harmless makes no devices, and nothing that runs as another user: an image that
 	// is not trusted could hold a key to the host's disks.
 	Harmless bool
@@ -66,7 +52,7 @@ func Tree(ctx context.Context, dst *os.File, src lookup.DirEntry, o Options) (Re
 	if names, err := root.Readdirnames(1); err == nil && len(names) > 0 {
 		return Report{}, fmt.Errorf("%w: %s is not empty; it has %q, for one", upkeep.ErrRefused, dst.Name(), names[0])
 	}
-	x := &extraction{Options: o, ctx: ctx, root: fd, uid: os.Geteuid(), gid: os.Getegid(), buffer: make([]byte, 256<<10), first: map[Inode]string{}, entered: map[Inode]bool{}}
+	x := &extraction{Options: o, ctx: ctx, root: fd, uid: os.Geteuid(), gid: os.Getegid(), buffer: make([]byte, 256<<10), first: map[inode]string{}, entered: map[inode]bool{}}
 	info, err := src.Info()
 	if err != nil {
 		return Report{}, err
@@ -88,8 +74,18 @@ type extraction struct {
 	uid, gid int
 	report   Report
 	buffer   []byte
-	first    map[Inode]string // of inodes with several names, the one that was made
-	entered  map[Inode]bool   // folders
+	first    map[inode]string // of inodes with several names, the one that was made
+	entered  map[inode]bool   // folders
+}
+
+// inode is by which a file is known, whatever its name.
+type inode struct{ subvolume, number uint64 }
+
+func ownerOf(info fs.FileInfo) *lookup.Owner { return info.Sys().(*lookup.Owner) }
+
+func inodeOf(info fs.FileInfo) inode {
+	owner := ownerOf(info)
+	return inode{owner.Subvolume, owner.Inode}
 }
 
 func (x *extraction) lose(name, what, why string) {
@@ -101,7 +97,7 @@ func (x *extraction) folder(fd int, name string, src lookup.DirEntry, info fs.Fi
 	if depth > maxDepth {
 		return fmt.Errorf("%w: folders lie in each other more than %d deep", upkeep.ErrRefused, maxDepth)
 	}
-	inode := x.Attributes(info).Inode
+	inode := inodeOf(info)
 	if x.entered[inode] {
 		return fmt.Errorf("%w: the file system is damaged: the folder %q is in two places", upkeep.ErrRefused, name)
 	}
@@ -139,27 +135,27 @@ func (x *extraction) entry(dir int, name string, src lookup.DirEntry, info fs.Fi
 		defer unix.Close(fd)
 		return x.folder(fd, name, src, info, depth+1)
 	}
-	a := x.Attributes(info)
-	if first, made := x.first[a.Inode]; made && a.Links > 1 {
+	inode, links := inodeOf(info), ownerOf(info).Links
+	if first, made := x.first[inode]; made && links > 1 {
 		x.report.Entries++
 		if err := unix.Linkat(x.root, first, dir, base, 0); err != nil {
 			return fmt.Errorf("linking it to %q: %w", first, err)
 		}
 		return nil
 	}
-	made, err := x.make(dir, name, src, info, a)
+	made, err := x.make(dir, name, src, info)
 	if err != nil || !made {
 		return err
 	}
 	x.report.Entries++
-	if a.Links > 1 {
-		x.first[a.Inode] = name
+	if links > 1 {
+		x.first[inode] = name
 	}
 	return nil
 }
 
 // make makes what is no folder, if it can be made here.
-func (x *extraction) make(dir int, name string, src lookup.DirEntry, info fs.FileInfo, a Attributes) (bool, error) {
+func (x *extraction) make(dir int, name string, src lookup.DirEntry, info fs.FileInfo) (bool, error) {
 	base := src.Name()
 	switch info.Mode().Type() {
 	case 0:
@@ -177,7 +173,7 @@ func (x *extraction) make(dir int, name string, src lookup.DirEntry, info fs.Fil
 			x.lose(name, "entry", "devices of an image that is not trusted are not made")
 			return false, nil
 		}
-		err := unix.Mknodat(dir, base, typeBits(info.Mode())|0o600, int(a.Device))
+		err := unix.Mknodat(dir, base, typeBits(info.Mode())|0o600, int(ownerOf(info).Device))
 		if errors.Is(err, unix.EPERM) {
 			x.lose(name, "entry", "making devices takes root")
 			return false, nil
@@ -264,12 +260,12 @@ func (x *extraction) finish(dir int, base, name string, info fs.FileInfo) error 
 	if base == "" {
 		flags = unix.AT_EMPTY_PATH
 	}
-	a, mode := x.Attributes(info), permissions(info.Mode())
+	a, mode := ownerOf(info), permissions(info.Mode())
 	if x.Harmless && mode&^0o1777 != 0 && !info.IsDir() {
 		x.lose(name, "mode", "what is not trusted gets no set-id bits")
 		mode &= 0o1777
 	}
-	if int(a.UID) != x.uid || int(a.GID) != x.gid {
+	if !a.Unowned && (int(a.UID) != x.uid || int(a.GID) != x.gid) {
 		err := unix.Fchownat(dir, base, int(a.UID), int(a.GID), flags)
 		if errors.Is(err, unix.EPERM) {
 			x.lose(name, "owner", fmt.Sprintf("giving it to user %d and group %d takes root", a.UID, a.GID))

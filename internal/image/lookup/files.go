@@ -29,7 +29,20 @@ type Stat struct {
 	Size    int64
 	Mode    fs.FileMode
 	ModTime time.Time
-	Sys     any
+	Owner   Owner
+}
+
+// Owner is what [fs.FileInfo] has no methods for: a pointer to it is what Sys returns.
+type Owner struct {
+	UID, GID uint32
+	// Unowned is that the file system knows no owners, and so UID and GID mean nothing.
+	Unowned bool
+	// Subvolume and Inode are the same for all names of a file, of which there are Links.
+	Subvolume, Inode uint64
+	Links            uint32
+	Device           uint64 // of a device, as mknod(2) takes it
+	Access           time.Time
+	Flags            uint32 // of ext: of chattr(1), and those that say how it is laid out
 }
 
 // Entry is a name in a folder. What it stands for is read when it is asked for.
@@ -202,7 +215,7 @@ func (i info) Size() int64        { return i.stat.Size }
 func (i info) Mode() fs.FileMode  { return i.stat.Mode }
 func (i info) ModTime() time.Time { return i.stat.ModTime }
 func (i info) IsDir() bool        { return i.stat.Mode.IsDir() }
-func (i info) Sys() any           { return i.stat.Sys }
+func (i info) Sys() any           { return &i.stat.Owner }
 
 // file is an open file; the reader is nil of what has no content.
 type file struct {

@@ -39,7 +39,7 @@ func (n *thing) Entries() (all []Entry[*thing], err error) {
 func (n *thing) Link() (string, error)         { return n.text, nil }
 func (n *thing) Content() (io.ReaderAt, error) { return strings.NewReader(n.text), nil }
 func (n *thing) Stat() Stat {
-	return Stat{int64(len(n.text)), n.mode, time.Unix(0, 0), nil}
+	return Stat{int64(len(n.text)), n.mode, time.Unix(0, 0), Owner{}}
 }
 
 func TestFiles(t *testing.T) {

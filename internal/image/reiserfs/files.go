@@ -11,7 +11,7 @@ import (
 
 const maxPieces = 1 << 20 // that a file lies in
 
-// Files are the files to be read by name. What Sys returns of one is its *[Inode].
+// Files are the files to be read by name.
 func (f *FS) Files() lookup.Tree {
 	return lookup.FilesBelow(func() (named, error) { return f.named(Root) })
 }
@@ -29,7 +29,8 @@ func (f *FS) named(id ID) (named, error) {
 
 // Stat implements [lookup.Node], as what follows does.
 func (n named) Stat() lookup.Stat {
-	return lookup.Stat{Size: n.Size, Mode: lookup.Mode(n.Mode), ModTime: n.Mtime, Sys: &n.Inode}
+	owner := lookup.Owner{UID: n.UID, GID: n.GID, Inode: uint64(n.Object), Links: n.Links, Device: n.Device(), Access: n.Atime}
+	return lookup.Stat{Size: n.Size, Mode: lookup.Mode(n.Mode), ModTime: n.Mtime, Owner: owner}
 }
 
 func (n named) Link() (string, error)         { return n.fs.Link(n.Inode) }

@@ -10,7 +10,8 @@ import (
 
 // Stat implements [lookup.Node], as what follows does.
 func (n *node) Stat() lookup.Stat {
-	return lookup.Stat{Size: n.size, Mode: n.mode(), ModTime: n.changed, Sys: &Sys{n.cluster}}
+	// A folder begins where no other does.
+	return lookup.Stat{Size: n.size, Mode: n.mode(), ModTime: n.changed, Owner: lookup.Owner{Unowned: true, Inode: uint64(n.cluster), Links: 1}}
 }
 
 func (n *node) Content() (io.ReaderAt, error) { return n.content() }
@@ -41,10 +42,4 @@ func (n *node) Entries() (all []lookup.Entry[*node], err error) {
 		all = append(all, lookup.Entry[*node]{Name: e.name, Node: func() (*node, error) { return e, nil }})
 	}
 	return all, err
-}
-
-// Sys is what [fs.FileInfo.Sys] returns.
-type Sys struct {
-	// Cluster is where a folder begins, which is where no other does.
-	Cluster uint32
 }

@@ -9,7 +9,7 @@ import (
 
 // Stat implements [lookup.Node], as what follows does.
 func (n *inode) Stat() lookup.Stat {
-	return lookup.Stat{Size: n.size, Mode: lookup.Mode(n.mode), ModTime: n.time(40), Sys: n.owner()}
+	return lookup.Stat{Size: n.size, Mode: lookup.Mode(n.mode), ModTime: n.time(40), Owner: n.owner()}
 }
 
 func (n *inode) Content() (io.ReaderAt, error) { return n, n.readable() }

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"upkeep/internal/image/lookup"
 )
 
 // Formats are where the content of an inode is.
@@ -92,17 +94,8 @@ func (n *inode) local() ([]byte, error) {
 	return n.fork[:n.size], nil
 }
 
-// Owner is what [fs.FileInfo.Sys] returns.
-type Owner struct {
-	UID, GID uint32
-	Links    uint32
-	Inode    uint64
-	Device   uint64 // of a device, as mknod(2) takes it
-	Access   time.Time
-}
-
-func (n *inode) owner() *Owner {
-	o := &Owner{UID: be32(n.raw[8:]), GID: be32(n.raw[12:]), Links: be32(n.raw[16:]), Inode: n.number, Access: n.time(32)}
+func (n *inode) owner() lookup.Owner {
+	o := lookup.Owner{UID: be32(n.raw[8:]), GID: be32(n.raw[12:]), Links: be32(n.raw[16:]), Inode: n.number, Access: n.time(32)}
 	if n.raw[4] == 1 {
 		o.Links = uint32(be16(n.raw[6:]))
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"upkeep/internal/image/fsinfo"
+	"upkeep/internal/image/lookup"
 	"upkeep/internal/image/mount"
 	"upkeep/internal/testkit"
 )
@@ -228,7 +229,7 @@ func listing(t testing.TB, f fs.ReadLinkFS) map[string]listed {
 		}
 		one := listed{Mode: info.Mode(), Size: info.Size(), Changed: info.ModTime().UnixNano()}
 		switch o := info.Sys().(type) {
-		case *Owner:
+		case *lookup.Owner:
 			one.UID, one.GID, one.Links, one.Device, one.Accessed = o.UID, o.GID, o.Links, int64(o.Device), o.Access.UnixNano()
 		case *syscall.Stat_t:
 			one.UID, one.GID, one.Links, one.Device, one.Accessed = o.Uid, o.Gid, uint32(o.Nlink), int64(o.Rdev), o.Atim.Nano()
@@ -297,7 +298,7 @@ func forms(t *testing.T, f *FS) []string {
 		if err != nil {
 			return err
 		}
-		n, err := f.inode(of.Sys().(*Owner).Inode)
+		n, err := f.inode(of.Sys().(*lookup.Owner).Inode)
 		if err != nil {
 			return err
 		}
