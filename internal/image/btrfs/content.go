@@ -93,14 +93,27 @@ func (c *content) ReadAt(b []byte, at int64) (int, error) {
 	return done, err
 }
 
-// extents fills b from the extents of the file, and leaves the holes. It says how much
-// of it is in order.
-func (c *content) extents(b []byte, at int64) (done int, err error) {
-	first, end := btrfstree.Key{Object: c.n.number, Kind: extentData}, at+int64(len(b))
+// NextData implements [lookup.Content].
+func (c *content) NextData(offset int64) (from, to int64, err error) {
+	offset = min(max(offset, 0), c.n.size)
+	from, to = c.n.size, c.n.size
+	err = c.each(offset, c.n.size, func(e extent) (bool, error) {
+		if e.hole || e.length == 0 || e.at+e.length <= offset {
+			return true, nil
+		}
+		from, to = max(e.at, offset), min(e.at+e.length, c.n.size)
+		return false, nil
+	})
+	return from, to, err
+}
+
+// each goes through the extents that can have bytes of the file from one up to another, and
+// one before, until it is told to stop.
+func (c *content) each(at, end int64, do func(extent) (on bool, err error)) error {
+	first := btrfstree.Key{Object: c.n.number, Kind: extentData}
 	from := first
 	from.Offset = uint64(at)
-	last := int64(0) // where the extent before ends
-	err = c.n.fs.t.Walk(c.n.in.root, from, func(key btrfstree.Key, item btrfstree.Fields) (bool, error) {
+	return c.n.fs.t.Walk(c.n.in.root, from, func(key btrfstree.Key, item btrfstree.Fields) (bool, error) {
 		if key.Compare(first) < 0 {
 			return true, nil
 		}
@@ -108,12 +121,22 @@ func (c *content) extents(b []byte, at int64) (done int, err error) {
 			return false, nil
 		}
 		e, err := parseExtent(key, item)
-		if err == nil && e.at < last {
-			done = min(done, int(e.at-at))
-			err = damaged("two extents of inode %d have byte %d", key.Object, e.at)
-		}
 		if err != nil {
 			return false, err
+		}
+		return do(e)
+	})
+}
+
+// extents fills b from the extents of the file, and leaves the holes. It says how much
+// of it is in order.
+func (c *content) extents(b []byte, at int64) (done int, err error) {
+	end := at + int64(len(b))
+	last := int64(0) // where the extent before ends
+	err = c.each(at, end, func(e extent) (bool, error) {
+		if e.at < last {
+			done = min(done, int(e.at-at))
+			return false, damaged("two extents of inode %d have byte %d", c.n.number, e.at)
 		}
 		last = e.at + e.length
 		start, stop := max(e.at, at), min(e.at+e.length, end)

@@ -13,7 +13,7 @@ func (n *inode) Stat() lookup.Stat {
 	return lookup.Stat{Size: n.size, Mode: n.mode(), ModTime: n.time(136), Owner: n.owner()}
 }
 
-func (n *inode) Content() (io.ReaderAt, error) { return &content{n: n}, nil }
+func (n *inode) Content() (lookup.Content, error) { return &content{n: n}, nil }
 
 func (n *inode) Link() (string, error) {
 	if n.size > maxLink {

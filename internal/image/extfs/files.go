@@ -3,7 +3,6 @@ package extfs
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"io/fs"
 
 	"upkeep/internal/image/lookup"
@@ -19,7 +18,7 @@ func (n *inode) Stat() lookup.Stat {
 	return lookup.Stat{Size: n.size, Mode: lookup.Mode(uint32(n.mode)), ModTime: n.time(16, 136), Owner: n.owner()}
 }
 
-func (n *inode) Content() (io.ReaderAt, error) { return n, nil }
+func (n *inode) Content() (lookup.Content, error) { return n, nil }
 
 func (n *inode) Link() (string, error) {
 	if n.size > maxLink {

@@ -16,6 +16,7 @@ const (
 
 	extentMagic = 0xF30A
 	maxDepth    = 5
+	mostBlocks  = 1 << 32 // of a file that has extents
 )
 
 // inode is a file of any type.
@@ -128,10 +129,32 @@ func (n *inode) ReadAt(b []byte, offset int64) (int, error) {
 	return done, nil
 }
 
+// NextData implements [lookup.Content].
+func (n *inode) NextData(offset int64) (from, to int64, err error) {
+	for at := max(offset, 0); at < n.size; {
+		if n.inline != nil {
+			return at, n.size, nil
+		}
+		block, count, err := n.locate(at / n.fs.blockSize)
+		if err != nil {
+			return 0, 0, err
+		}
+		to := min((at/n.fs.blockSize+count)*n.fs.blockSize, n.size)
+		if block != 0 {
+			return at, to, nil
+		}
+		at = to
+	}
+	return n.size, n.size, nil
+}
+
 // locate finds the block that holds a block of the file, and how many follow it
 // on both sides; 0 is a hole.
 func (n *inode) locate(logical int64) (block, count int64, err error) {
 	if n.flags&flagExtents != 0 {
+		if logical >= mostBlocks {
+			return 0, 0, fmt.Errorf("%w: inode %d has no block %d", ErrDamaged, n.number, logical)
+		}
 		return n.inExtents(n.raw[40:100], logical, maxDepth+1)
 	}
 	return n.inBlocks(logical)
@@ -144,8 +167,7 @@ func (n *inode) inExtents(node []byte, logical int64, above int) (block, count i
 	if binary.LittleEndian.Uint16(node) != extentMagic || depth >= above || 12*(entries+1) > len(node) {
 		return 0, 0, fmt.Errorf("%w: the extent tree of inode %d is malformed", ErrDamaged, n.number)
 	}
-	const most = 1 << 32
-	child, next := int64(0), int64(most)
+	child, next := int64(0), int64(mostBlocks)
 	for i := range entries {
 		e := node[12*(i+1):]
 		first := int64(binary.LittleEndian.Uint32(e))
@@ -210,7 +232,10 @@ func (n *inode) inBlocks(logical int64) (block, count int64, err error) {
 		}
 	}
 	block = int64(binary.LittleEndian.Uint32(n.raw[40+4*slot:]))
-	for span := pow(per, levels-1); levels > 0 && block != 0; levels-- {
+	for span := pow(per, levels-1); levels > 0; levels-- {
+		if block == 0 { // so is all that it would lead to
+			return 0, per*span - at, nil
+		}
 		b := make([]byte, 4)
 		if err := n.fs.readBlock(b, block, at/span*4); err != nil {
 			return 0, 0, err

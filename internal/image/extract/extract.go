@@ -49,8 +49,8 @@ func Tree(ctx context.Context, dst *os.File, src lookup.DirEntry, o Options) (Re
 	}
 	root := os.NewFile(uintptr(fd), dst.Name())
 	defer root.Close()
-	if names, err := root.Readdirnames(1); err == nil && len(names) > 0 {
-		return Report{}, fmt.Errorf("%w: %s is not empty; it has %q, for one", upkeep.ErrRefused, dst.Name(), names[0])
+	if err := NeedEmpty(root); err != nil {
+		return Report{}, err
 	}
 	x := &extraction{Options: o, ctx: ctx, root: fd, uid: os.Geteuid(), gid: os.Getegid(), buffer: make([]byte, 256<<10), first: map[inode]string{}, entered: map[inode]bool{}}
 	info, err := src.Info()
@@ -62,6 +62,72 @@ func Tree(ctx context.Context, dst *os.File, src lookup.DirEntry, o Options) (Re
 	}
 	err = x.folder(fd, ".", src, info, 0)
 	return x.report, err
+}
+
+// NeedEmpty refuses a folder that is open, and was not read, with something in it.
+func NeedEmpty(dir *os.File) error {
+	if names, err := dir.Readdirnames(1); err == nil && len(names) > 0 {
+		return fmt.Errorf("%w: %s is not empty; it has %q, for one", upkeep.ErrRefused, dir.Name(), names[0])
+	}
+	return nil
+}
+
+// Measure is how many bytes the data of all files has below a folder, in blocks of 4096.
+func Measure(ctx context.Context, src lookup.DirEntry) (int64, error) {
+	m := &measure{ctx: ctx, seen: map[inode]bool{}}
+	err := m.entry(".", src, 0)
+	return m.bytes, err
+}
+
+type measure struct {
+	ctx   context.Context
+	bytes int64
+	seen  map[inode]bool
+}
+
+func (m *measure) entry(name string, e lookup.DirEntry, depth int) error {
+	info, err := e.Info()
+	if err != nil {
+		return fmt.Errorf("%q: %w", name, err)
+	}
+	if known := inodeOf(info); ownerOf(info).Links > 1 || info.IsDir() {
+		if m.seen[known] {
+			return nil // another name of a file; what a folder in two places is, the copy says
+		}
+		m.seen[known] = true
+	}
+	switch {
+	case m.ctx.Err() != nil:
+		return context.Cause(m.ctx)
+	case info.Mode().IsRegular():
+		if err := m.file(e, info.Size()); err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+	case info.IsDir() && depth <= maxDepth:
+		entries, err := e.ReadDir()
+		if err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+		for _, below := range entries {
+			if err := m.entry(path.Join(name, below.Name()), below, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *measure) file(e lookup.DirEntry, size int64) error {
+	in, err := e.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	const block = int64(len(zeros))
+	return eachData(in.(lookup.Content), size, func(from, to int64) error {
+		m.bytes += (to+block-1)/block*block - from/block*block
+		return context.Cause(m.ctx)
+	})
 }
 
 // maxDepth is more folders within each other than a path can name.
@@ -213,26 +279,53 @@ func (x *extraction) file(dir int, name string, src lookup.DirEntry, info fs.Fil
 	}
 	out := os.NewFile(uintptr(fd), src.Name())
 	defer func() { err = errors.Join(err, out.Close()) }()
-	for at := int64(0); ; {
-		if x.ctx.Err() != nil {
-			return context.Cause(x.ctx)
-		}
-		n, failed := io.ReadFull(in, x.buffer)
-		if err := x.write(out, x.buffer[:n], at); err != nil {
-			return err
-		}
-		at += int64(n)
-		if failed == io.EOF || failed == io.ErrUnexpectedEOF {
-			break
-		}
-		if failed != nil {
-			return fmt.Errorf("reading it: %w", failed)
-		}
+	content := in.(lookup.Content)
+	err = eachData(content, info.Size(), func(from, to int64) error { return x.piece(out, content, from, to) })
+	if err != nil {
+		return err
 	}
 	if err := out.Truncate(info.Size()); err != nil {
 		return fmt.Errorf("giving it its size: %w", err)
 	}
 	return x.finish(fd, "", name, info)
+}
+
+// eachData calls with each piece of data of a file.
+func eachData(content lookup.Content, size int64, do func(from, to int64) error) error {
+	for at := int64(0); at < size; {
+		from, to, err := content.NextData(at)
+		if err != nil {
+			return fmt.Errorf("asking where its data lies: %w", err)
+		}
+		if from < to {
+			err = do(from, to)
+		}
+		if err != nil {
+			return err
+		}
+		at = max(to, at+1) // it ends, whatever is said
+	}
+	return nil
+}
+
+// piece copies a piece of a file.
+func (x *extraction) piece(out *os.File, content io.ReaderAt, from, to int64) error {
+	for from < to {
+		if x.ctx.Err() != nil {
+			return context.Cause(x.ctx)
+		}
+		// In step with the blocks, of which those of zeros are left out.
+		b := x.buffer[:min(int64(len(x.buffer))-from%int64(len(zeros)), to-from)]
+		n, err := content.ReadAt(b, from)
+		if failed := x.write(out, b[:n], from); failed != nil {
+			return failed
+		}
+		if n < len(b) {
+			return fmt.Errorf("reading it: %w", err)
+		}
+		from += int64(n)
+	}
+	return nil
 }
 
 var zeros [4096]byte

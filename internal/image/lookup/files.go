@@ -19,9 +19,18 @@ type Node[N any] interface {
 	// Link is the text of a symbolic link, and is not asked of what is none.
 	Link() (string, error)
 	// Content is that of a regular file, and is not asked of others.
-	Content() (io.ReaderAt, error)
+	Content() (Content, error)
 	// Stat is what is known of it.
 	Stat() Stat
+}
+
+// Content is what is in a file.
+type Content interface {
+	io.ReaderAt
+	// NextData finds data at or behind an offset: from a byte up to another, which is at
+	// most the end of the file. What is before is zeros, as what is read of it, and so
+	// much of it can be that nobody is to read it. Without more data both are that end.
+	NextData(offset int64) (from, to int64, err error)
 }
 
 // Stat is what [fs.FileInfo] tells of a file, apart from its name.
@@ -69,7 +78,7 @@ type Tree interface {
 
 // Files are the files of a file system as package fs has them: [fs.ReadDirFS],
 // [fs.StatFS] and [fs.ReadLinkFS]. Symbolic links lead to places in the file system,
-// open files are [io.ReaderAt] too, and what is in folders are [DirEntry].
+// open regular files are [Content] too, and what is in folders are [DirEntry].
 type Files[N Node[N]] struct{ root func() (N, error) }
 
 // FilesBelow are the files below a root.
@@ -100,7 +109,7 @@ func open[N Node[N]](n N, name string) (fs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{io.NewSectionReader(content, 0, i.Size()), i}, nil
+	return &regular{file{io.NewSectionReader(content, 0, i.Size()), i}, content}, nil
 }
 
 // Top is the root folder, with the name ".".
@@ -240,6 +249,17 @@ func (f *file) ReadAt(b []byte, offset int64) (int, error) {
 		return 0, &fs.PathError{Op: "read", Path: f.info.Name(), Err: fs.ErrInvalid}
 	}
 	return f.SectionReader.ReadAt(b, offset)
+}
+
+// regular is an open file that has content.
+type regular struct {
+	file
+	content Content
+}
+
+// NextData implements [Content].
+func (f *regular) NextData(offset int64) (from, to int64, err error) {
+	return f.content.NextData(offset)
 }
 
 // entry implements [DirEntry].

@@ -36,10 +36,17 @@ func (n *thing) Entries() (all []Entry[*thing], err error) {
 	return all, nil
 }
 
-func (n *thing) Link() (string, error)         { return n.text, nil }
-func (n *thing) Content() (io.ReaderAt, error) { return strings.NewReader(n.text), nil }
+func (n *thing) Link() (string, error)     { return n.text, nil }
+func (n *thing) Content() (Content, error) { return text{strings.NewReader(n.text)}, nil }
 func (n *thing) Stat() Stat {
 	return Stat{int64(len(n.text)), n.mode, time.Unix(0, 0), Owner{}}
+}
+
+// text is content without holes.
+type text struct{ *strings.Reader }
+
+func (t text) NextData(offset int64) (from, to int64, err error) {
+	return min(offset, t.Size()), t.Size(), nil
 }
 
 func TestFiles(t *testing.T) {

@@ -33,8 +33,8 @@ func (n named) Stat() lookup.Stat {
 	return lookup.Stat{Size: n.Size, Mode: lookup.Mode(n.Mode), ModTime: n.Mtime, Owner: owner}
 }
 
-func (n named) Link() (string, error)         { return n.fs.Link(n.Inode) }
-func (n named) Content() (io.ReaderAt, error) { return n.fs.reader(n.Inode) }
+func (n named) Link() (string, error)            { return n.fs.Link(n.Inode) }
+func (n named) Content() (lookup.Content, error) { return n.fs.reader(n.Inode) }
 
 func (n named) Entries() (all []lookup.Entry[named], err error) {
 	if n.Type() != TypeFolder {
@@ -124,13 +124,7 @@ func (c *content) ReadAt(b []byte, at int64) (int, error) {
 	b = b[:min(int64(len(b)), c.size-at)]
 	clear(b)
 	end := at + int64(len(b))
-	first, _ := slices.BinarySearchFunc(c.pieces, at, func(p piece, at int64) int {
-		if p.at+p.length <= at {
-			return -1
-		}
-		return 1
-	})
-	for _, p := range c.pieces[first:] {
+	for _, p := range c.from(at) {
 		if p.at >= end {
 			break
 		}
@@ -145,4 +139,24 @@ func (c *content) ReadAt(b []byte, at int64) (int, error) {
 		return len(b), io.EOF
 	}
 	return len(b), nil
+}
+
+// from are the pieces that end behind a byte of the file.
+func (c *content) from(at int64) []piece {
+	first, _ := slices.BinarySearchFunc(c.pieces, at, func(p piece, at int64) int {
+		if p.at+p.length <= at {
+			return -1
+		}
+		return 1
+	})
+	return c.pieces[first:]
+}
+
+// NextData implements [lookup.Content].
+func (c *content) NextData(offset int64) (from, to int64, err error) {
+	offset = max(offset, 0)
+	for _, p := range c.from(offset) {
+		return min(max(p.at, offset), c.size), min(p.at+p.length, c.size), nil
+	}
+	return c.size, c.size, nil
 }

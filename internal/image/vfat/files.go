@@ -2,7 +2,6 @@ package vfat
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 
 	"upkeep/internal/image/lookup"
@@ -14,8 +13,8 @@ func (n *node) Stat() lookup.Stat {
 	return lookup.Stat{Size: n.size, Mode: n.mode(), ModTime: n.changed, Owner: lookup.Owner{Unowned: true, Inode: uint64(n.cluster), Links: 1}}
 }
 
-func (n *node) Content() (io.ReaderAt, error) { return n.content() }
-func (n *node) Link() (string, error)         { return "", errors.ErrUnsupported }
+func (n *node) Content() (lookup.Content, error) { return n.content() }
+func (n *node) Link() (string, error)            { return "", errors.ErrUnsupported }
 
 func (n *node) Lookup(name string) (*node, error) {
 	if !n.isFolder() {

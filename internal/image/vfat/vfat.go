@@ -159,3 +159,11 @@ func (c *content) ReadAt(b []byte, offset int64) (int, error) {
 	}
 	return done, io.EOF
 }
+
+// NextData implements [lookup.Content]: the format knows no holes.
+func (c *content) NextData(offset int64) (from, to int64, err error) {
+	if n := len(c.spans); n > 0 {
+		to = c.spans[n-1].from + c.spans[n-1].length
+	}
+	return min(max(offset, 0), to), to, nil
+}

@@ -209,3 +209,17 @@ func (n *inode) ReadAt(b []byte, offset int64) (int, error) {
 	}
 	return len(b), end
 }
+
+// NextData implements [lookup.Content].
+func (n *inode) NextData(offset int64) (from, to int64, err error) {
+	offset, size := min(max(offset, 0), n.size), n.fs.BlockSize
+	for e, err := range n.extents(span{offset / size, (n.size + size - 1) / size}) {
+		if err != nil {
+			return 0, 0, err
+		}
+		if !e.unwritten {
+			return max(e.from*size, offset), min((e.from+e.count)*size, n.size), nil
+		}
+	}
+	return n.size, n.size, nil
+}

@@ -1,7 +1,6 @@
 package xfs
 
 import (
-	"io"
 	"io/fs"
 
 	"upkeep/internal/image/lookup"
@@ -12,7 +11,7 @@ func (n *inode) Stat() lookup.Stat {
 	return lookup.Stat{Size: n.size, Mode: lookup.Mode(n.mode), ModTime: n.time(40), Owner: n.owner()}
 }
 
-func (n *inode) Content() (io.ReaderAt, error) { return n, n.readable() }
+func (n *inode) Content() (lookup.Content, error) { return n, n.readable() }
 
 func (n *inode) Lookup(name string) (*inode, error) {
 	for entry, err := range n.names() {

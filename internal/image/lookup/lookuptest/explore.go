@@ -8,12 +8,15 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+
+	"upkeep/internal/image/lookup"
 )
 
 const (
 	maxFiles   = 100 // a folder may be in itself
 	maxDepth   = 10
 	maxContent = 1 << 20
+	maxPieces  = 64 // of a file
 )
 
 // Explore goes through files that may come from a damaged or hostile image, and stops at
@@ -69,6 +72,32 @@ func explore(t *testing.T, files fs.ReadLinkFS, name string) {
 	}
 	if n, _ := at.ReadAt(make([]byte, 1), info.Size()); n != 0 {
 		t.Errorf("%s has bytes behind its end", name)
+	}
+	_, _ = at.ReadAt(make([]byte, 1), info.Size()-1)
+	if err == nil {
+		holes(t, file.(lookup.Content), name, content, info.Size())
+	}
+}
+
+// holes goes from one piece of data to the next. What is between them is to be zeros, as
+// far as the content is there.
+func holes(t *testing.T, file lookup.Content, name string, content []byte, size int64) {
+	t.Helper()
+	at := int64(0)
+	for range maxPieces {
+		from, to, err := file.NextData(at)
+		if err != nil || at == size {
+			return
+		}
+		if from < at || to < from || to > size || to == from && to != size {
+			t.Errorf("%s, of %d bytes, is said to have data from %d to %d behind %d", name, size, from, to, at)
+			return
+		}
+		known := int64(len(content))
+		if hole := content[min(at, known):min(from, known)]; len(bytes.Trim(hole, "\x00")) > 0 {
+			t.Errorf("%s has data in the hole from %d to %d", name, at, from)
+		}
+		at = to
 	}
 }
 
