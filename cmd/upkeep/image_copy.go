@@ -33,9 +33,9 @@ is filled in place; one that is missing is an error where its name ends in a sla
 becomes an image where it does not. As root images are mounted, where nobody else can see them.
 ReiserFS is read without the kernel, which knows it no more.
 
-Without root, or with --untrusted, nothing is mounted: images of any type are read into
-an empty folder, and a folder becomes a new ext image. What is not kept then is said
-before it begins.
+Without root, or with --untrusted, nothing is mounted: images of all types that "image ls"
+reads are read into an empty folder, and a folder becomes a new ext image. What is not
+kept then is said before it begins.
 
 With --verify source and copy are both read again, the copy after it was mounted
 anew, and compared by all attributes and SHA-256.`,

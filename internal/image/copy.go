@@ -494,6 +494,15 @@ func (w *Work) planCopyFolder(dst string, c Copying, from *source) error {
 	if err := c.intoFolder(dst); err != nil {
 		return err
 	}
+	if !c.Merge {
+		dir, err := os.Open(dst)
+		if err != nil {
+			return hold.OpenError(dst, err)
+		}
+		if err := errors.Join(tree.NeedEmpty(dir), dir.Close()); err != nil {
+			return err
+		}
+	}
 	w.Plan.step(0, "copy what %s holds into %s", from.path, dst)
 	if c.Verify {
 		w.Plan.step(0, "compare all files and attributes with the source")

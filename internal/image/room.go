@@ -31,6 +31,21 @@ func room(path string, need int64) error {
 	}
 }
 
+// roomIn is room for files that are written into a folder.
+func roomIn(folder string, need int64) error {
+	err := room(filepath.Join(folder, "files"), need)
+	var lacks *noRoomError
+	if !errors.As(err, &lacks) {
+		return err
+	}
+	lacks.path, lacks.inside = folder, true
+	hint := "make room there, or name a folder on a file system with more"
+	if lacks.quota {
+		hint = "have the quota raised, or name a folder without one"
+	}
+	return upkeep.WithHint(lacks, hint)
+}
+
 // freeIn is how many bytes are free in a folder: what df says. Some file systems have more
 // for root, who is not always one that they know.
 func freeIn(folder string) (*unix.Statfs_t, int64, error) {
@@ -83,6 +98,8 @@ func fits(file *os.File, bytes int64) bool {
 type noRoomError struct {
 	path       string
 	need, free int64
+	// inside is that it is needed in the folder path, and not beside the file.
+	inside bool
 	// quota is that a quota leaves no more than that.
 	quota bool
 	// second is what a second file would need, where need is for work without one.
@@ -105,8 +122,12 @@ func (e *noRoomError) Error() string {
 	if e.second != 0 {
 		what = fmt.Sprintf(" to work on the image itself (for a second file: %s)", upkeep.Size(e.second).About())
 	}
-	return fmt.Sprintf("%v: %s are needed beside %s%s and %s %s: %s missing; nothing was changed",
-		upkeep.ErrRefused, upkeep.Size(e.need).About(), e.path, what, upkeep.Size(e.free).About(), has, upkeep.Plural(e.missing(), "byte is", "bytes are"))
+	where := "beside"
+	if e.inside {
+		where = "in"
+	}
+	return fmt.Sprintf("%v: %s are needed %s %s%s and %s %s: %s missing; nothing was changed",
+		upkeep.ErrRefused, upkeep.Size(e.need).About(), where, e.path, what, upkeep.Size(e.free).About(), has, upkeep.Plural(e.missing(), "byte is", "bytes are"))
 }
 
 func (e *noRoomError) Unwrap() error { return upkeep.ErrRefused }

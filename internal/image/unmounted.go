@@ -19,6 +19,7 @@ import (
 	"upkeep/internal/image/extract"
 	"upkeep/internal/image/filesystem"
 	"upkeep/internal/image/fsinfo"
+	"upkeep/internal/image/hold"
 	"upkeep/internal/image/lookup"
 	"upkeep/internal/image/shadow"
 	"upkeep/internal/image/tree"
@@ -82,17 +83,38 @@ func (w *Work) planExtract(src, dst string, c Copying) error {
 	case stale:
 		return t.outOfDate()
 	}
-	if err := room(filepath.Join(dst, "x"), t.info.Used); err != nil {
+	top, err := files.Top()
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", t.name(), err)
+	}
+	bytes, err := extract.Measure(context.Background(), top)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", t.name(), err)
+	}
+	if err := fitsInto(dst, bytes); err != nil {
 		return err
 	}
 	lost := c.lostBy(t.info.Type)
-	w.Plan.step(t.info.Used, "read %s of %s by itself, and write its files into %s; NOT kept: %s", upkeep.Size(t.info.Used).About(), t.info.Type, dst, lost)
+	w.Plan.step(bytes, "read %s of files of %s by itself, and write them into %s; NOT kept: %s", upkeep.Size(bytes).About(), t.info.Type, dst, lost)
 	w.Plan.Undo = "a kill leaves a part of the files in the folder"
 	w.do = func(ctx context.Context, tell *teller) error {
 		tell.note("not kept: %s", lost)
-		return w.extract(ctx, tell, t, files, dst, c.Untrusted)
+		return w.extract(ctx, tell, t, top, dst, extract.Options{Harmless: c.Untrusted, Total: bytes, Progress: tell.progress})
 	}
 	return nil
+}
+
+// fitsInto refuses a folder that is not empty, or has not the room for so many bytes.
+func fitsInto(folder string, bytes int64) error {
+	dir, err := os.Open(folder)
+	if err != nil {
+		return hold.OpenError(folder, err)
+	}
+	defer dir.Close()
+	if err := extract.NeedEmpty(dir); err != nil {
+		return err
+	}
+	return roomIn(folder, bytes)
 }
 
 // lostBy says what is not kept of the files of a type that are read without the kernel.
@@ -106,9 +128,9 @@ func (c Copying) lostBy(name string) string {
 	}
 	switch {
 	case os.Geteuid() != 0:
-		return "owners, devices, " + lost
+		return "owners, devices, set-id bits, " + lost
 	case c.Untrusted:
-		return "devices, set-id bits, " + lost
+		return "devices, set-id bits of files, " + lost
 	}
 	return lost
 }
@@ -122,18 +144,14 @@ func (t *target) outOfDate() error {
 	return upkeep.WithHint(fmt.Errorf("%w: changes wait in the journal of %s: without them its files are out of date", upkeep.ErrRefused, t.name()), hint)
 }
 
-func (w *Work) extract(ctx context.Context, tell *teller, t *target, files lookup.Tree, dst string, harmless bool) error {
-	top, err := files.Top()
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", t.name(), err)
-	}
+func (w *Work) extract(ctx context.Context, tell *teller, t *target, top lookup.DirEntry, dst string, o extract.Options) error {
 	dir, err := os.Open(dst)
 	if err != nil {
 		return fmt.Errorf("opening the folder: %w", err)
 	}
 	defer dir.Close()
 	tell.begin("copying")
-	report, err := extract.Tree(ctx, dir, top, extract.Options{Harmless: harmless, Total: t.info.Used, Progress: tell.progress})
+	report, err := extract.Tree(ctx, dir, top, o)
 	result := Copied{Entries: report.Entries, Bytes: upkeep.Size(report.Bytes), Lost: []tree.Loss{}}
 	for _, l := range report.Lost {
 		result.Lost = append(result.Lost, tree.Loss{Path: tree.Escape(l.Path), What: l.What, Why: l.Why})

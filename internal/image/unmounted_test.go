@@ -134,7 +134,7 @@ func TestCopyWithoutRoot(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(mine, "out"), 0o755))
 	must(t, os.Chown(filepath.Join(mine, "out"), 65534, 65534))
 	plan, err := as("copy", image, "out", "--plan")
-	if err != nil || !strings.Contains(plan, "NOT kept: owners, devices") {
+	if err != nil || !strings.Contains(plan, "NOT kept: owners, devices, set-id bits, extended") {
 		t.Errorf("the plan: %v: %s", err, plan)
 	}
 	said, err := as("copy", image, "out")
@@ -168,6 +168,72 @@ func TestCopyWithoutRoot(t *testing.T) {
 	}
 }
 
+// TestCopyOfHoles has files that the kernel wrote in each type, of which next to nothing is
+// data: room is asked for that, and not for journals and holes.
+func TestCopyOfHoles(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "mount", "umount")
+	for name, c := range map[string]struct{ image, file upkeep.Size }{
+		"ext2": {32 * mib, 12 << 30}, "ext4": {96 * mib, 12 << 30}, "xfs": {300 * mib, 1 << 40}, "btrfs": {200 * mib, 1 << 40},
+	} {
+		need(t, name)
+		image := made(t, Creation{Size: c.image, FS: name})
+		within(t, image, name, func(folder string) error {
+			file, err := os.Create(filepath.Join(folder, "holes"))
+			if err != nil {
+				return err
+			}
+			_, err1 := file.WriteAt([]byte("first"), 1<<30)
+			_, err2 := file.WriteAt([]byte("last"), int64(c.file)-4)
+			err3 := unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 2<<30, 1<<20)
+			if errors.Is(err3, unix.EOPNOTSUPP) { // ext2
+				err3 = nil
+			}
+			return errors.Join(err1, err2, err3, file.Close())
+		})
+		folder := crowded(t, 4*mib) // xfs has a journal of 64M
+		w, err := Copy(image, folder, Copying{Untrusted: true})
+		must(t, err)
+		if w.Plan.Writes != 8192 {
+			t.Errorf("%s: %d bytes are to be written", name, w.Plan.Writes)
+		}
+		must(t, errors.Join(w.Do(context.Background(), nil), w.Close()))
+		file, err := os.Open(filepath.Join(folder, "holes"))
+		must(t, err)
+		info, err := file.Stat()
+		must(t, err)
+		first, last := make([]byte, 5), make([]byte, 4)
+		_, err1 := file.ReadAt(first, 1<<30)
+		_, err2 := file.ReadAt(last, info.Size()-4)
+		must(t, errors.Join(err1, err2, file.Close()))
+		if info.Size() != int64(c.file) || string(first) != "first" || string(last) != "last" {
+			t.Errorf("%s: the file has %d bytes, %q and %q", name, info.Size(), first, last)
+		}
+	}
+}
+
+// TestCopyIntoWhatHasNoRoom has folders that cannot be copied into, which the plan says.
+func TestCopyIntoWhatHasNoRoom(t *testing.T) {
+	testkit.NeedRoot(t)
+	testkit.Need(t, "mount", "umount")
+	need(t, "ext4")
+	image := made(t, Creation{Size: 64 * mib, FS: "ext4"})
+	within(t, image, "ext4", func(folder string) error { return large(folder, "large", 8*mib) })
+	folder := crowded(t, 4*mib)
+	_, err := Copy(image, folder, Copying{Untrusted: true})
+	var h *upkeep.HintError
+	if !errors.Is(err, upkeep.ErrRefused) || !strings.Contains(err.Error(), "8M are needed in "+folder+" and ") || !errors.As(err, &h) || h.Hint != "make room there, or name a folder on a file system with more" {
+		t.Errorf("a folder without room: %v, %v", err, h)
+	}
+	must(t, os.WriteFile(filepath.Join(folder, "other"), nil, 0o600))
+	for _, untrusted := range []bool{true, false} {
+		_, err := Copy(image, folder, Copying{Untrusted: untrusted})
+		if !errors.Is(err, upkeep.ErrRefused) || !strings.Contains(err.Error(), "is not empty; it has ") {
+			t.Errorf("a folder with a file, untrusted %v: %v", untrusted, err)
+		}
+	}
+}
+
 // TestCopyOutOfSubvolumes has files with one number, and two names, in each of several.
 func TestCopyOutOfSubvolumes(t *testing.T) {
 	need(t, "btrfs")
@@ -186,7 +252,7 @@ func TestCopyOutOfSubvolumes(t *testing.T) {
 	}))
 	w, err := Copy(image, folder, Copying{Untrusted: true})
 	must(t, err)
-	if steps := fmt.Sprint(w.Plan.Steps); !strings.Contains(steps, "NOT kept: devices, set-id bits, subvolumes, which become folders, extended attributes") {
+	if steps := fmt.Sprint(w.Plan.Steps); !strings.Contains(steps, "NOT kept: devices, set-id bits of files, subvolumes, which become folders, extended attributes") {
 		t.Errorf("the plan is %s", steps)
 	}
 	must(t, errors.Join(w.Do(context.Background(), nil), w.Close()))

@@ -114,10 +114,28 @@ func (c *copier) prepare(src int) error {
 	if err != nil {
 		return err
 	}
+	c.own = slices.Contains(names, lostFound)
+	if c.Merge {
+		return nil
+	}
+	return needNone(names)
+}
+
+// NeedEmpty refuses a folder with something in it but an ext's own lost+found.
+func NeedEmpty(dir *os.File) error {
+	names, err := readNames(int(dir.Fd()))
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", dir.Name(), err)
+	}
+	if err := needNone(names); err != nil {
+		return fmt.Errorf("copying into %s: %w", dir.Name(), err)
+	}
+	return nil
+}
+
+func needNone(names []string) error {
 	for _, name := range names {
-		if name == lostFound {
-			c.own = true
-		} else if !c.Merge {
+		if name != lostFound {
 			return upkeep.WithHint(fmt.Errorf("%w: it is not empty; it has %s, for one", upkeep.ErrRefused, Escape(name)),
 				`--merge (in a job "merge": true) keeps its files, but for those that the source has too`)
 		}
