@@ -183,6 +183,24 @@ func TestFolderOfOneBlock(t *testing.T) {
 	}
 }
 
+// A file with extents ends before block 2^32, whatever size it says that it has.
+func TestSizeBeyondExtents(t *testing.T) {
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "file"), []byte("content"), 0o600))
+	f := opened(t, image(t, root, "-t", "ext4"))
+	top, err := f.inode(rootInode)
+	must(t, err)
+	n, err := top.Lookup("file")
+	must(t, err)
+	n.size = 1 << 50
+	if got, err := n.ReadAt(make([]byte, 1), 1<<46); got != 0 || !errors.Is(err, ErrDamaged) {
+		t.Errorf("%d bytes are read, %v", got, err)
+	}
+	if _, _, err := n.NextData(1 << 46); !errors.Is(err, ErrDamaged) {
+		t.Errorf("looking for data: %v", err)
+	}
+}
+
 // explore opens an image that may be damaged, and looks at all that can be read.
 func explore(t *testing.T, image []byte, size int64) {
 	t.Helper()
